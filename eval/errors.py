@@ -1,0 +1,45 @@
+"""Errors of the evaluation. The command line turns each into one line on stderr and exit code 2.
+
+    EvalError
+     |-- DataError              the image set cannot be read or used as asked
+     |    |-- UnreadableImageError   one image cannot be decoded; carries its id
+     |-- ModelError             the model or its weights cannot be had or do not fit
+     |-- EmbeddingError         a model gave embeddings that cannot be scored
+     |-- OutputError            a result cannot be written
+"""
+
+from __future__ import annotations
+
+__all__ = ["DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "UnreadableImageError"]
+
+
+class EvalError(Exception):
+    """Base class: what was received, what is legal, what to do next, in one line."""
+
+
+class DataError(EvalError):
+    """The image set cannot be read or used as asked."""
+
+
+class UnreadableImageError(DataError):
+    """One image cannot be decoded."""
+
+    def __init__(self, image_id: str, reason: str) -> None:
+        self.image_id = image_id
+        self.reason = reason
+        super().__init__(image_id, reason)
+
+    def __str__(self) -> str:
+        return f"cannot read image '{self.image_id}': {self.reason}"
+
+
+class ModelError(EvalError):
+    """The model or its weights cannot be had, or do not fit each other."""
+
+
+class EmbeddingError(EvalError):
+    """A model gave embeddings that cannot be scored (not finite, wrong shape)."""
+
+
+class OutputError(EvalError):
+    """A result cannot be written where it was asked for."""

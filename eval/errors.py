@@ -1,11 +1,11 @@
 """Errors of the evaluation. The command line turns each into one line on stderr and exit code 2.
 
-    EvalError
-     |-- DataError              the image set cannot be read or used as asked
-     |    |-- UnreadableImageError   one image cannot be decoded; carries its id
-     |-- ModelError             the model or its weights cannot be had or do not fit
-     |-- EmbeddingError         a model gave embeddings that cannot be scored
-     |-- OutputError            a result cannot be written
+EvalError
+ |-- DataError              the image set cannot be read or used as asked
+ |    |-- UnreadableImageError   one image cannot be decoded; carries its id
+ |-- ModelError             the model or its weights cannot be had or do not fit
+ |-- EmbeddingError         a model gave embeddings that cannot be scored
+ |-- OutputError            a result cannot be written
 """
 
 from __future__ import annotations

@@ -1,0 +1,151 @@
+"""The command line of `python -m eval.retrieval`: its options and their help. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["build_parser"]
+
+_EPILOG = """\
+examples
+  score a timm model on a folder of class folders, every image a query against all others:
+    python -m eval.retrieval --model resnet50.a1_in1k --data-dir photos
+  compare models side by side, with the columns of the paper's Table 1, and keep the numbers:
+    python -m eval.retrieval --model resnet50 resnet50_se.a1_in1k --data-dir photos --paper-table \\
+        --results-file results.json
+  a data set on the Hub, held-out test images as queries against the training images:
+    python -m eval.retrieval --model resnet50_gam.corel --dataset timm-gam/corel --protocol query-gallery
+  your own weights; embeddings kept, so that the next protocol costs seconds:
+    python -m eval.retrieval --model resnet50_gam --checkpoint model.safetensors --data-dir photos --cache-dir cache
+  nothing at all: the published GAM model on COREL where the Hub can be reached, else an embedded default:
+    python -m eval.retrieval
+
+exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m eval.retrieval`."""
+    parser = argparse.ArgumentParser(
+        prog="python -m eval.retrieval",
+        description="Score how well timm models retrieve images: embeddings, exact ranking, metrics with intervals.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model",
+        nargs="+",
+        metavar="NAME",
+        help="timm models: a name, name.tag, hf-hub:org/repo[@revision], local-dir:folder; * and ? match names "
+        "of registered models (default: the published resnet50_gam.corel)",
+    )
+    model.add_argument(
+        "--checkpoint",
+        nargs="+",
+        metavar="FILE",
+        help="safetensors weights, one file per --model in the same order; a classifier may be missing",
+    )
+    model.add_argument(
+        "--pretrained",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="without --checkpoint: the model's pretrained weights, or --no-pretrained for random ones (see --seed)",
+    )
+    model.add_argument(
+        "--layer",
+        choices=("pooled", "pre_logits"),
+        default="pooled",
+        help="embedding: the pooled feature map, or the input of the classifier (default: %(default)s)",
+    )
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--data-dir", metavar="PATH", help="a folder of class folders of images, or local parquet files")
+    data.add_argument("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic' (drawn by code)")
+    data.add_argument(
+        "--gallery-dir", metavar="PATH", help="rank this folder (or parquet) for every image of --data-dir or --dataset"
+    )
+    data.add_argument(
+        "--split", default="all", help="split to score: all, train, test or the data's own (default: all)"
+    )
+    data.add_argument("--streaming", action="store_true", help="read a Hub data set without downloading it first")
+    data.add_argument("--image-column", metavar="NAME", help="of a Hub data set or parquet (default: found by type)")
+    data.add_argument("--label-column", metavar="NAME", help="likewise")
+    data.add_argument("--id-column", metavar="NAME", help="likewise (default: 'id' where there is one)")
+    data.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out images that cannot be decoded, and count them in the results (default: stop at the first)",
+    )
+
+    protocol = parser.add_argument_group("protocol")
+    protocol.add_argument(
+        "--protocol",
+        choices=("leave-one-out", "query-gallery", "class-disjoint"),
+        help="who is ranked for whom (default: leave-one-out; query-gallery with --gallery-dir)",
+    )
+    protocol.add_argument("--query-split", metavar="SPLIT", default="test", help="of query-gallery (default: test)")
+    protocol.add_argument("--gallery-split", metavar="SPLIT", default="train", help="of query-gallery (default: train)")
+    protocol.add_argument(
+        "--distance", choices=("cosine", "euclidean"), default="cosine", help="between embeddings (default: cosine)"
+    )
+    protocol.add_argument(
+        "-k", nargs="+", type=_positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
+    )
+
+    image = parser.add_argument_group("preprocessing (default: the model's own)")
+    image.add_argument("--img-size", type=_positive, metavar="PIXELS", help="side of the square input")
+    image.add_argument("--crop-pct", type=float, metavar="SHARE", help="centre crop as a share of the resized image")
+    image.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how the image becomes a square")
+    image.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
+    image.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="subtracted from values in [0, 1]")
+    image.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="divides after that")
+
+    compute = parser.add_argument_group("computing")
+    compute.add_argument("-b", "--batch-size", type=_positive, default=32, metavar="N", help="(default: %(default)s)")
+    compute.add_argument("-j", "--workers", type=_count, metavar="N", help="decoding processes (default: by device)")
+    compute.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
+    compute.add_argument("--amp", action="store_true", help="mixed precision; faster, and scores move a little")
+    compute.add_argument("--amp-dtype", choices=("bfloat16", "float16"), default="bfloat16", help="(default: bfloat16)")
+    compute.add_argument("--channels-last", action="store_true", help="memory layout; often faster")
+    compute.add_argument("--torchcompile", nargs="?", const="inductor", metavar="BACKEND", help="use torch.compile")
+    compute.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="keep embeddings here and reuse them")
+    compute.add_argument(
+        "--memory-budget", type=_positive, default=512, metavar="MB", help="for ranking (default: %(default)s)"
+    )
+    compute.add_argument("--seed", type=_count, default=0, help="of random weights and of the bootstrap (default: 0)")
+    compute.add_argument(
+        "--bootstrap",
+        type=_count,
+        default=1000,
+        metavar="N",
+        help="replicates for 95%% intervals, 0 for none (default: 1000)",
+    )
+
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--results-file", metavar="FILE", help="write the results as JSON; '-' prints JSON instead of the table"
+    )
+    output.add_argument("--per-class", action="store_true", help="also print a table per class")
+    output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")
+    return parser
+
+
+def _positive(text: str) -> int:
+    return _at_least(1, text)
+
+
+def _count(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+    return value

@@ -1,0 +1,172 @@
+"""One model on one image set under one protocol: embeddings, scores and everything needed to repeat them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eval.cache import EmbeddingCache, data_fingerprint, digest_images
+from eval.embedding import Embeddings, OnUnreadable, embed_images
+from eval.images import ImageSet
+from eval.metrics import DEFAULT_KS
+from eval.models import EmbeddingLayer, LoadedModel, embedding_network
+from eval.preprocessing import Preprocessing, resolve_preprocessing
+from eval.protocols import Protocol
+from eval.ranking import DEFAULT_MEMORY_BUDGET, Distance
+from eval.scoring import RetrievalScores, score_retrieval
+
+__all__ = ["RetrievalResult", "Settings", "evaluate_model"]
+
+ProgressBar = Callable[[str, str, int], AbstractContextManager[Callable[[int], None]]]
+"""(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How embeddings are made and scored; the defaults are the command line's."""
+
+    layer: EmbeddingLayer = "pooled"
+    distance: Distance = "cosine"
+    ks: Sequence[int] = DEFAULT_KS
+    replicates: int = 1000  # bootstrap replicates of the 95 % intervals
+    seed: int = 0  # of the bootstrap
+    batch_size: int = 32
+    workers: int | None = None  # loader processes; None: chosen for the device
+    device: str = "cpu"
+    amp_dtype: torch.dtype | None = None  # None: float32
+    channels_last: bool = False
+    compile_backend: str | None = None  # torch.compile backend; None: eager
+    on_unreadable: OnUnreadable = "raise"
+    memory_budget: int = DEFAULT_MEMORY_BUDGET  # bytes for ranking beyond the embeddings
+    cache_folder: Path | None = None  # None: embeddings are not kept
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """A scored run and what it was made of. `eval.report` turns it into a table or JSON."""
+
+    loaded: LoadedModel
+    images: ImageSet
+    protocol: Protocol
+    preprocessing: Preprocessing
+    settings: Settings
+    scores: RetrievalScores
+    dim: int
+    fingerprint: str
+    unreadable: dict[str, str]
+    from_cache: bool
+    embed_seconds: float
+    score_seconds: float
+
+
+def _no_progress(what: str, unit: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda done: None)
+
+
+def evaluate_model(
+    loaded: LoadedModel,
+    images: ImageSet,
+    protocol: Protocol,
+    *,
+    preprocessing: Preprocessing | None = None,
+    settings: Settings | None = None,
+    progress: ProgressBar = _no_progress,
+) -> RetrievalResult:
+    """Embed the protocol's images with a model and score their retrieval.
+
+    Args:
+        loaded: From `eval.load_model`.
+        images: The image set.
+        protocol: From `eval.choose_protocol` on that set.
+        preprocessing: Default: the model's own data config.
+        settings: Default: `Settings()`.
+        progress: Makes a progress bar; default none.
+
+    Raises:
+        EvalError: any of the errors in `eval.errors`.
+    """
+    settings = settings or Settings()
+    preprocessing = preprocessing or resolve_preprocessing(loaded.model)
+    embeddings, from_cache = _embed_or_load(loaded, images, protocol, preprocessing, settings, progress)
+    scored_protocol = protocol.restricted_to(embeddings.rows) if embeddings.unreadable else protocol
+    began = time.perf_counter()
+    with progress("scoring", "query", len(scored_protocol.query)) as on_progress:
+        scores = score_retrieval(
+            embeddings.vectors,
+            images.labels[embeddings.rows],
+            query=np.searchsorted(embeddings.rows, scored_protocol.query),
+            gallery=np.searchsorted(embeddings.rows, scored_protocol.gallery),
+            ks=settings.ks,
+            distance=settings.distance,
+            replicates=settings.replicates,
+            seed=settings.seed,
+            memory_budget=settings.memory_budget,
+            on_progress=on_progress,
+        )
+    return RetrievalResult(
+        loaded=loaded,
+        images=images,
+        protocol=scored_protocol,
+        preprocessing=preprocessing,
+        settings=settings,
+        scores=scores,
+        dim=embeddings.vectors.shape[1],
+        fingerprint=data_fingerprint(images, embeddings.rows, embeddings.digests),
+        unreadable=embeddings.unreadable,
+        from_cache=from_cache,
+        embed_seconds=embeddings.seconds,
+        score_seconds=time.perf_counter() - began,
+    )
+
+
+def _embed_or_load(
+    loaded: LoadedModel,
+    images: ImageSet,
+    protocol: Protocol,
+    preprocessing: Preprocessing,
+    settings: Settings,
+    progress: ProgressBar,
+) -> tuple[Embeddings, bool]:
+    rows = protocol.images
+    cache = EmbeddingCache(settings.cache_folder) if settings.cache_folder is not None else None
+    key = {}
+    if cache is not None:
+        key = {
+            "architecture": loaded.architecture,
+            "weights": loaded.weights.sha256,
+            "layer": settings.layer,
+            "preprocessing": preprocessing.as_dict(),
+            "precision": str(settings.amp_dtype or torch.float32),
+            "data": data_fingerprint(images, rows, digest_images(images, rows)),
+            "ids": [images.ids[row] for row in rows.tolist()],
+            "unreadable": settings.on_unreadable,
+        }
+        kept = cache.load(key, rows)
+        if kept is not None:
+            return kept, True
+    network: torch.nn.Module = embedding_network(loaded.model, settings.layer)
+    if settings.compile_backend is not None:
+        network.compile(backend=settings.compile_backend)
+    with progress(loaded.name, "img", len(rows)) as on_progress:
+        embeddings = embed_images(
+            network,
+            images,
+            preprocessing.transform(),
+            rows=rows,
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            device=settings.device,
+            amp_dtype=settings.amp_dtype,
+            channels_last=settings.channels_last,
+            on_unreadable=settings.on_unreadable,
+            on_progress=on_progress,
+        )
+    if cache is not None:
+        cache.store(key, rows, embeddings)
+    return embeddings, False

@@ -1,0 +1,158 @@
+"""Rankings against a float64 full matrix, and their independence of blocks, order and threads."""
+
+from __future__ import annotations
+
+import tracemalloc
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from eval.errors import EmbeddingError
+from eval.ranking import RelevantRanks, fixed_point, rank_relevant
+
+
+def data(seed: int, count: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    return (rng.normal(size=(classes, dim))[labels] + rng.normal(size=(count, dim))).astype(np.float32), labels
+
+
+def joined(blocks: list[RelevantRanks]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    rows = np.concatenate([block.query[block.row] for block in blocks])
+    return rows, np.concatenate([b.above for b in blocks]), np.concatenate([b.tied for b in blocks])
+
+
+def full_matrix(scores: np.ndarray, labels: np.ndarray) -> list[tuple[int, int, int]]:
+    """(query, above, tied) of every relevant pair from one N x N matrix, self excluded by index."""
+    out = []
+    for query in range(len(labels)):
+        others = np.delete(np.arange(len(labels)), query)
+        row = scores[query, others]
+        for target in sorted(row[labels[others] == labels[query]], reverse=True):
+            out.append((query, int((row > target).sum()), int((row == target).sum())))
+    return out
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_equals_the_full_float64_matrix(distance: str) -> None:
+    vectors, labels = data(0, 300, 40, 12)
+    points = fixed_point(vectors, distance)
+    exact = vectors.astype(np.float64)
+    if distance == "cosine":
+        exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+        scores = exact @ exact.T
+    else:
+        scores = -(((exact[:, None] - exact[None]) ** 2).sum(axis=2))
+    blocks = list(rank_relevant(points, points, labels, labels, self_index=np.arange(300), distance=distance))
+    assert list(zip(*joined(blocks), strict=True)) == full_matrix(scores, labels)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_every_block_size_gives_the_same_ranks(distance: str) -> None:
+    vectors, labels = data(1, 257, 33, 7)
+    vectors[100:140] = vectors[0:40]  # duplicates: ties that rounding would break apart
+    points = fixed_point(vectors, distance)
+    runs = []
+    for budget in (1, 8 * 4096 * 33 + 8 * 290 * 3, 2**30):
+        blocks = rank_relevant(
+            points, points, labels, labels, self_index=np.arange(257), distance=distance, memory_budget=budget
+        )
+        runs.append(joined(list(blocks)))
+    for run in runs[1:]:
+        for got, expected in zip(run, runs[0], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
+def test_scores_are_exact_so_duplicates_tie_wherever_they_stand() -> None:
+    rng = np.random.default_rng(2)
+    vectors = rng.normal(size=(9001, 127)).astype(np.float32)  # spans three gallery blocks, odd row alignment
+    places = np.array([3, 4095, 4096, 8191, 9000])
+    vectors[places] = vectors[3]
+    labels = np.arange(9001)
+    labels[places] = 3
+    points = fixed_point(vectors)
+    (block,) = rank_relevant(points[:1], points, np.array([3]), labels)
+    assert block.tied.tolist() == [5] * 5
+    # Rational arithmetic is the oracle: no rounding anywhere.
+    exact = sum(Fraction(float(a)) * Fraction(float(b)) for a, b in zip(points[0], points[3], strict=True))
+    assert Fraction(float(points[0].astype(np.float64) @ points[3].astype(np.float64))) == exact
+
+
+def test_order_of_images_does_not_matter() -> None:
+    vectors, labels = data(3, 200, 16, 9)
+    vectors[50:60] = vectors[0:10]
+    order = np.random.default_rng(0).permutation(200)
+    points, shuffled = fixed_point(vectors), fixed_point(vectors[order])
+    rows, above, tied = joined(list(rank_relevant(points, points, labels, labels, self_index=np.arange(200))))
+    rows2, above2, tied2 = joined(
+        list(rank_relevant(shuffled, shuffled, labels[order], labels[order], self_index=np.arange(200)))
+    )
+    assert sorted(zip(rows, above, tied, strict=True)) == sorted(zip(order[rows2], above2, tied2, strict=True))
+
+
+def test_query_is_left_out_by_identity_and_its_duplicate_is_not() -> None:
+    vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
+    labels = np.array([0, 0, 1])
+    points = fixed_point(vectors)
+    (block,) = rank_relevant(points, points, labels, labels, self_index=np.arange(3))
+    assert block.row.tolist() == [0, 1]  # the third query has no other image of its class
+    assert block.above.tolist() == [0, 0]
+    assert block.tied.tolist() == [1, 1]
+
+
+def test_separate_gallery_keeps_every_image() -> None:
+    vectors, labels = data(4, 50, 8, 4)
+    points = fixed_point(vectors)
+    (block,) = rank_relevant(points[:10], points[10:], labels[:10], labels[10:])
+    assert len(block.row) == sum(int((labels[10:] == label).sum()) for label in labels[:10])
+
+
+def test_fixed_point_is_on_the_grid_and_close() -> None:
+    vectors, _ = data(5, 100, 64, 5)
+    points = fixed_point(vectors)
+    assert points.dtype == np.float32
+    scaled = points.astype(np.float64) * 2**24
+    np.testing.assert_array_equal(scaled, np.rint(scaled))
+    unit = vectors.astype(np.float64) / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    assert np.abs(points - unit).max() <= 2**-25
+    zero = fixed_point(np.zeros((2, 3), dtype=np.float32))
+    assert not zero.any()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-3, 1.0, 3e5, 1e18])
+def test_scale_of_the_embeddings_does_not_matter(scale: float) -> None:
+    vectors, labels = data(6, 120, 16, 6)
+    for distance in ("cosine", "euclidean"):
+        runs = []
+        for factor in (1.0, scale):
+            points = fixed_point(vectors.astype(np.float64) * factor, distance)
+            blocks = rank_relevant(points, points, labels, labels, self_index=np.arange(120), distance=distance)
+            runs.append(joined(list(blocks)))
+        np.testing.assert_array_equal(runs[0][1], runs[1][1])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_embeddings_that_are_not_finite_are_refused(bad: float) -> None:
+    vectors = np.ones((5000, 4), dtype=np.float32)
+    vectors[4500, 2] = bad
+    with pytest.raises(EmbeddingError, match="4500"):
+        fixed_point(vectors)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 0), (2, 3, 4)])
+def test_only_matrices_are_embeddings(shape: tuple[int, ...]) -> None:
+    with pytest.raises(EmbeddingError, match="matrix"):
+        fixed_point(np.ones(shape, dtype=np.float32))
+
+
+def test_memory_stays_within_the_budget() -> None:
+    vectors, labels = data(7, 6000, 64, 50)
+    points = fixed_point(vectors)
+    budget = 16 * 2**20
+    tracemalloc.start()
+    for _ in rank_relevant(points, points, labels, labels, self_index=np.arange(6000), memory_budget=budget):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.25 * budget  # an N x N float64 matrix would be 288 MB

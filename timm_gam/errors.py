@@ -1,19 +1,29 @@
 """Errors of the model zoo.
 
     TimmGamError
-     |-- CheckpointError    weights lack tensors, have others' shapes, or cannot be read
+     |-- UnknownModelError   no such model or tag
+     |-- CheckpointError     weights lack tensors, have others' shapes, or cannot be read
+     |-- HubError            the Hub does not give what was asked of it
 
-Both are RuntimeErrors, which is what timm raises in the same places.
+All are RuntimeErrors, which is what timm raises in the same places.
 """
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "TimmGamError"]
+__all__ = ["CheckpointError", "HubError", "TimmGamError", "UnknownModelError"]
 
 
 class TimmGamError(RuntimeError):
     """Base class: what was received, what is legal, what to do next, in one line."""
 
 
+class UnknownModelError(TimmGamError):
+    """No such model or tag."""
+
+
 class CheckpointError(TimmGamError):
     """Weights lack tensors of the model, have others' shapes, or cannot be read."""
+
+
+class HubError(TimmGamError):
+    """The Hub does not give what was asked of it: missing, private, unreachable."""

@@ -107,7 +107,7 @@ class EmbeddingCache:
         tensors = {"vectors": embeddings.vectors, "places": places, "digests": digests}
         metadata = {
             "key": _canonical(key),
-            "sha256": _checksum(*tensors.values()),
+            "sha256": _checksum(embeddings.vectors, places, digests),
             "unreadable": json.dumps(embeddings.unreadable),
         }
         with atomic_path(self._path(key)) as temporary:

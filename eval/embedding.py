@@ -98,7 +98,7 @@ def embed_images(
         workers = min(workers, 1)
     began = time.perf_counter()
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(device=device, memory_format=memory_format)
+    network = network.to(device).to(memory_format=memory_format)
     amp: Any = torch.autocast(device.type, dtype=amp_dtype) if amp_dtype is not None else nullcontext()
     vectors: NDArray[np.float32] | None = None
     digests: list[bytes | None] = [None] * len(wanted)

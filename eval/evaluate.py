@@ -15,7 +15,7 @@ from eval.cache import EmbeddingCache, data_fingerprint, digest_images
 from eval.embedding import Embeddings, OnUnreadable, embed_images
 from eval.images import ImageSet
 from eval.metrics import DEFAULT_KS
-from eval.models import EmbeddingLayer, LoadedModel, embedding_network
+from eval.models import EmbeddingLayer, LoadedModel, ModelInfo, embedding_network
 from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.protocols import Protocol
 from eval.ranking import DEFAULT_MEMORY_BUDGET, Distance
@@ -51,7 +51,7 @@ class Settings:
 class RetrievalResult:
     """A scored run and what it was made of. `eval.report` turns it into a table or JSON."""
 
-    loaded: LoadedModel
+    model: ModelInfo
     images: ImageSet
     protocol: Protocol
     preprocessing: Preprocessing
@@ -110,7 +110,7 @@ def evaluate_model(
             on_progress=on_progress,
         )
     return RetrievalResult(
-        loaded=loaded,
+        model=loaded.info,
         images=images,
         protocol=scored_protocol,
         preprocessing=preprocessing,
@@ -138,8 +138,8 @@ def _embed_or_load(
     key = {}
     if cache is not None:
         key = {
-            "architecture": loaded.architecture,
-            "weights": loaded.weights.sha256,
+            "architecture": loaded.info.architecture,
+            "weights": loaded.info.weights.sha256,
             "layer": settings.layer,
             "preprocessing": preprocessing.as_dict(),
             "precision": str(settings.amp_dtype or torch.float32),
@@ -153,7 +153,7 @@ def _embed_or_load(
     network: torch.nn.Module = embedding_network(loaded.model, settings.layer)
     if settings.compile_backend is not None:
         network.compile(backend=settings.compile_backend)
-    with progress(loaded.name, "img", len(rows)) as on_progress:
+    with progress(loaded.info.name, "img", len(rows)) as on_progress:
         embeddings = embed_images(
             network,
             images,

@@ -91,7 +91,7 @@ def summary(result: RetrievalResult) -> str:
 def metric_table(results: Sequence[RetrievalResult]) -> str:
     """Models side by side: one row per metric, one column per model; per cent, with 95 % intervals."""
     names = list(results[0].scores.averages)
-    header = ["micro average, %", *(result.loaded.name for result in results)]
+    header = ["micro average, %", *(result.model.name for result in results)]
     body = [[name, *(_cell(result.scores.averages[name]) for result in results)] for name in names]
     macro = [
         [f"{name} (macro)", *(f"{100 * r.scores.averages[name].macro:6.2f}" for r in results)]
@@ -99,7 +99,7 @@ def metric_table(results: Sequence[RetrievalResult]) -> str:
         if name in names
     ]
     about = [
-        ["parameters", *(f"{r.loaded.num_params / 1e6:.1f} M" for r in results)],
+        ["parameters", *(f"{r.model.num_params / 1e6:.1f} M" for r in results)],
         ["embedding", *(f"{r.dim} {r.settings.layer}" for r in results)],
         ["weights", *(_weights(r) for r in results)],
         [
@@ -120,7 +120,7 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
     for result in results:
         averages = result.scores.averages
         cells = [f"{100 * averages[name].micro:.2f}" if name in averages else "-" for name in ("hit@1", "hit@10")]
-        rows.append([result.loaded.name, f"{result.loaded.num_params / 1e6:.1f} M", *cells])
+        rows.append([result.model.name, f"{result.model.num_params / 1e6:.1f} M", *cells])
     theirs = [[f"paper: {name}", params, f"{top1:.2f}", f"{top10:.2f}"] for name, params, top1, top10 in _PAPER_TABLE]
     note = (
         "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
@@ -131,7 +131,7 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
 def per_class_table(result: RetrievalResult) -> str:
     """One row per class: queries and their mean precision@1, R-precision and AP, in per cent."""
     shown = ("precision@1", "r_precision", "map")
-    rows = [[result.loaded.name, "queries", *shown]]
+    rows = [[result.model.name, "queries", *shown]]
     for entry in _per_class(result):
         cells = [f"{100 * entry['metrics'][name]:.2f}" if name in entry["metrics"] else "-" for name in shown]
         rows.append([entry["class"], str(entry["queries"]), *cells])
@@ -139,16 +139,16 @@ def per_class_table(result: RetrievalResult) -> str:
 
 
 def _entry(result: RetrievalResult) -> dict[str, Any]:
-    loaded, protocol, scores, settings = result.loaded, result.protocol, result.scores, result.settings
+    model, protocol, scores, settings = result.model, result.protocol, result.scores, result.settings
     return {
         "model": {
-            "name": loaded.name,
-            "architecture": loaded.architecture,
-            "parameters": loaded.num_params,
+            "name": model.name,
+            "architecture": model.architecture,
+            "parameters": model.num_params,
             "embedding_layer": settings.layer,
             "embedding_dim": result.dim,
         },
-        "weights": asdict(loaded.weights),
+        "weights": asdict(model.weights),
         "data": {
             "name": result.images.name,
             "fingerprint": result.fingerprint,
@@ -207,7 +207,7 @@ def _per_class(result: RetrievalResult) -> list[dict[str, Any]]:
 
 
 def _weights(result: RetrievalResult) -> str:
-    weights = result.loaded.weights
+    weights = result.model.weights
     return f"{weights.kind} {weights.sha256[:8]}"
 
 

@@ -160,7 +160,11 @@ def _progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], 
     from tqdm import tqdm
 
     with tqdm(total=total, desc=what, unit=unit, delay=1, leave=False, file=sys.stderr, disable=None) as bar:
-        yield lambda done: bar.update(done) and None
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        yield advance
 
 
 if __name__ == "__main__":

@@ -1,0 +1,211 @@
+"""Model names and weight files -> networks that give embeddings.
+
+Weights are read from safetensors files only, and completely: every tensor of the network but its classifier must
+be in the file and every tensor of the file must have a place. timm itself loads non-strictly as soon as
+class counts differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from torch import Tensor, nn
+
+import timm_gam  # registers our models  # noqa: F401
+from eval.errors import ModelError
+from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors
+from timm_gam.errors import TimmGamError
+from timm_gam.weights import PretrainedSource, check_model_name, find_pretrained
+
+__all__ = ["EmbeddingLayer", "LoadedModel", "ModelInfo", "WeightsInfo", "embedding_network", "load_model"]
+
+EmbeddingLayer = Literal["pooled", "pre_logits"]
+"""The globally pooled feature map, or the input of the classifier; the same where no layer lies between them."""
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Which weights a network has.
+
+    Attributes:
+        kind: "pretrained" (by the model's name), "checkpoint" (a file) or "random".
+        reference: "owner/name@commit", a file's or folder's name, or "seed N".
+        sha256: `weights_digest` of the network as loaded.
+    """
+
+    kind: Literal["pretrained", "checkpoint", "random"]
+    reference: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a record says of a model; `num_params` counts the network as loaded, with its classifier if it has one."""
+
+    name: str
+    architecture: str
+    num_params: int
+    weights: WeightsInfo
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network in eval mode on the CPU, and what it is."""
+
+    info: ModelInfo
+    model: nn.Module
+
+
+def load_model(
+    name: str,
+    *,
+    checkpoint: str | Path | None = None,
+    pretrained: bool = True,
+    seed: int = 0,
+) -> LoadedModel:
+    """Create a timm model with weights whose origin is known.
+
+    Args:
+        name: "name", "name.tag", "hf-hub:owner/repo[@revision]" or "local-dir:folder".
+        checkpoint: A safetensors file instead of the pretrained weights; it may have no classifier or another one.
+        pretrained: Without `checkpoint`: the pretrained weights (True) or random ones (False).
+        seed: Of random weights; the global random state is left as it was.
+
+    Raises:
+        ModelError: no such model or tag, weights that cannot be had, or that do not fit the model.
+    """
+    try:
+        if checkpoint is not None:
+            architecture, tensors = check_model_name(name), read_safetensors(checkpoint)
+            source = PretrainedSource(architecture, Path(checkpoint), Path(checkpoint).name, {}, {})
+            return _with_weights(name, "checkpoint", source, tensors)
+        if pretrained:
+            source = find_pretrained(name)
+            return _with_weights(name, "pretrained", source, read_safetensors(source.file))
+        architecture = check_model_name(name)
+    except TimmGamError as error:
+        raise ModelError(str(error)) from error
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = timm.create_model(architecture)
+    return _loaded(name, architecture, model, "random", f"seed {seed}")
+
+
+def embedding_network(model: nn.Module, layer: EmbeddingLayer = "pooled") -> nn.Module:
+    """The network from pixels to embeddings: (B, 3, H, W) float -> (B, D) float.
+
+    Args:
+        model: A timm model.
+        layer: "pooled": D = model.num_features; "pre_logits": D = model.head_hidden_size.
+
+    Raises:
+        ModelError: "pooled" is asked of a model whose pooling cannot be told from its head.
+    """
+    hidden = getattr(model, "head_hidden_size", None)
+    if layer == "pre_logits" or hidden is None or hidden == model.num_features:
+        return _PreLogits(model)
+    pool = getattr(model, "global_pool", None)
+    if not isinstance(pool, nn.Module):
+        pool = getattr(getattr(model, "head", None), "global_pool", None)
+    if not isinstance(pool, nn.Module):
+        raise ModelError(f"{type(model).__name__} does not say how it pools its features; use the layer pre_logits")
+    return _Pooled(model, pool)
+
+
+class _PreLogits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model.forward_head(self.model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        return out.flatten(1)
+
+
+class _Pooled(nn.Module):
+    def __init__(self, model: nn.Module, pool: nn.Module) -> None:
+        super().__init__()
+        self.model, self.pool = model, pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.pool(self.model.forward_features(x))  # type: ignore[operator]
+        return out.flatten(1)
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 over (name, dtype, shape, bytes) of every tensor in order of name: the identity of weights.
+
+    It covers what a network computes with and nothing of the file it came in.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _with_weights(
+    name: str, kind: Literal["pretrained", "checkpoint"], source: PretrainedSource, tensors: dict[str, Tensor]
+) -> LoadedModel:
+    overlay = {key: value for key, value in source.pretrained_cfg.items() if key not in _SOURCE_KEYS}
+    template = timm.create_model(source.architecture, device="meta", **_model_args(source))
+    classes = _classes_in(tensors, template)
+    model = timm.create_model(source.architecture, **{**_model_args(source), "num_classes": classes})
+    model.pretrained_cfg.update(overlay)
+    filtered = _as_timm_reads(tensors, model)
+    missing, unexpected, misshapen = compare_tensors(filtered, model)
+    if missing or unexpected or misshapen:
+        wrong = [
+            f"{len(names)} tensors {what} ({name_some(names)})"
+            for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+            if names
+        ]
+        raise ModelError(f"'{source.reference}' is not for {source.architecture}: {'; '.join(wrong)}")
+    model.load_state_dict(filtered, strict=False)  # complete, as just checked; only counters of batch norm may lack
+    return _loaded(name, source.architecture, model, kind, source.reference)
+
+
+_SOURCE_KEYS = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source")
+
+
+def _model_args(source: PretrainedSource) -> dict[str, Any]:
+    return dict(source.model_args)
+
+
+def _classes_in(tensors: Mapping[str, Tensor], template: nn.Module) -> int:
+    """Rows of the checkpoint's classifier, 0 where it has none."""
+    classifier = template.get_classifier(name_only=True)  # type: ignore[operator]
+    weight = tensors.get(f"{classifier}.weight") if isinstance(classifier, str) else None
+    return 0 if weight is None else int(weight.shape[0])
+
+
+def _as_timm_reads(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Tensors under the names of the current release: some architectures rename those of older checkpoints."""
+    own = model.state_dict()
+    if tensors.keys() == own.keys():
+        return tensors
+    import sys
+
+    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if rename is None:
+        return tensors
+    renamed: dict[str, Tensor] = rename(dict(tensors), model)
+    return renamed
+
+
+def _loaded(
+    name: str, architecture: str, model: nn.Module, kind: Literal["pretrained", "checkpoint", "random"], reference: str
+) -> LoadedModel:
+    weights = WeightsInfo(kind, reference, weights_digest(model.state_dict()))
+    num_params = sum(parameter.numel() for parameter in model.parameters())
+    return LoadedModel(ModelInfo(name, architecture, num_params, weights), model.eval())

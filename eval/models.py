@@ -184,8 +184,9 @@ def _model_args(source: PretrainedSource) -> dict[str, Any]:
 
 def _classes_in(tensors: Mapping[str, Tensor], template: nn.Module) -> int:
     """Rows of the checkpoint's classifier, 0 where it has none."""
-    classifier = template.get_classifier(name_only=True)  # type: ignore[operator]
-    weight = tensors.get(f"{classifier}.weight") if isinstance(classifier, str) else None
+    classifier = getattr(template, "pretrained_cfg", {}).get("classifier") or ""
+    first = classifier if isinstance(classifier, str) else classifier[0]
+    weight = tensors.get(f"{first}.weight")
     return 0 if weight is None else int(weight.shape[0])
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import adapt_input_conv
+from timm.models import adapt_input_conv, is_model_in_modules
 from torch import Tensor, nn
 
 from timm_gam.attention import GateInit, attention_layers
@@ -75,15 +75,16 @@ def from_backbone(
         TimmGamError: `model_name` is not one of our variants.
     """
     name = check_model_name(model_name.partition(".")[0])
+    if not is_model_in_modules(name, ["attention_resnet"]):
+        variants = "timm.list_models(module='attention_resnet')"
+        raise TimmGamError(f"'{model_name}' has no attention layers to start; the variants: {variants}")
     model = timm.create_model(name, pretrained=False, gate_init=gate_init, **kwargs)
-    if next(attention_layers(model), None) is None:
-        raise TimmGamError(f"'{model_name}' has no attention layers to start; name a variant such as resnet50_gam")
     tensors = _read(source)
     first_conv = f"{model.pretrained_cfg['first_conv']}.weight"
     if first_conv in tensors and model.in_chans != tensors[first_conv].shape[1] == 3:
         tensors[first_conv] = adapt_input_conv(model.in_chans, tensors[first_conv])
     layers = tuple(f"{layer}." for layer, _ in attention_layers(model))
-    classifier = f"{model.get_classifier(name_only=True)}."
+    classifier = f"{model.pretrained_cfg['classifier']}."
     missing, unexpected, misshapen = compare_tensors(tensors, model)
     left_out = [name for name in misshapen if name.startswith(classifier)]
     wrong = [n for n in (*missing, *unexpected) if not n.startswith((*layers, classifier))]

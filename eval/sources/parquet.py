@@ -23,7 +23,7 @@ def read_parquet(
 ) -> ImageSet:
     """Read a parquet file, or all parquet files of a folder, as `datasets` writes them.
 
-    Files named SPLIT-00000-of-00002.parquet belong to that split; all others to "all".
+    Files named SPLIT-00000-of-00002.parquet belong to that split; all others to "train", as in `datasets`.
 
     Args:
         path: A .parquet file, or a folder of them.
@@ -43,7 +43,7 @@ def read_parquet(
     by_split: dict[str, list[str]] = {}
     for file in files:
         shard = _SHARD.match(file.stem)
-        by_split.setdefault(shard["split"] if shard else "all", []).append(str(file))
+        by_split.setdefault(shard["split"] if shard else "train", []).append(str(file))
     datasets.disable_progress_bars()
     try:
         splits = datasets.load_dataset("parquet", data_files=by_split)

@@ -1,0 +1,191 @@
+"""Images to embeddings: order, loader processes, failures, and embeddings kept on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from eval.cache import EmbeddingCache, data_fingerprint, digest_images
+from eval.embedding import Embeddings, embed_images
+from eval.errors import EmbeddingError, OutputError, UnreadableImageError
+from eval.evaluate import Settings, evaluate_model
+from eval.models import embedding_network, load_model
+from eval.preprocessing import resolve_preprocessing
+from eval.protocols import choose_protocol
+from eval.sources.folder import read_folder
+from tests.eval.helpers import write_class_folders
+
+
+class MeanColour(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3))
+
+
+class NotFinite(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean((2, 3)).where(x.mean((1, 2, 3))[:, None] < 0.3, torch.nan)
+
+
+def to_tensor(image) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(image.resize((16, 16)), dtype=np.float32) / 255).permute(2, 0, 1)
+
+
+@pytest.fixture
+def photos(tmp_path: Path):
+    return read_folder(write_class_folders(tmp_path / "photos", classes=3, images=5))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_rows_meet_their_images_whatever_the_batches(photos, workers: int, batch_size: int) -> None:
+    seen: list[int] = []
+    got = embed_images(MeanColour(), photos, to_tensor, batch_size=batch_size, workers=workers, on_progress=seen.append)
+    expected = np.stack([to_tensor(load).mean((1, 2)).numpy() for load in decoded(photos)])
+    np.testing.assert_allclose(got.vectors, expected, atol=1e-6)
+    assert got.vectors.dtype == np.float32
+    assert sum(seen) == 15
+    assert got.digests == digest_images(photos, np.arange(15))
+
+
+def decoded(images):
+    from eval.decoding import load_image
+
+    return [load_image(source, "x")[0] for _, source in images.reader.read(range(len(images)))]
+
+
+def test_only_the_rows_asked_for(photos) -> None:
+    rows = np.array([1, 7, 14])
+    got = embed_images(MeanColour(), photos, to_tensor, rows=rows, workers=0)
+    whole = embed_images(MeanColour(), photos, to_tensor, workers=0)
+    np.testing.assert_array_equal(got.vectors, whole.vectors[rows])
+    np.testing.assert_array_equal(got.rows, rows)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unreadable_images_stop_the_run_or_are_counted(photos, tmp_path: Path, workers: int) -> None:
+    (tmp_path / "photos" / "class1" / "2.jpg").write_bytes(b"broken")
+    with pytest.raises(UnreadableImageError, match="'class1/2.jpg': not an image"):
+        embed_images(MeanColour(), photos, to_tensor, batch_size=4, workers=workers)
+    got = embed_images(MeanColour(), photos, to_tensor, batch_size=4, workers=workers, on_unreadable="skip")
+    assert got.unreadable == {"class1/2.jpg": "not an image"}
+    assert len(got.vectors) == len(got.rows) == len(got.digests) == 14
+    assert 7 not in got.rows
+    whole = np.stack([to_tensor(i).mean((1, 2)).numpy() for i in decoded_except(photos, 7)])
+    np.testing.assert_allclose(got.vectors, whole, atol=1e-6)
+
+
+def decoded_except(images, skipped: int):
+    from eval.decoding import load_image
+
+    rows = [i for i in range(len(images)) if i != skipped]
+    return [load_image(source, "x")[0] for _, source in images.reader.read(rows)]
+
+
+def test_nothing_readable(photos, tmp_path: Path) -> None:
+    for path in (tmp_path / "photos").rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(EmbeddingError, match="none of 15 images"):
+        embed_images(MeanColour(), photos, to_tensor, workers=0, on_unreadable="skip")
+
+
+def test_embeddings_that_are_not_finite_name_the_image(photos) -> None:
+    with pytest.raises(EmbeddingError, match=r"image 'class\d/\d.jpg' holds NaN"):
+        embed_images(NotFinite(), photos, to_tensor, workers=0)
+    with pytest.raises(EmbeddingError, match="shape"):
+        embed_images(nn.Identity(), photos, to_tensor, workers=0)
+
+
+def test_fingerprint_depends_on_content_ids_and_classes_only(photos, tmp_path: Path) -> None:
+    rows = np.arange(15)
+    digests = digest_images(photos, rows)
+    first = data_fingerprint(photos, rows, digests)
+    moved = read_folder(write_class_folders(tmp_path / "elsewhere", classes=3, images=5))
+    assert data_fingerprint(moved, rows, digest_images(moved, rows)) == first
+    order = np.random.default_rng(0).permutation(15)
+    assert data_fingerprint(photos, order, [digests[i] for i in order]) == first
+    (tmp_path / "photos" / "class0" / "0.jpg").write_bytes(b"x")
+    assert data_fingerprint(photos, rows, digest_images(photos, rows)) != first
+
+
+def embeddings(count: int = 4) -> Embeddings:
+    vectors = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
+    digests = tuple(bytes([i]) * 32 for i in range(count))
+    return Embeddings(vectors, np.array([2, 3, 5, 8]), digests, {"a/7.jpg": "truncated"}, 1.0)
+
+
+def test_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path / "new" / "cache")
+    wanted, kept = np.array([2, 3, 5, 7, 8]), embeddings()
+    assert cache.load({"model": "a"}, wanted) is None
+    cache.store({"model": "a"}, wanted, kept)
+    again = cache.load({"model": "a"}, wanted)
+    assert again is not None
+    np.testing.assert_array_equal(again.vectors, kept.vectors)
+    np.testing.assert_array_equal(again.rows, kept.rows)
+    assert again.digests == kept.digests
+    assert again.unreadable == kept.unreadable
+    assert cache.load({"model": "b"}, wanted) is None
+    renumbered = cache.load({"model": "a"}, wanted + 100)
+    assert renumbered is not None
+    np.testing.assert_array_equal(renumbered.rows, kept.rows + 100)
+    assert [p.suffix for p in (tmp_path / "new" / "cache").iterdir()] == [".safetensors"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
+def test_damaged_cache_entry_is_rejected(damage: str, tmp_path: Path) -> None:
+    cache, wanted = EmbeddingCache(tmp_path), np.array([2, 3, 5, 8])
+    cache.store({"model": "a"}, wanted, embeddings())
+    (path,) = tmp_path.glob("*.safetensors")
+    data = bytearray(path.read_bytes())
+    if damage == "flip":
+        data[-40] ^= 1
+    elif damage == "cut":
+        data = data[:-10]
+    elif damage == "empty":
+        data = bytearray()
+    else:  # a valid entry under another entry's name
+        cache.store({"model": "b"}, wanted, embeddings())
+        data = bytearray(next(p for p in tmp_path.glob("*.safetensors") if p != path).read_bytes())
+    path.write_bytes(bytes(data))
+    assert cache.load({"model": "a"}, wanted) is None
+
+
+def test_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="cannot make the cache folder"):
+        EmbeddingCache(tmp_path / "file" / "cache")
+
+
+def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path) -> None:
+    protocol = choose_protocol(photos)
+    loaded = load_model("test_resnet", pretrained=False)
+    settings = Settings(cache_folder=tmp_path / "cache", workers=0, replicates=0)
+    preprocessing = resolve_preprocessing(loaded.model, img_size=32)
+
+    def run(**changes: object):
+        values = {"loaded": loaded, "preprocessing": preprocessing, "settings": settings, **changes}
+        return evaluate_model(values.pop("loaded"), photos, protocol, **values)
+
+    first = run()
+    assert not first.from_cache
+    again = run()
+    assert again.from_cache
+    assert again.scores.averages == first.scores.averages
+    assert again.fingerprint == first.fingerprint
+    assert not run(loaded=load_model("test_resnet", pretrained=False, seed=1)).from_cache
+    assert not run(preprocessing=resolve_preprocessing(loaded.model, img_size=64)).from_cache
+    (tmp_path / "photos" / "class0" / "0.jpg").write_bytes((tmp_path / "photos" / "class1" / "0.jpg").read_bytes())
+    assert not run().from_cache, "another photo under the same name"
+
+
+def test_batch_size_moves_no_metric(photos) -> None:
+    loaded = load_model("test_resnet_gam", pretrained=False)
+    network = embedding_network(loaded.model)
+    transform = resolve_preprocessing(loaded.model, img_size=64).transform()
+    runs = [embed_images(network, photos, transform, batch_size=size, workers=0).vectors for size in (1, 4, 15)]
+    for run in runs[1:]:
+        np.testing.assert_allclose(run, runs[0], atol=1e-5)

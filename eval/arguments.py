@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
 __all__ = ["build_parser"]
 
@@ -25,9 +26,14 @@ exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
 """
 
 
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m eval.retrieval`."""
-    parser = argparse.ArgumentParser(
+    parser = _OneLineParser(
         prog="python -m eval.retrieval",
         description="Score how well timm models retrieve images: embeddings, exact ranking, metrics with intervals.",
         epilog=_EPILOG,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import torch
 
 from eval.cache import EmbeddingCache, data_fingerprint, digest_images
 from eval.embedding import Embeddings, OnUnreadable, embed_images
+from eval.errors import ModelError
 from eval.images import ImageSet
 from eval.metrics import DEFAULT_KS
 from eval.models import EmbeddingLayer, LoadedModel, ModelInfo, embedding_network
@@ -60,6 +62,7 @@ class RetrievalResult:
     dim: int
     fingerprint: str
     unreadable: dict[str, str]
+    queries_with_duplicate: int  # queries whose gallery holds another image with the very same bytes
     from_cache: bool
     embed_seconds: float
     score_seconds: float
@@ -119,10 +122,18 @@ def evaluate_model(
         dim=embeddings.vectors.shape[1],
         fingerprint=data_fingerprint(images, embeddings.rows, embeddings.digests),
         unreadable=embeddings.unreadable,
+        queries_with_duplicate=_queries_with_duplicate(embeddings, scored_protocol),
         from_cache=from_cache,
         embed_seconds=embeddings.seconds,
         score_seconds=time.perf_counter() - began,
     )
+
+
+def _queries_with_duplicate(embeddings: Embeddings, protocol: Protocol) -> int:
+    digest_of = dict(zip(embeddings.rows.tolist(), embeddings.digests, strict=True))
+    gallery = set(protocol.gallery.tolist())
+    copies = Counter(digest_of[row] for row in gallery)
+    return sum(copies[digest_of[row]] > (row in gallery) for row in protocol.query.tolist())
 
 
 def _embed_or_load(
@@ -150,10 +161,10 @@ def _embed_or_load(
         kept = cache.load(key, rows)
         if kept is not None:
             return kept, True
-    network: torch.nn.Module = embedding_network(loaded.model, settings.layer)
-    if settings.compile_backend is not None:
-        network.compile(backend=settings.compile_backend)
-    with progress(loaded.info.name, "img", len(rows)) as on_progress:
+    with _compiler_errors(settings.compile_backend), progress(loaded.info.name, "img", len(rows)) as on_progress:
+        network = embedding_network(loaded.model, settings.layer)
+        if settings.compile_backend is not None:
+            network.compile(backend=settings.compile_backend)
         embeddings = embed_images(
             network,
             images,
@@ -170,3 +181,19 @@ def _embed_or_load(
     if cache is not None:
         cache.store(key, rows, embeddings)
     return embeddings, False
+
+
+@contextmanager
+def _compiler_errors(backend: str | None) -> Iterator[None]:
+    if backend is None:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"torch.compile with backend '{backend}' failed: {reason}; leave out --torchcompile"
+        ) from error

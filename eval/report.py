@@ -55,6 +55,7 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
         "schema": SCHEMA,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "notes": list(notes),
+        "seed": results[0].settings.seed,
         "definitions": DEFINITIONS,
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
         "hardware": _hardware(),
@@ -83,6 +84,8 @@ def summary(result: RetrievalResult) -> str:
         lines.append(f"splits    {protocol.split_rule}")
     if not scored.all():
         lines.append(f"left out  {int((~scored).sum())} of {len(scored)} queries without another image of their class")
+    if result.queries_with_duplicate:
+        lines.append(f"note      {result.queries_with_duplicate} queries have a byte-identical twin in their gallery")
     if result.unreadable:
         lines.append(f"skipped   {len(result.unreadable)} unreadable images")
     return "\n".join([*lines, ""])
@@ -154,6 +157,7 @@ def _entry(result: RetrievalResult) -> dict[str, Any]:
             "fingerprint": result.fingerprint,
             "images": len(protocol.images),
             "classes": len(set(result.images.labels[protocol.images].tolist())),
+            "queries_with_duplicate": result.queries_with_duplicate,
             "unreadable": [{"id": name, "reason": reason} for name, reason in sorted(result.unreadable.items())],
         },
         "protocol": {

@@ -48,15 +48,18 @@ def _run(args: argparse.Namespace) -> None:
     inputs = choose_inputs(args)
     if inputs.note:
         print(inputs.note, file=sys.stderr)
+    notes = [inputs.note] if inputs.note else []
     protocol = _protocol(args, inputs)
     results: list[RetrievalResult] = []
     try:
         for result in _results(args, inputs, protocol, settings):
             results.append(result)
-    finally:
+    except (EvalError, KeyboardInterrupt) as error:
         # A model that fails, or Ctrl-C, does not cost the results of the models before it.
         if results:
-            _publish(args, results, inputs.note)
+            _publish(args, results, [*notes, f"ended early: {error or 'interrupted'}"])
+        raise
+    _publish(args, results, notes)
 
 
 def _results(
@@ -135,13 +138,12 @@ def _protocol(args: argparse.Namespace, inputs: Inputs) -> Protocol:
     )
 
 
-def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], note: str | None) -> None:
+def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], notes: Sequence[str]) -> None:
     from eval.report import document, metric_table, paper_table, per_class_table, summary, write_json
 
-    content = document(results, notes=[note] if note else [])
+    content = document(results, notes)
     if args.results_file == "-":
-        json.dump(content, sys.stdout, indent=1)
-        print()
+        print(json.dumps(content, indent=1, allow_nan=False))
         return
     print(summary(results[0]))
     print(metric_table(results))

@@ -1,0 +1,296 @@
+"""The command line: real runs on small folders, every kind of bad input, interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import timm
+from safetensors.torch import save_file
+
+import eval as evaluation
+from eval.retrieval import main
+from tests.eval.helpers import write_class_folders
+
+QUICK = ["--no-pretrained", "--img-size", "32", "-j", "0", "--bootstrap", "50"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_class_folders(tmp_path / "photos", classes=3, images=6)
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+def schema() -> dict:
+    return json.loads(files("eval").joinpath("results.schema.json").read_text())
+
+
+def test_run_writes_a_document_that_follows_its_schema(photos: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "results.json"
+    code = run(
+        "--model", "test_resnet_gam", "test_resnet", "--data-dir", photos, *QUICK,
+        "--results-file", out, "--per-class", "--paper-table", "-k", "1", "10",
+    )  # fmt: skip
+    assert code == 0
+    text = capsys.readouterr().out
+    for expected in ("leave-one-out", "photos: 18 images", "hit@10", "Top-10 (hit@10)", "79.18", "class2", str(out)):
+        assert expected in text
+    document = json.loads(out.read_text())
+    jsonschema.validate(document, schema())
+    assert [entry["model"]["name"] for entry in document["results"]] == ["test_resnet_gam", "test_resnet"]
+    entry = document["results"][0]
+    assert entry["protocol"]["queries"] == entry["protocol"]["gallery"] == 18
+    assert entry["weights"]["kind"] == "random"
+    low, high = entry["metrics"]["map"]["micro_ci95"]
+    assert low <= entry["metrics"]["map"]["micro"] <= high
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_json_on_standard_output_is_all_there_is(photos: Path, capsys) -> None:
+    assert run("--model", "test_resnet", "--data-dir", photos, *QUICK, "--results-file", "-") == 0
+    jsonschema.validate(json.loads(capsys.readouterr().out), schema())
+
+
+def test_same_seed_same_numbers(photos: Path, tmp_path: Path) -> None:
+    runs = []
+    for name, batch in (("a", "4"), ("b", "18")):
+        out = tmp_path / name
+        assert run("--model", "test_resnet", "--data-dir", photos, *QUICK, "-b", batch, "--results-file", out) == 0
+        runs.append(json.loads(out.read_text())["results"][0])
+    assert runs[0]["metrics"] == runs[1]["metrics"]
+    assert runs[0]["data"]["fingerprint"] == runs[1]["data"]["fingerprint"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--protocol", "query-gallery"],
+        ["--protocol", "class-disjoint"],
+        ["--split", "train", "--distance", "euclidean"],
+        ["--layer", "pre_logits", "--channels-last", "--amp"],
+        ["--crop-pct", "1.0", "--crop-mode", "squash", "--interpolation", "bilinear", "--mean", "0", "0", "0"],
+        ["--memory-budget", "1", "--bootstrap", "0"],
+        ["--torchcompile", "eager"],
+    ],
+    ids=lambda options: options[0],
+)
+def test_options(options: list[str], photos: Path) -> None:
+    assert run("--model", "test_resnet", "--data-dir", photos, *QUICK, *options) == 0
+
+
+def test_separate_gallery(photos: Path, tmp_path: Path) -> None:
+    gallery = write_class_folders(tmp_path / "gallery", classes=3, images=4)
+    out = tmp_path / "r.json"
+    assert run("--model", "test_resnet", "--data-dir", photos, "--gallery-dir", gallery, *QUICK,
+               "--results-file", out) == 0  # fmt: skip
+    protocol = json.loads(out.read_text())["results"][0]["protocol"]
+    assert (protocol["name"], protocol["queries"], protocol["gallery"]) == ("query-gallery", 18, 12)
+
+
+def test_wildcards_and_checkpoints(photos: Path, tmp_path: Path, capsys) -> None:
+    assert run("--model", "test_resnet_[sg]*", "--data-dir", photos, *QUICK) == 0
+    out = capsys.readouterr().out
+    assert "test_resnet_gam" in out
+    assert "test_resnet_se" in out
+    path = tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_resnet_se", num_classes=3).state_dict(), path)
+    assert run("--model", "test_resnet_se", "--checkpoint", path, "--data-dir", photos, "--img-size", "32") == 0
+    assert "checkpoint" in capsys.readouterr().out
+
+
+def test_skipped_images_are_counted(photos: Path, tmp_path: Path, capsys) -> None:
+    (photos / "class1" / "3.jpg").write_bytes(b"broken")
+    out = tmp_path / "r.json"
+    arguments = ["--model", "test_resnet", "--data-dir", photos, *QUICK, "--results-file", out]
+    assert run(*arguments) == 2
+    assert not out.exists()
+    assert "class1/3.jpg" in capsys.readouterr().err
+    assert run(*arguments, "--skip-unreadable") == 0
+    assert json.loads(out.read_text())["results"][0]["data"]["unreadable"] == [
+        {"id": "class1/3.jpg", "reason": "not an image"}
+    ]
+
+
+def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], str]]:
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "plain.safetensors")
+    nan = timm.create_model("test_resnet").state_dict()
+    nan["bn1.weight"][0] = float("nan")
+    save_file(nan, tmp_path / "nan.safetensors")
+    data = ["--data-dir", photos]
+    model = ["--model", "test_resnet", *QUICK]
+    return {
+        "missing folder": ([*model, "--data-dir", tmp_path / "nowhere"], "no folder"),
+        "wrong model": (["--model", "resnet50_gamn", *data], "near: resnet50_gam"),
+        "no match": (["--model", "nothing*", *data], "no model matches"),
+        "wrong tag": (["--model", "resnet50_se.zzz", *data], "legal: "),
+        "no weights": (["--model", "test_resnet_gam", *data], "no pretrained weights"),
+        "other architecture": (
+            ["--model", "test_resnet_gam", "--checkpoint", tmp_path / "plain.safetensors", *data], "is not for"
+        ),
+        "pickle": (["--model", "test_resnet", "--checkpoint", tmp_path / "pickle.safetensors", *data], "pickled"),
+        "two models, one file": (
+            ["--model", "a", "b", "--checkpoint", tmp_path / "plain.safetensors", *data], "1 checkpoints came for 2"
+        ),
+        "not finite": (
+            ["--model", "test_resnet", "--checkpoint", tmp_path / "nan.safetensors", *data, "-j", "0"], "NaN"
+        ),
+        "unwritable": ([*model, *data, "--results-file", tmp_path / "no" / "such" / "r.json"], "cannot write"),
+        "folder as file": ([*model, *data, "--results-file", tmp_path], "is a folder"),
+        "unknown split": ([*model, *data, "--split", "validation"], "legal: all, test, train"),
+        "two data sets": ([*model, *data, "--dataset", "a/b"], "name one"),
+        "device": ([*model, *data, "--device", "cuda:77"], "cannot be used"),
+        "device name": ([*model, *data, "--device", "quantum"], "cannot be used"),
+        "interpolation": ([*model, *data, "--interpolation", "magic"], "legal: nearest"),
+        "compiler": ([*model, *data, "--torchcompile", "nonesuch"], "nonesuch"),
+        "gallery protocol": (
+            [*model, *data, "--gallery-dir", photos, "--protocol", "leave-one-out"], "for query-gallery only"
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", [
+    "missing folder", "wrong model", "no match", "wrong tag", "no weights", "other architecture", "pickle",
+    "two models, one file", "not finite", "unwritable", "folder as file", "unknown split", "two data sets", "device",
+    "device name", "interpolation", "compiler", "gallery protocol",
+])  # fmt: skip
+def test_bad_input_is_one_line_and_exit_code_2(case: str, photos: Path, tmp_path: Path, capsys) -> None:
+    arguments, message = bad_inputs(photos, tmp_path)[case]
+    out = tmp_path / "results.json"
+    if "--results-file" not in arguments:
+        arguments = [*arguments, "--results-file", out]
+    assert run(*arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("error: ")
+    assert len(said.splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("options", [["--layer", "top"], ["-k", "0"], ["-b", "x"], ["--nonsense"], ["--protocol", "x"]])
+def test_illegal_options_exit_with_2(options: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(options)
+    assert stopped.value.code == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_results_of_earlier_models_survive_a_later_failure(photos: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "r.json"
+    path = tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_resnet_se").state_dict(), path)
+    code = run("--model", "test_resnet_se", "test_resnet", "--checkpoint", path, path, "--data-dir", photos,
+               "--img-size", "32", "-j", "0", "--results-file", out)  # fmt: skip
+    assert code == 2
+    assert "is not for test_resnet" in capsys.readouterr().err
+    document = json.loads(out.read_text())
+    assert [entry["model"]["name"] for entry in document["results"]] == ["test_resnet_se"]
+    assert any("is not for test_resnet" in note for note in document["notes"])
+
+
+def offline(tmp_path: Path) -> dict[str, str]:
+    return {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hf")}
+
+
+def test_nothing_named_and_no_hub_runs_the_embedded_default(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "eval.retrieval", "--results-file", str(tmp_path / "r.json"), "--bootstrap", "20"]
+    done = subprocess.run(command, env=offline(tmp_path), capture_output=True, text=True, timeout=300, check=True)
+    assert "resnet50_gam.corel" in done.stderr
+    assert "embedded default" in done.stderr
+    document = json.loads((tmp_path / "r.json").read_text())
+    jsonschema.validate(document, schema())
+    assert "HF_HUB_OFFLINE" in document["notes"][0]
+    for entry in document["results"]:
+        assert "not COREL" in entry["data"]["name"]
+        assert entry["metrics"]["hit@1"]["micro"] < 0.9
+    assert "not COREL" in done.stdout
+
+
+def test_what_is_named_and_cannot_be_had_is_an_error(tmp_path: Path) -> None:
+    for arguments in (["--dataset", "owner/name", "--model", "test_resnet", "--no-pretrained"], ["--split", "test",
+                      "--model", "resnet50_gam.corel"]):  # fmt: skip
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "eval.retrieval", *arguments],
+            env={**offline(tmp_path), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": "http://127.0.0.1:9"},
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith("error: ")
+        assert "127.0.0.1:9" in done.stderr
+        assert time.perf_counter() - began < 40
+
+
+def test_help_teaches_without_torch() -> None:
+    code = (
+        "import sys; from eval.retrieval import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "python -m eval.retrieval --model" in done.stdout
+    assert "exit codes" in done.stdout
+
+
+def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
+    photos = write_class_folders(tmp_path / "photos", classes=10, images=60, side=200)
+    out, cache = tmp_path / "r.json", tmp_path / "cache"
+    command = [sys.executable, "-m", "eval.retrieval", "--model", "resnet18", "--no-pretrained", "--data-dir",
+               str(photos), "--results-file", str(out), "--cache-dir", str(cache), "-b", "2"]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not cache.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not out.exists()
+    assert list(cache.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_every_step_works_from_python(photos: Path) -> None:
+    images = evaluation.read_folder(photos)
+    loaded = evaluation.load_model("test_resnet_gam", pretrained=False)
+    network = evaluation.embedding_network(loaded.model)
+    transform = evaluation.resolve_preprocessing(loaded.model, img_size=32).transform()
+    vectors = evaluation.embed_images(network, images, transform, workers=0).vectors
+    scores = evaluation.score_retrieval(vectors, images.labels)
+    points = evaluation.fixed_point(vectors)
+    blocks = evaluation.rank_relevant(points, points, images.labels, images.labels, self_index=np.arange(18))
+    by_hand = np.concatenate([evaluation.query_metrics(block)["map"] for block in blocks])
+    assert scores.averages["map"].micro == pytest.approx(by_hand.mean())
+
+
+def test_exports_match() -> None:
+    assert sorted(evaluation.__all__) == evaluation.__all__
+    for name in evaluation.__all__:
+        assert getattr(evaluation, name) is not None
+    with pytest.raises(AttributeError, match="it has"):
+        _ = evaluation.nonsense
+
+
+def test_real_photos_real_network(coreldb: Path, mobilenetv2_weights: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few"
+    for name in ("wl_tiger", "obj_bus", "sc_sunset", "pl_flower"):
+        (few / name).mkdir(parents=True)
+        for path in sorted((coreldb / name).iterdir())[:12]:
+            (few / name / path.name).symlink_to(path)
+    out = tmp_path / "r.json"
+    assert run("--model", "mobilenetv2_100", "--checkpoint", mobilenetv2_weights, "--data-dir", few,
+               "--results-file", out, "--img-size", "128") == 0  # fmt: skip
+    assert json.loads(out.read_text())["results"][0]["metrics"]["precision@1"]["micro"] > 0.85

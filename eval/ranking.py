@@ -1,7 +1,8 @@
 """Embeddings -> rankings: exactly where the relevant images of each query stand, in bounded memory.
 
 A metric of a query depends on the ranking only through its relevant images: how many gallery images score
-above each, and how many score the same. `rank_relevant` computes just that, block by block.
+above each, and how many score the same. `rank_relevant` counts just that, block by block of the score matrix, and
+never sorts a gallery.
 
 Scores are exact. Embeddings are first rounded to a fixed-point grid of 2^-24 (float32's own precision near 1),
 so that every product is a multiple of 2^-48 and every partial sum of a score stays below 2^3: float64
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.errors import EmbeddingError
@@ -30,8 +32,11 @@ DEFAULT_MEMORY_BUDGET = 512 * 2**20
 """Bytes that `rank_relevant` may use beyond the embeddings it is given."""
 
 _GRID = 2.0**24
-_GALLERY_ROWS = 4096  # gallery rows cast to float64 at a time
-_QUERY_ROWS = 1024  # beyond this, more rows no longer speed up the matrix product
+_LARGEST_BLOCK = 2048  # rows and columns of a score block; larger ones no longer speed up the matrix product
+_SORTED_ROWS = 64  # rows one thread sorts at a time, and the smallest block
+_YIELDED_QUERIES = 1024
+_CAST_ROWS = 4096  # embeddings rounded at a time
+_BYTES_PER_PAIR = 24  # of the counters: a score, the number above it and the number tied with it
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,11 @@ def rank_relevant(
     distance: Distance = "cosine",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
 ) -> Iterator[RelevantRanks]:
-    """Rank the gallery for every query and yield, block by block, where its relevant images stand.
+    """Rank the gallery for every query and yield, group by group, where its relevant images stand.
 
     Score of query q and gallery image g: the dot product q.g for cosine, -|q - g|^2 for Euclidean distance.
-    Relevant: gallery images with the query's label.
+    Relevant: gallery images with the query's label. Where queries and gallery are one array, its scores are
+    symmetric and each is computed once.
 
     Args:
         queries: (Q, D) float32 from `fixed_point`.
@@ -109,78 +115,150 @@ def rank_relevant(
         self_index: (Q,) int64, the gallery row that is the query itself, or -1 where it is not in the gallery.
             That row is left out by its identity, whatever its score: duplicates of the query stay.
         distance: As given to `fixed_point`.
-        memory_budget: Bytes this function may use beyond its arguments. One row of N float64 scores per
-            query is the least it can work with.
+        memory_budget: Bytes this function may use beyond its arguments. What a single query needs, about
+            32 bytes per relevant image, is always taken.
 
     Yields:
-        RelevantRanks of consecutive blocks of queries, all queries once.
+        RelevantRanks of consecutive groups of queries, all queries once.
     """
-    num_queries, num_gallery = len(queries), len(gallery)
     if self_index is None:
-        self_index = np.full(num_queries, -1, dtype=np.int64)
-    by_label = np.argsort(gallery_labels, kind="stable")
-    sorted_labels = gallery_labels[by_label]
-    first = np.searchsorted(sorted_labels, query_labels, side="left")
-    last = np.searchsorted(sorted_labels, query_labels, side="right")
+        self_index = np.full(len(queries), -1, dtype=np.int64)
+    relevant = _RelevantRows(query_labels, gallery_labels)
+    block = _block_size(queries.shape[1], memory_budget // 2)
+    groups = list(_query_groups(relevant.counts, memory_budget // 2))
+    symmetric = queries is gallery and len(groups) == 1
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        for group in groups:
+            targets = _target_scores(queries, gallery, relevant, self_index, distance, group, block)
+            counter = _RankCounter(group, targets, self_index, pool)
+            for rows in _slices(group.start, group.stop, block):
+                for columns in _slices(rows.start if symmetric else 0, len(gallery), block):
+                    scores = _scores(queries[rows], gallery[columns], distance)
+                    mirrored = np.ascontiguousarray(scores.T) if symmetric and rows != columns else None
+                    counter.count(rows, columns, scores)
+                    if mirrored is not None:
+                        counter.count(columns, rows, mirrored)
+            yield from counter.ranks()
 
-    dim = queries.shape[1]
-    per_query = 8 * num_gallery + 8 * dim
-    fixed = 8 * _GALLERY_ROWS * dim
-    rows = int(np.clip((memory_budget - fixed) // max(per_query, 1), 1, _QUERY_ROWS))
-    scores = np.empty((min(rows, num_queries), num_gallery), dtype=np.float64)
-    threads = os.cpu_count() or 1
-    with ThreadPoolExecutor(threads) as pool:
-        for start in range(0, num_queries, rows):
-            stop = min(start + rows, num_queries)
-            block = scores[: stop - start]
-            _score_into(block, queries[start:stop], gallery, distance)
 
-            def rank_row(row: int, start: int = start, block: NDArray[np.float64] = block) -> _Pairs:
-                query = start + row
-                relevant = by_label[first[query] : last[query]]
-                return _rank_row(block[row], relevant, int(self_index[query]))
+class _RelevantRows:
+    """The gallery rows relevant to each query, found by label."""
 
-            pairs = list(pool.map(rank_row, range(stop - start), chunksize=32))
+    def __init__(self, query_labels: NDArray[np.int64], gallery_labels: NDArray[np.int64]) -> None:
+        self.by_label = np.argsort(gallery_labels, kind="stable")
+        ordered = gallery_labels[self.by_label]
+        self.first = np.searchsorted(ordered, query_labels, side="left")
+        self.counts = np.searchsorted(ordered, query_labels, side="right") - self.first
+
+    def of(self, query: int) -> NDArray[np.int64]:
+        rows: NDArray[np.int64] = self.by_label[self.first[query] : self.first[query] + self.counts[query]]
+        return rows
+
+
+class _RankCounter:
+    """Counts, for a group of queries, the scores above and equal to each relevant one, block by block."""
+
+    def __init__(
+        self, group: slice, targets: NDArray[np.float64], self_index: NDArray[np.int64], pool: ThreadPoolExecutor
+    ) -> None:
+        self.group, self.targets, self.self_index, self.pool = group, targets, self_index, pool
+        self.above = np.zeros(targets.shape, dtype=np.int64)
+        self.tied = np.zeros(targets.shape, dtype=np.int64)
+
+    def count(self, rows: slice, columns: slice, scores: NDArray[np.float64]) -> None:
+        """Add the scores of the queries `rows` against the gallery `columns`; sorts `scores` in place."""
+        itself = self.self_index[rows] - columns.start
+        here = np.flatnonzero((itself >= 0) & (itself < scores.shape[1]) & (self.self_index[rows] >= 0))
+        scores[here, itself[here]] = -np.inf  # below every score, so it neither outranks nor ties with anything
+        list(self.pool.map(lambda part: scores[part].sort(axis=1), _slices(0, len(scores), _SORTED_ROWS)))
+        mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
+        ordered, targets = torch.from_numpy(scores), torch.from_numpy(self.targets[mine])
+        left = torch.searchsorted(ordered, targets, right=False).numpy()
+        right = torch.searchsorted(ordered, targets, right=True).numpy()
+        self.above[mine] += scores.shape[1] - right
+        self.tied[mine] += right - left
+
+    def ranks(self) -> Iterator[RelevantRanks]:
+        """What was counted, for a bounded number of queries at a time."""
+        for part in _slices(0, len(self.targets), _YIELDED_QUERIES):
+            real = self.targets[part] < np.inf
             yield RelevantRanks(
-                query=np.arange(start, stop, dtype=np.int64),
-                row=np.repeat(np.arange(stop - start), [len(above) for above, _ in pairs]),
-                above=np.concatenate([above for above, _ in pairs]),
-                tied=np.concatenate([tied for _, tied in pairs]),
+                query=np.arange(self.group.start + part.start, self.group.start + part.stop, dtype=np.int64),
+                row=np.nonzero(real)[0],
+                above=self.above[part][real],
+                tied=self.tied[part][real],
             )
 
 
-_Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
+def _target_scores(
+    queries: NDArray[np.float32],
+    gallery: NDArray[np.float32],
+    relevant: _RelevantRows,
+    self_index: NDArray[np.int64],
+    distance: Distance,
+    group: slice,
+    block: int,
+) -> NDArray[np.float64]:
+    """(Q, W) scores of the relevant images of each query of a group, ascending.
+
+    W is the most relevant images any of them has. Rows with fewer, and the query itself, are filled up with +inf,
+    which no score is above or equal to.
+    """
+    targets = np.full((group.stop - group.start, int(relevant.counts[group].max(initial=0))), np.inf)
+    found = np.flatnonzero(relevant.counts[group])  # others have no relevant image, and `first` of another label
+    same_label = found[np.argsort(relevant.first[group][found], kind="stable")]
+    for members in np.split(same_label, np.flatnonzero(np.diff(relevant.first[group][same_label])) + 1):
+        if len(members) == 0:
+            break
+        rows = relevant.of(group.start + int(members[0]))
+        for part in _slices(0, len(members), block):
+            some = members[part]
+            for columns in _slices(0, len(rows), block):
+                scores = _scores(queries[group.start + some], gallery[rows[columns]], distance)
+                scores[rows[columns] == self_index[group.start + some][:, None]] = np.inf
+                targets[some, columns] = scores
+    targets.sort(axis=1)
+    return targets
 
 
-def _rank_row(scores: NDArray[np.float64], relevant: NDArray[np.int64], itself: int) -> _Pairs:
-    """(above, tied) of the relevant gallery rows of one query. Sorts `scores` in place."""
-    if itself >= 0:
-        relevant = relevant[relevant != itself]
-        scores[itself] = -np.inf  # below every score, so it neither outranks nor ties with anything
-    targets = np.sort(scores[relevant])[::-1]
-    scores.sort()
-    left = np.searchsorted(scores, targets, side="left")
-    right = np.searchsorted(scores, targets, side="right")
-    return len(scores) - right, right - left
+def _scores(queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance) -> NDArray[np.float64]:
+    q, g = queries.astype(np.float64), gallery.astype(np.float64)
+    scores: NDArray[np.float64] = q @ g.T
+    if distance == "euclidean":
+        scores *= 2.0
+        scores -= np.einsum("nd,nd->n", g, g)
+        scores -= np.einsum("nd,nd->n", q, q)[:, None]
+    return scores
 
 
-def _score_into(
-    out: NDArray[np.float64], queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
-) -> None:
-    wide = queries.astype(np.float64)
-    for start in range(0, len(gallery), _GALLERY_ROWS):
-        part = gallery[start : start + _GALLERY_ROWS].astype(np.float64)
-        target = out[:, start : start + len(part)]
-        np.matmul(wide, part.T, out=target)
-        if distance == "euclidean":
-            target *= 2.0
-            target -= np.einsum("nd,nd->n", part, part)
-            target -= np.einsum("nd,nd->n", wide, wide)[:, None]
+def _query_groups(counts: NDArray[np.int64], memory: int) -> Iterator[slice]:
+    """Consecutive queries whose counters, as wide as the widest of them, fit into `memory` bytes."""
+    start, widest = 0, 1
+    for query, count in enumerate(counts.tolist()):
+        wider = max(widest, count)
+        if query > start and (query + 1 - start) * wider * _BYTES_PER_PAIR > memory:
+            yield slice(start, query)
+            start, wider = query, max(1, count)
+        widest = wider
+    if len(counts) > start:
+        yield slice(start, len(counts))
+
+
+def _block_size(dim: int, memory: int) -> int:
+    """Side of the score blocks: scores, their mirror image and both operands in float64 fit into `memory` bytes."""
+    block = _LARGEST_BLOCK
+    while block > _SORTED_ROWS and 16 * block * (block + dim) > memory:
+        block //= 2
+    return block
+
+
+def _slices(start: int, stop: int, step: int) -> list[slice]:
+    return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
 
 
 def _row_blocks(matrix: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    for start in range(0, len(matrix), _GALLERY_ROWS):
-        yield start, matrix[start : start + _GALLERY_ROWS].astype(np.float64)
+    for start in range(0, len(matrix), _CAST_ROWS):
+        yield start, matrix[start : start + _CAST_ROWS].astype(np.float64)
 
 
 def _lengths(block: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -205,7 +205,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
 
 
 def test_nothing_named_and_no_hub_runs_the_embedded_default(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "eval.retrieval", "--results-file", str(tmp_path / "r.json"), "--bootstrap", "20"]
+    command = [sys.executable, "-m", "eval.retrieval", "--results-file", str(tmp_path / "r.json"), "--bootstrap", "9"]
     done = subprocess.run(command, env=offline(tmp_path), capture_output=True, text=True, timeout=300, check=True)
     assert "resnet50_gam.corel" in done.stderr
     assert "embedded default" in done.stderr

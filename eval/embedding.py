@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -135,8 +136,6 @@ def embed_images(
 
 def default_workers(device: str | torch.device = "cpu") -> int:
     """Loader processes that suit this machine: few beside a CPU network, more where an accelerator waits."""
-    import os
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cores, 2) if torch.device(device).type == "cpu" else min(cores, 16)
 

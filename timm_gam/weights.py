@@ -18,6 +18,9 @@ __all__ = ["PretrainedSource", "check_model_name", "find_pretrained"]
 
 WEIGHTS_NAME = "model.safetensors"
 
+# Arguments of timm.create_model that would make it read other files than the ones beside the config.
+_FACTORY_ARGUMENTS = {"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
+
 
 @dataclass(frozen=True)
 class PretrainedSource:
@@ -118,6 +121,10 @@ def _from_config(config: Path, file: Path, reference: str) -> PretrainedSource:
         model_args = dict(content.get("model_args") or {})
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the config.json of '{reference}' is not a timm config: {error!r}") from error
+    if foreign := _FACTORY_ARGUMENTS & model_args.keys():
+        raise CheckpointError(
+            f"the config.json of '{reference}' sets {', '.join(sorted(foreign))}: refused as untrusted"
+        )
     if not is_model(architecture):
         raise UnknownModelError(f"'{reference}' is for model '{architecture}', which is not registered here")
     return PretrainedSource(architecture, file, reference, cfg, model_args)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -67,6 +68,18 @@ def test_local_dir(tmp_path: Path) -> None:
     assert loaded.info.weights.sha256 == weights_digest(model.state_dict())
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="has no model.safetensors"):
+        load_model(f"local-dir:{tmp_path}")
+
+
+def test_config_of_a_stranger_cannot_name_other_files(tmp_path: Path) -> None:
+    timm.models.save_for_hf(timm.create_model("test_resnet_gam"), tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"] = {"checkpoint_path": "/tmp/evil.pth"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="sets checkpoint_path: refused"):
+        load_model(f"local-dir:{tmp_path}")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="is not a timm config"):
         load_model(f"local-dir:{tmp_path}")
 
 

@@ -23,6 +23,18 @@ BASES = ("resnet18", "resnet34", "resnet50", "resnet101", "test_resnet")
 VARIANTS = sorted([f"{base}_{kind}" for base in BASES for kind in ("gam", "se", "cbam")] + ["resnet50_gam_g4"])
 TINY = [name for name in VARIANTS if name.startswith("test_")]
 PARAMETERS = {
+    "resnet18_se": 11_779_624,
+    "resnet18_cbam": 11_777_352,
+    "resnet18_gam": 16_049_672,
+    "resnet34_se": 21_960_416,
+    "resnet34_cbam": 21_956_456,
+    "resnet34_gam": 29_672_920,
+    "resnet101_se": 49_326_872,
+    "resnet101_cbam": 49_295_628,
+    "resnet101_gam": 281_845_736,
+    "test_resnet_se": 479_056,
+    "test_resnet_cbam": 476_264,
+    "test_resnet_gam": 780_052,
     "resnet50_se": 28_088_024,
     "resnet50_cbam": 28_073_576,
     "resnet50_gam": 151_368_424,
@@ -87,7 +99,8 @@ def test_meta_device_and_parameter_count(name: str) -> None:
     assert all(parameter.is_meta for parameter in model.parameters())
     assert model.num_classes == 1000
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert count == PARAMETERS.get(name, count)
+    assert count == PARAMETERS[name]
+    assert f"{count:,}" in (Path(__file__).parents[2] / "MODEL_CARD.md").read_text(), "the card gives the same number"
 
 
 def test_shapes_classifier_and_pooling(model: nn.Module) -> None:

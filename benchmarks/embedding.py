@@ -1,0 +1,133 @@
+"""Embedding throughput as a ratio: the whole pipeline against the bare network, and overlap with decoding.
+
+    python benchmarks/embedding.py --record benchmarks/results/embedding.json
+
+Two cases, each in this process in turn, medians over runs:
+
+    compute-bound   small JPEG files, ResNet-50: pipeline images/s over the bare forward pass's on the same batches
+    decode-bound    large JPEG files, a tiny network: pipeline time over the larger of decoding alone and computing
+                    alone; 1 is perfect overlap, (decode + compute) / max is none
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from torch import nn
+
+from eval.embedding import default_workers, embed_images
+from eval.images import ImageSet
+from eval.models import embedding_network, load_model
+from eval.preprocessing import Preprocessing, resolve_preprocessing
+from eval.sources.folder import read_folder
+from eval.synthetic import draw_synthetic
+
+
+class NoNetwork(nn.Module):
+    """Takes batches and does nothing with them: what is left is reading, decoding and resizing."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :, 0, 0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=192)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--record", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        small = write_jpegs(Path(folder) / "small", args.images, side=96)
+        large = write_jpegs(Path(folder) / "large", args.images, side=1600)
+        record = {
+            "compute_bound": compute_bound(small, args.batch_size, args.runs),
+            "decode_bound": decode_bound(large, args.batch_size, args.runs),
+            "images": args.images,
+            "batch_size": args.batch_size,
+            "workers": default_workers(),
+            "cores": os.cpu_count(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
+        }
+    print(json.dumps(record, indent=1))
+    if args.record:
+        args.record.parent.mkdir(parents=True, exist_ok=True)
+        args.record.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def compute_bound(images: ImageSet, batch_size: int, runs: int) -> dict[str, object]:
+    """images/s of the pipeline and of the network alone, and their ratio."""
+    network, preprocessing = prepared("resnet50")
+    pipeline, bare = [], []
+    for _ in range(runs):
+        bare.append(len(images) / forward_seconds(network, images, preprocessing, batch_size))
+        pipeline.append(len(images) / embed_seconds(network, images, preprocessing, batch_size))
+    return {
+        "bare_images_per_second": bare,
+        "pipeline_images_per_second": pipeline,
+        "ratio_of_medians": statistics.median(pipeline) / statistics.median(bare),
+    }
+
+
+def decode_bound(images: ImageSet, batch_size: int, runs: int) -> dict[str, object]:
+    """Seconds of decoding alone, computing alone, and both in the pipeline."""
+    network, preprocessing = prepared("resnet18")
+    decode, compute, both = [], [], []
+    for _ in range(runs):
+        decode.append(embed_seconds(NoNetwork(), images, preprocessing, batch_size))
+        compute.append(forward_seconds(network, images, preprocessing, batch_size))
+        both.append(embed_seconds(network, images, preprocessing, batch_size))
+    d, c, b = (statistics.median(x) for x in (decode, compute, both))
+    return {
+        "decode_seconds": decode,
+        "compute_seconds": compute,
+        "pipeline_seconds": both,
+        "pipeline_over_max": b / max(d, c),
+        "no_overlap_over_max": (d + c) / max(d, c),
+    }
+
+
+def prepared(name: str) -> tuple[nn.Module, Preprocessing]:
+    model = load_model(name, pretrained=False).model
+    return embedding_network(model), resolve_preprocessing(model)
+
+
+def embed_seconds(network: nn.Module, images: ImageSet, preprocessing: Preprocessing, batch_size: int) -> float:
+    return embed_images(network, images, preprocessing.transform(), batch_size=batch_size).seconds
+
+
+def forward_seconds(network: nn.Module, images: ImageSet, preprocessing: Preprocessing, batch_size: int) -> float:
+    batch = torch.randn(batch_size, *preprocessing.input_size)
+    with torch.inference_mode():
+        network(batch)
+        began = time.perf_counter()
+        for _ in range(len(images) // batch_size):
+            network(batch)
+    return (time.perf_counter() - began) * len(images) / (len(images) // batch_size * batch_size)
+
+
+def write_jpegs(folder: Path, count: int, side: int) -> ImageSet:
+    """Drawn images as JPEG files of `side` pixels."""
+    synthetic = draw_synthetic()
+    rows = np.linspace(0, len(synthetic) - 1, count).astype(int).tolist()
+    for row, image in synthetic.reader.read(rows):
+        assert isinstance(image, Image.Image)
+        path = folder / f"{synthetic.ids[row]}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.resize((side, side)).save(path, quality=90)
+    return read_folder(folder)
+
+
+if __name__ == "__main__":
+    main()

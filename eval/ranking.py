@@ -173,10 +173,13 @@ class _RankCounter:
         list(self.pool.map(lambda part: scores[part].sort(axis=1), _slices(0, len(scores), _SORTED_ROWS)))
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
         ordered, targets = torch.from_numpy(scores), torch.from_numpy(self.targets[mine])
-        left = torch.searchsorted(ordered, targets, right=False).numpy()
-        right = torch.searchsorted(ordered, targets, right=True).numpy()
-        self.above[mine] += scores.shape[1] - right
-        self.tied[mine] += right - left
+        right = torch.searchsorted(ordered, targets, right=True)
+        self.above[mine] += scores.shape[1] - right.numpy()
+        # Each target meets itself in one block and hardly ever another equal score: the second search is for those.
+        tied = _equal_at(ordered, right - 1, targets)
+        again = torch.nonzero(_equal_at(ordered, right - 2, targets).any(dim=1)).flatten()
+        tied[again] = right[again] - torch.searchsorted(ordered[again], targets[again], right=False)
+        self.tied[mine] += tied.numpy()
 
     def ranks(self) -> Iterator[RelevantRanks]:
         """What was counted, for a bounded number of queries at a time."""
@@ -188,6 +191,12 @@ class _RankCounter:
                 above=self.above[part][real],
                 tied=self.tied[part][real],
             )
+
+
+def _equal_at(ordered: torch.Tensor, place: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(Q, W) int64, 1 where the score at `place` of a row, if there is such a place, equals the target."""
+    equal = (ordered.gather(1, place.clamp(min=0)) == targets) & (place >= 0)
+    return equal.to(torch.int64)
 
 
 def _target_scores(
@@ -222,13 +231,19 @@ def _target_scores(
 
 
 def _scores(queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance) -> NDArray[np.float64]:
-    q, g = queries.astype(np.float64), gallery.astype(np.float64)
+    q = queries.astype(np.float64)
+    # Of one array with itself NumPy computes one triangle only.
+    g = q if _same(queries, gallery) else gallery.astype(np.float64)
     scores: NDArray[np.float64] = q @ g.T
     if distance == "euclidean":
         scores *= 2.0
         scores -= np.einsum("nd,nd->n", g, g)
         scores -= np.einsum("nd,nd->n", q, q)[:, None]
     return scores
+
+
+def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
+    return a.shape == b.shape and a.strides == b.strides and a.ctypes.data == b.ctypes.data
 
 
 def _query_groups(counts: NDArray[np.int64], memory: int) -> Iterator[slice]:

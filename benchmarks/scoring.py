@@ -5,8 +5,8 @@
 Ours computes every metric of `eval.metrics` over the full ranking. The peer's AccuracyCalculator computes its own
 subset, precision@1, R-precision and mAP@R, in two settings: its default of all neighbours (k=None), and the least
 that this subset needs (k="max_bin_count": as many neighbours as the largest class). All run in this process, in
-turn, on the same embeddings; the figures to quote are the ratios. The floor is the arithmetic of half a float64 matrix product (the scores are
-symmetric), N x N x D / 2 multiply-adds, over the matrix-product rate measured in the same run.
+turn, on the same embeddings; the figures to quote are the ratios. The floor is the arithmetic of half a float64 matrix
+product (the scores are symmetric), N x N x D / 2 multiply-adds, over the matrix-product rate measured in the same run.
 """
 
 from __future__ import annotations

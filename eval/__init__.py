@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from eval.embedding import Embeddings, embed_images
     from eval.errors import DataError, EmbeddingError, EvalError, ModelError, OutputError, UnreadableImageError
     from eval.evaluate import RetrievalResult, Settings, evaluate_model
+    from eval.fixed_point import FixedPoint, fixed_point
     from eval.images import ImageSet
     from eval.metrics import metric_names, query_metrics
     from eval.models import LoadedModel, embedding_network, load_model
     from eval.preprocessing import Preprocessing, resolve_preprocessing
     from eval.protocols import Protocol, choose_protocol
-    from eval.ranking import RelevantRanks, fixed_point, rank_relevant
+    from eval.ranking import RelevantRanks, rank_relevant
     from eval.scoring import RetrievalScores, score_retrieval
     from eval.sources.folder import read_folder
     from eval.sources.hub_dataset import read_hub_dataset
@@ -38,12 +39,13 @@ _HOMES = {
     "eval.embedding": ("Embeddings", "embed_images"),
     "eval.errors": ("DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "UnreadableImageError"),
     "eval.evaluate": ("RetrievalResult", "Settings", "evaluate_model"),
+    "eval.fixed_point": ("FixedPoint", "fixed_point"),
     "eval.images": ("ImageSet",),
     "eval.metrics": ("metric_names", "query_metrics"),
     "eval.models": ("LoadedModel", "embedding_network", "load_model"),
     "eval.preprocessing": ("Preprocessing", "resolve_preprocessing"),
     "eval.protocols": ("Protocol", "choose_protocol"),
-    "eval.ranking": ("RelevantRanks", "fixed_point", "rank_relevant"),
+    "eval.ranking": ("RelevantRanks", "rank_relevant"),
     "eval.scoring": ("RetrievalScores", "score_retrieval"),
     "eval.sources.folder": ("read_folder",),
     "eval.sources.hub_dataset": ("read_hub_dataset",),
@@ -59,6 +61,7 @@ __all__ = [
     "EmbeddingError",
     "Embeddings",
     "EvalError",
+    "FixedPoint",
     "ImageSet",
     "LoadedModel",
     "ModelError",

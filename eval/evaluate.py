@@ -15,12 +15,13 @@ import torch
 from eval.cache import EmbeddingCache, data_fingerprint, digest_images
 from eval.embedding import Embeddings, OnUnreadable, embed_images
 from eval.errors import ModelError
+from eval.fixed_point import Distance
 from eval.images import ImageSet
 from eval.metrics import DEFAULT_KS
 from eval.models import EmbeddingLayer, LoadedModel, ModelInfo, embedding_network
 from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.protocols import Protocol
-from eval.ranking import DEFAULT_MEMORY_BUDGET, Distance
+from eval.ranking import DEFAULT_MEMORY_BUDGET
 from eval.scoring import RetrievalScores, score_retrieval
 
 __all__ = ["RetrievalResult", "Settings", "evaluate_model"]

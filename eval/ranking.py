@@ -2,41 +2,34 @@
 
 A metric of a query depends on the ranking only through its relevant images: how many gallery images score
 above each, and how many score the same. `rank_relevant` counts just that, block by block of the score matrix, and
-never sorts a gallery.
-
-Scores are exact. Embeddings are first rounded to a fixed-point grid of 2^-24 (float32's own precision near 1),
-so that every product is a multiple of 2^-48 and every partial sum of a score stays below 2^3: float64
-represents them all without rounding. The order of summation then cannot change a score, so rankings and ties are
-the same for every block size, thread count, BLAS library and order of files, bit for bit.
+never sorts a gallery. Scores are exact (`eval.fixed_point`), so the counts are the same for every block size, thread
+count, machine and order of files.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.errors import EmbeddingError
+from eval.exact_products import Multiply, fastest_multiply
+from eval.fixed_point import FixedPoint
 
-__all__ = ["DEFAULT_MEMORY_BUDGET", "Distance", "RelevantRanks", "fixed_point", "rank_relevant"]
-
-Distance = Literal["cosine", "euclidean"]
+__all__ = ["DEFAULT_MEMORY_BUDGET", "RelevantRanks", "rank_relevant"]
 
 DEFAULT_MEMORY_BUDGET = 512 * 2**20
 """Bytes that `rank_relevant` may use beyond the embeddings it is given."""
 
-_GRID = 2.0**24
-_LARGEST_BLOCK = 2048  # rows and columns of a score block; larger ones no longer speed up the matrix product
-_SORTED_ROWS = 64  # rows one thread sorts at a time, and the smallest block
+_LARGEST_BLOCK = 2048  # rows and columns of a score block
+_SMALLEST_BLOCK = 64
+_TILE_ROWS = 256  # rows of a block that one thread works on at a time
 _YIELDED_QUERIES = 1024
-_CAST_ROWS = 4096  # embeddings rounded at a time
-_BYTES_PER_PAIR = 24  # of the counters: a score, the number above it and the number tied with it
+_BYTES_PER_PAIR = 16  # of the counters: a score, the number above it and the number tied with it
 
 
 @dataclass(frozen=True)
@@ -56,67 +49,35 @@ class RelevantRanks:
     tied: NDArray[np.int64]
 
 
-def fixed_point(embeddings: NDArray[np.floating], distance: Distance = "cosine") -> NDArray[np.float32]:
-    """Round embeddings to multiples of 2^-24, so that their scores can be computed exactly.
-
-    For cosine each row is L2-normalised first (a zero row stays zero and scores 0 against everything); for
-    Euclidean distance all rows are divided by one power of two, so that the longest has length at most 1.
-    Each value is off by at most 2^-25, a score by about 2^-25 too: below what float32 arithmetic loses.
-
-    Args:
-        embeddings: (N, D) float, any float dtype.
-        distance: "cosine" or "euclidean".
-
-    Returns:
-        (N, D) float32, every value an exact multiple of 2^-24 in [-1, 1].
-
-    Raises:
-        EmbeddingError: not a matrix, or a value that is not finite (the first such row is named).
-    """
-    if embeddings.ndim != 2 or embeddings.shape[1] == 0:
-        raise EmbeddingError(f"embeddings have shape {embeddings.shape}; a matrix (N, D) with D >= 1 is needed")
-    bad = next((int(i) + start for start, block in _row_blocks(embeddings) for i in _not_finite_rows(block)), None)
-    if bad is not None:
-        raise EmbeddingError(f"embedding of image {bad} holds NaN or infinity; check the weights and the precision")
-    scale = np.float64(1.0)
-    if distance == "euclidean":
-        longest = max(float(_lengths(block).max(initial=0.0)) for _, block in _row_blocks(embeddings))
-        scale = np.exp2(-np.ceil(np.log2(longest))) if longest > 0 else scale
-    out = np.empty(embeddings.shape, dtype=np.float32)
-    for start, block in _row_blocks(embeddings):
-        if distance == "cosine":
-            lengths = _lengths(block)
-            block /= np.where(lengths > 0, lengths, 1.0)[:, None]
-        out[start : start + len(block)] = np.rint(block * (scale * _GRID)) / _GRID
-    return out
-
-
 def rank_relevant(
-    queries: NDArray[np.float32],
-    gallery: NDArray[np.float32],
+    queries: FixedPoint,
+    gallery: FixedPoint,
     query_labels: NDArray[np.int64],
     gallery_labels: NDArray[np.int64],
     *,
     self_index: NDArray[np.int64] | None = None,
-    distance: Distance = "cosine",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    multiply: Multiply | None = None,
+    on_progress: Callable[[int], None] = lambda queries: None,
 ) -> Iterator[RelevantRanks]:
     """Rank the gallery for every query and yield, group by group, where its relevant images stand.
 
-    Score of query q and gallery image g: the dot product q.g for cosine, -|q - g|^2 for Euclidean distance.
-    Relevant: gallery images with the query's label. Where queries and gallery are one array, its scores are
+    Score of query q and gallery image g: the dot product q.g for cosine, -|q - g|^2 for Euclidean distance, in units
+    of the integers of `eval.fixed_point`.
+    Relevant: gallery images with the query's label. Where queries and gallery are one object, its scores are
     symmetric and each is computed once.
 
     Args:
-        queries: (Q, D) float32 from `fixed_point`.
-        gallery: (N, D) float32 from the same call of `fixed_point` (one scale for both).
+        queries: Q vectors.
+        gallery: N vectors, selected from the same `fixed_point` (one scale for both).
         query_labels: (Q,) int64.
         gallery_labels: (N,) int64.
         self_index: (Q,) int64, the gallery row that is the query itself, or -1 where it is not in the gallery.
             That row is left out by its identity, whatever its score: duplicates of the query stay.
-        distance: As given to `fixed_point`.
         memory_budget: Bytes this function may use beyond its arguments. What a single query needs, about
             32 bytes per relevant image, is always taken.
+        multiply: How dot products are computed; default the faster library here. All give the same ranks.
+        on_progress: Called with the number of queries whose scores were just counted.
 
     Yields:
         RelevantRanks of consecutive groups of queries, all queries once.
@@ -124,20 +85,24 @@ def rank_relevant(
     if self_index is None:
         self_index = np.full(len(queries), -1, dtype=np.int64)
     relevant = _RelevantRows(query_labels, gallery_labels)
-    block = _block_size(queries.shape[1], memory_budget // 2)
-    groups = list(_query_groups(relevant.counts, memory_budget // 2))
-    symmetric = queries is gallery and len(groups) == 1
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        for group in groups:
-            targets = _target_scores(queries, gallery, relevant, self_index, distance, group, block)
-            counter = _RankCounter(group, targets, self_index, pool)
+    block = _block_size(queries.dim, memory_budget // 2)
+    scores = _Scores(queries, gallery, multiply or fastest_multiply())
+    symmetric = queries is gallery
+    with _single_threaded_workers() as pool:
+        for group in _query_groups(relevant.counts, memory_budget // 2):
+            counter = _RankCounter(group, _target_scores(scores, relevant, self_index, group, block), self_index, pool)
             for rows in _slices(group.start, group.stop, block):
-                for columns in _slices(rows.start if symmetric else 0, len(gallery), block):
-                    scores = _scores(queries[rows], gallery[columns], distance)
-                    mirrored = np.ascontiguousarray(scores.T) if symmetric and rows != columns else None
-                    counter.count(rows, columns, scores)
-                    if mirrored is not None:
-                        counter.count(columns, rows, mirrored)
+                left = scores.operand(queries, rows)
+                before = _slices(0, group.start, block)
+                within = _slices(rows.start if symmetric else group.start, group.stop, block)
+                after = _slices(group.stop, len(gallery), block)
+                for columns in (*before, *within, *after):
+                    itself = symmetric and columns == rows
+                    matrix = scores.of(left, left if itself else scores.operand(gallery, columns))
+                    counter.count(rows, columns, matrix)
+                    if symmetric and not itself and columns in within:
+                        counter.count(columns, rows, matrix.T)
+                on_progress(rows.stop - rows.start)
             yield from counter.ranks()
 
 
@@ -155,6 +120,34 @@ class _RelevantRows:
         return rows
 
 
+@dataclass(frozen=True)
+class _Operand:
+    """Integer vectors of a block, with their squared lengths where the distance needs them."""
+
+    vectors: NDArray[np.float64]
+    squares: NDArray[np.float64] | None
+
+
+class _Scores:
+    """Exact scores of queries against gallery images, in units of the integers of `FixedPoint`."""
+
+    def __init__(self, queries: FixedPoint, gallery: FixedPoint, multiply: Multiply) -> None:
+        self.queries, self.gallery, self.multiply = queries, gallery, multiply
+
+    def operand(self, points: FixedPoint, rows: slice | NDArray[np.int64]) -> _Operand:
+        vectors = points.integers(rows)
+        return _Operand(vectors, np.einsum("nd,nd->n", vectors, vectors) if points.distance == "euclidean" else None)
+
+    def of(self, left: _Operand, right: _Operand) -> NDArray[np.float64]:
+        """(R, C) float64 scores."""
+        scores = self.multiply(left.vectors, right.vectors)
+        if left.squares is not None and right.squares is not None:
+            scores *= 2.0
+            scores -= right.squares
+            scores -= left.squares[:, None]
+        return scores
+
+
 class _RankCounter:
     """Counts, for a group of queries, the scores above and equal to each relevant one, block by block."""
 
@@ -162,19 +155,27 @@ class _RankCounter:
         self, group: slice, targets: NDArray[np.float64], self_index: NDArray[np.int64], pool: ThreadPoolExecutor
     ) -> None:
         self.group, self.targets, self.self_index, self.pool = group, targets, self_index, pool
-        self.above = np.zeros(targets.shape, dtype=np.int64)
-        self.tied = np.zeros(targets.shape, dtype=np.int64)
+        self.above = np.zeros(targets.shape, dtype=np.int32)
+        self.tied = np.zeros(targets.shape, dtype=np.int32)
 
     def count(self, rows: slice, columns: slice, scores: NDArray[np.float64]) -> None:
-        """Add the scores of the queries `rows` against the gallery `columns`; sorts `scores` in place."""
+        """Add the scores of the queries `rows` against the gallery `columns`."""
+
+        def count_tile(tile: slice) -> None:
+            queries = slice(rows.start + tile.start, rows.start + tile.stop)
+            self._count(queries, columns, np.array(scores[tile], order="C"))
+
+        list(self.pool.map(count_tile, _slices(0, len(scores), _TILE_ROWS)))
+
+    def _count(self, rows: slice, columns: slice, scores: NDArray[np.float64]) -> None:
         itself = self.self_index[rows] - columns.start
-        here = np.flatnonzero((itself >= 0) & (itself < scores.shape[1]) & (self.self_index[rows] >= 0))
+        here = np.flatnonzero((self.self_index[rows] >= columns.start) & (itself < scores.shape[1]))
         scores[here, itself[here]] = -np.inf  # below every score, so it neither outranks nor ties with anything
-        list(self.pool.map(lambda part: scores[part].sort(axis=1), _slices(0, len(scores), _SORTED_ROWS)))
+        scores.sort(axis=1)
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
         ordered, targets = torch.from_numpy(scores), torch.from_numpy(self.targets[mine])
         right = torch.searchsorted(ordered, targets, right=True)
-        self.above[mine] += scores.shape[1] - right.numpy()
+        self.above[mine] += (scores.shape[1] - right).numpy()
         # Each target meets itself in one block and hardly ever another equal score: the second search is for those.
         tied = _equal_at(ordered, right - 1, targets)
         again = torch.nonzero(_equal_at(ordered, right - 2, targets).any(dim=1)).flatten()
@@ -188,8 +189,8 @@ class _RankCounter:
             yield RelevantRanks(
                 query=np.arange(self.group.start + part.start, self.group.start + part.stop, dtype=np.int64),
                 row=np.nonzero(real)[0],
-                above=self.above[part][real],
-                tied=self.tied[part][real],
+                above=self.above[part][real].astype(np.int64),
+                tied=self.tied[part][real].astype(np.int64),
             )
 
 
@@ -200,13 +201,7 @@ def _equal_at(ordered: torch.Tensor, place: torch.Tensor, targets: torch.Tensor)
 
 
 def _target_scores(
-    queries: NDArray[np.float32],
-    gallery: NDArray[np.float32],
-    relevant: _RelevantRows,
-    self_index: NDArray[np.int64],
-    distance: Distance,
-    group: slice,
-    block: int,
+    scores: _Scores, relevant: _RelevantRows, self_index: NDArray[np.int64], group: slice, block: int
 ) -> NDArray[np.float64]:
     """(Q, W) scores of the relevant images of each query of a group, ascending.
 
@@ -222,28 +217,24 @@ def _target_scores(
         rows = relevant.of(group.start + int(members[0]))
         for part in _slices(0, len(members), block):
             some = members[part]
+            left = scores.operand(scores.queries, group.start + some)
             for columns in _slices(0, len(rows), block):
-                scores = _scores(queries[group.start + some], gallery[rows[columns]], distance)
-                scores[rows[columns] == self_index[group.start + some][:, None]] = np.inf
-                targets[some, columns] = scores
+                found_scores = scores.of(left, scores.operand(scores.gallery, rows[columns]))
+                found_scores[rows[columns] == self_index[group.start + some][:, None]] = np.inf
+                targets[some, columns] = found_scores
     targets.sort(axis=1)
     return targets
 
 
-def _scores(queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance) -> NDArray[np.float64]:
-    q = queries.astype(np.float64)
-    # Of one array with itself NumPy computes one triangle only.
-    g = q if _same(queries, gallery) else gallery.astype(np.float64)
-    scores: NDArray[np.float64] = q @ g.T
-    if distance == "euclidean":
-        scores *= 2.0
-        scores -= np.einsum("nd,nd->n", g, g)
-        scores -= np.einsum("nd,nd->n", q, q)[:, None]
-    return scores
-
-
-def _same(a: NDArray[np.float32], b: NDArray[np.float32]) -> bool:
-    return a.shape == b.shape and a.strides == b.strides and a.ctypes.data == b.ctypes.data
+@contextmanager
+def _single_threaded_workers() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch uses, each working on its own tile alone: no barriers, and tiles stay in cache."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield pool
+        finally:
+            torch.set_num_threads(threads)  # for threads that are yet to come
 
 
 def _query_groups(counts: NDArray[np.int64], memory: int) -> Iterator[slice]:
@@ -260,26 +251,12 @@ def _query_groups(counts: NDArray[np.int64], memory: int) -> Iterator[slice]:
 
 
 def _block_size(dim: int, memory: int) -> int:
-    """Side of the score blocks: scores, their mirror image and both operands in float64 fit into `memory` bytes."""
+    """Side of the score blocks: the scores and both operands while they are prepared fit into `memory` bytes."""
     block = _LARGEST_BLOCK
-    while block > _SORTED_ROWS and 16 * block * (block + dim) > memory:
+    while block > _SMALLEST_BLOCK and 8 * block * (block + 4 * dim) > memory:
         block //= 2
     return block
 
 
 def _slices(start: int, stop: int, step: int) -> list[slice]:
     return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
-
-
-def _row_blocks(matrix: NDArray[np.floating]) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    for start in range(0, len(matrix), _CAST_ROWS):
-        yield start, matrix[start : start + _CAST_ROWS].astype(np.float64)
-
-
-def _lengths(block: NDArray[np.float64]) -> NDArray[np.float64]:
-    lengths: NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", block, block))
-    return lengths
-
-
-def _not_finite_rows(block: NDArray[np.float64]) -> NDArray[np.int64]:
-    return np.flatnonzero(~np.isfinite(block).all(axis=1))

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from eval.averages import Average, average
 from eval.errors import DataError
+from eval.fixed_point import Distance, fixed_point
 from eval.metrics import DEFAULT_KS, query_metrics
-from eval.ranking import DEFAULT_MEMORY_BUDGET, Distance, fixed_point, rank_relevant
+from eval.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 
 __all__ = ["RetrievalScores", "score_retrieval"]
 
@@ -49,7 +50,7 @@ def score_retrieval(
     """Score retrieval over embeddings: by default leave-one-out over all of them.
 
     Args:
-        embeddings: (N, D) float.
+        embeddings: (N, D) float, in memory or memory-mapped.
         labels: (N,) integer class of each row; rows are relevant to each other when these are equal.
         query: (Q,) rows that are queries; default all.
         gallery: (G,) distinct rows that are ranked; default all. A query among them is left out of its own ranking.
@@ -57,8 +58,8 @@ def score_retrieval(
         distance: "cosine" (rows are L2-normalised) or "euclidean".
         replicates: Bootstrap replicates for the 95 % intervals; 0 for none.
         seed: Of the bootstrap.
-        memory_budget: Bytes that ranking may use beyond the embeddings and their fixed-point copy.
-        on_progress: Called with the number of queries just scored.
+        memory_budget: Bytes that ranking may use beyond the embeddings.
+        on_progress: Called with the number of queries whose scores were just counted.
 
     Raises:
         EmbeddingError: embeddings that are not finite or not a matrix.
@@ -73,19 +74,17 @@ def score_retrieval(
     gallery = everything if gallery is None else gallery
     points = fixed_point(embeddings, distance)
     classes = np.asarray(labels, dtype=np.int64)
-    blocks = rank_relevant(
-        _rows(points, query),
-        _rows(points, gallery),
+    queries = points.take(query)
+    ranks = rank_relevant(
+        queries,
+        queries if np.array_equal(query, gallery) else points.take(gallery),
         classes[query],
         classes[gallery],
         self_index=_places(query, gallery),
-        distance=distance,
         memory_budget=memory_budget,
+        on_progress=on_progress,
     )
-    parts = []
-    for ranks in blocks:
-        parts.append(query_metrics(ranks, ks))
-        on_progress(len(ranks.query))
+    parts = [query_metrics(group, ks) for group in ranks]
     per_query = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     scored = np.isfinite(per_query["map"])
     if not scored.any():
@@ -100,12 +99,6 @@ def score_retrieval(
         seed=seed,
     )
     return RetrievalScores(averages, per_query, classes[query], scored)
-
-
-def _rows(points: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """`points[rows]`, without a copy where the rows are all of them."""
-    whole = len(rows) == len(points) and np.array_equal(rows, np.arange(len(points)))
-    return points if whole else points[rows]
 
 
 def _places(query: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
+from eval.fixed_point import fixed_point
 from eval.metrics import DEFAULT_KS, metric_names, query_metrics
-from eval.ranking import RelevantRanks, fixed_point, rank_relevant
+from eval.ranking import RelevantRanks, rank_relevant
 
 KS = (1, 2, 3, 5, 20)
 

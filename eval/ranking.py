@@ -86,9 +86,9 @@ def rank_relevant(
         self_index = np.full(len(queries), -1, dtype=np.int64)
     relevant = _RelevantRows(query_labels, gallery_labels)
     block = _block_size(queries.dim, memory_budget // 2)
-    scores = _Scores(queries, gallery, multiply or fastest_multiply())
     symmetric = queries is gallery
     with _single_threaded_workers() as pool:
+        scores = _Scores(queries, gallery, multiply or fastest_multiply(), pool)
         for group in _query_groups(relevant.counts, memory_budget // 2):
             counter = _RankCounter(group, _target_scores(scores, relevant, self_index, group, block), self_index, pool)
             for rows in _slices(group.start, group.stop, block):
@@ -131,11 +131,18 @@ class _Operand:
 class _Scores:
     """Exact scores of queries against gallery images, in units of the integers of `FixedPoint`."""
 
-    def __init__(self, queries: FixedPoint, gallery: FixedPoint, multiply: Multiply) -> None:
-        self.queries, self.gallery, self.multiply = queries, gallery, multiply
+    def __init__(self, queries: FixedPoint, gallery: FixedPoint, multiply: Multiply, pool: ThreadPoolExecutor) -> None:
+        self.queries, self.gallery, self.multiply, self.pool = queries, gallery, multiply, pool
 
     def operand(self, points: FixedPoint, rows: slice | NDArray[np.int64]) -> _Operand:
-        vectors = points.integers(rows)
+        count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+        vectors = np.empty((count, points.dim))
+
+        def read(tile: slice) -> None:
+            some = rows[tile] if not isinstance(rows, slice) else slice(rows.start + tile.start, rows.start + tile.stop)
+            vectors[tile] = points.integers(some)
+
+        list(self.pool.map(read, _slices(0, count, _TILE_ROWS)))
         return _Operand(vectors, np.einsum("nd,nd->n", vectors, vectors) if points.distance == "euclidean" else None)
 
     def of(self, left: _Operand, right: _Operand) -> NDArray[np.float64]:

@@ -12,6 +12,7 @@ from timm_gam import attention_resnet as attention_resnet  # registers the model
 from timm_gam.attention import attention_parameters
 from timm_gam.errors import CheckpointError, HubError, TimmGamError, UnknownModelError
 from timm_gam.gam import GlobalAttention
+from timm_gam.inference import OptimizedNetwork, optimize
 from timm_gam.namespace import hub_namespace
 from timm_gam.transfer import TransferReport, from_backbone
 
@@ -19,10 +20,12 @@ __all__ = [
     "CheckpointError",
     "GlobalAttention",
     "HubError",
+    "OptimizedNetwork",
     "TimmGamError",
     "TransferReport",
     "UnknownModelError",
     "attention_parameters",
     "from_backbone",
     "hub_namespace",
+    "optimize",
 ]

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 __all__ = ["GlobalAttention"]
 
@@ -95,6 +96,12 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         gate = self.shuffle(self.act(self.bn1(self.conv1(x))))
         return x * self.bn2(self.conv2(gate)).sigmoid()  # type: ignore[no-any-return]
+
+    def reparameterize(self) -> None:
+        """Fold both batch norms into their convolutions, for inference; timm's `reparameterize_model` calls this."""
+        if isinstance(self.bn1, nn.BatchNorm2d) and isinstance(self.bn2, nn.BatchNorm2d):
+            self.conv1, self.bn1 = fuse_conv_bn_eval(self.conv1, self.bn1), nn.Identity()  # type: ignore[assignment]
+            self.conv2, self.bn2 = fuse_conv_bn_eval(self.conv2, self.bn2), nn.Identity()  # type: ignore[assignment]
 
 
 def _reduced(channels: int, rd_ratio: float) -> int:

@@ -1,0 +1,102 @@
+"""`timm_gam.optimize`: the same outputs from folded, frozen and compiled networks, ours and timm's."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from timm.utils.model import reparameterize_model
+from torch import Tensor, nn
+
+import timm_gam
+
+OURS = ("test_resnet_gam", "test_resnet_se", "test_resnet_cbam", "resnet18_gam")
+THEIRS = ("test_resnet", "test_efficientnet", "test_vit", "test_convnext")
+
+
+def trained_looking(name: str) -> nn.Module:
+    """A model whose batch norms are no identities and whose residual branches are not zero, as at initialisation."""
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model(name, num_classes=10).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model
+
+
+def images(model: nn.Module, count: int = 2) -> Tensor:
+    side = min(model.pretrained_cfg["input_size"][1], 160)
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("name", (*OURS, *THEIRS))
+def test_outputs_are_those_of_the_model_which_is_left_alone(name: str) -> None:
+    model = trained_looking(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+    network = timm_gam.optimize(model, compiled=False)
+    assert relative_error(network(x), expected) < 1e-5
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_batch_norm_of_ours_is_folded(name: str) -> None:
+    network = timm_gam.optimize(trained_looking(name), compiled=False)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert "batch norms folded" in network.applied[0]
+
+
+def test_timm_reparameterizes_gam() -> None:
+    model = trained_looking("test_resnet_gam")
+    folded = reparameterize_model(model)
+    gates = [m for m in folded.modules() if isinstance(m, timm_gam.GlobalAttention)]
+    assert gates and not any(isinstance(m, nn.BatchNorm2d) for gate in gates for m in gate.modules())
+    x = images(model)
+    with torch.no_grad():
+        assert relative_error(folded(x), model(x)) < 1e-5
+
+
+def test_compiled_and_half_precision() -> None:
+    model = trained_looking("test_resnet_gam")
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+    exact = timm_gam.optimize(model)
+    assert relative_error(exact(x), expected) < 1e-5
+    half = timm_gam.optimize(model, dtype=torch.bfloat16, compiled=False)
+    out = half(x)
+    assert out.dtype == torch.float32
+    assert 1e-5 < relative_error(out, expected) < 5e-2, "bfloat16 was used, and is close"
+
+
+def test_without_a_compiler_the_rest_holds_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained_looking("test_resnet_se")
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+
+    class NoCompiler(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("No working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **options: NoCompiler())
+    network = timm_gam.optimize(model)
+    with pytest.warns(UserWarning, match="runs without it: No working C\\+\\+ compiler found"):
+        out = network(x)
+    assert relative_error(out, expected) < 1e-5
+    assert network.applied[-1] == "not compiled: No working C++ compiler found"
+
+
+def test_other_dtypes_are_refused() -> None:
+    with pytest.raises(ValueError, match="legal: torch.bfloat16"):
+        timm_gam.optimize(trained_looking("test_resnet_se"), dtype=torch.float64)

@@ -133,6 +133,7 @@ def _entry(result: RetrievalResult) -> dict[str, Any]:
         "model": {
             "name": model.name,
             "architecture": model.architecture,
+            "model_args": model.model_args,
             "parameters": model.num_params,
             "embedding_layer": settings.layer,
             "embedding_dim": result.dim,

@@ -79,6 +79,11 @@ def test_config_of_a_stranger_cannot_name_other_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="sets checkpoint_path: refused"):
         load_model(f"local-dir:{tmp_path}")
+    for arguments in ({"nonsense": 1}, {"layers": "abc"}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "model_args": arguments}))
+        with pytest.raises(ModelError, match="cannot be built with the model_args of its config.json") as caught:
+            load_model(f"local-dir:{tmp_path}")
+        assert "\n" not in str(caught.value)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="is not a timm config"):
         load_model(f"local-dir:{tmp_path}")

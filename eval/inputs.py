@@ -109,7 +109,7 @@ def read_images(
         return read_folder(path)
     if dataset == SYNTHETIC:
         return draw_synthetic()
-    return read_hub_dataset(dataset or default_dataset(), **columns, streaming=streaming)
+    return read_hub_dataset(default_dataset() if dataset is None else dataset, **columns, streaming=streaming)
 
 
 def _images(args: argparse.Namespace) -> ImageSet:

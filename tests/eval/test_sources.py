@@ -93,6 +93,15 @@ def test_folders_that_cannot_be_used(make, message: str, tmp_path: Path) -> None
     assert "\n" not in str(caught.value)
 
 
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "photos")
+    (root / "class0" / "0.jpg").rename(root / "class0" / "blütenblätter.jpg")
+    assert "class0/blütenblätter.jpg" in read_folder(root).ids
+    (root / "class1").rename(os.fsdecode(os.fsencode(root) + b"/caf\xe9"))
+    with pytest.raises(DataError, match=r"the name b'caf\\xe9/0.jpg' is not UTF-8; rename it"):
+        read_folder(root)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_unreadable_folder(tmp_path: Path) -> None:
     root = write_class_folders(tmp_path / "photos")
@@ -138,12 +147,27 @@ def test_any_columns(tmp_path: Path) -> None:
     for columns, message in (
         ((None, "nothing", None), "no column 'nothing'; columns of 'x': key, photo, label, kind"),
         (("nope", None, None), "no column 'nope'"),
+        (("label", "kind", None), "column 'label' holds no images"),
     ):
         with pytest.raises(DataError, match=message):
             image_set_from_splits("x", {"train": renamed}, *columns, streaming=False)
     for removed, message in (("label", "data without labels"), ("photo", "0 image columns")):
         with pytest.raises(DataError, match=message):
             image_set_from_splits("x", {"t": renamed.remove_columns([removed])}, None, None, None, streaming=False)
+
+
+def test_images_as_plain_bytes(tmp_path: Path) -> None:
+    root = write_class_folders(tmp_path / "photos")
+    data = [(root / i).read_bytes() for i in read_folder(root).ids]
+    rows = datasets.Dataset.from_dict({"photo": data, "label": ["a", "b"] * 6})
+    images = image_set_from_splits("x", {"train": rows}, "photo", None, None, streaming=False)
+    assert [encoded for _, encoded in images.reader.read(range(12))] == data
+
+
+def test_one_column_as_label_and_id(tmp_path: Path) -> None:
+    rows = as_dataset(write_class_folders(tmp_path / "photos"))
+    images = image_set_from_splits("x", {"train": rows}, None, "id", None, streaming=False)
+    assert images.class_names == images.ids
 
 
 def test_rows_without_label(tmp_path: Path) -> None:

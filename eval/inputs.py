@@ -42,13 +42,13 @@ def default_dataset() -> str:
 def choose_inputs(args: argparse.Namespace) -> Inputs:
     """Read the image set and prepare the models that `args` names.
 
-    With neither models nor data named: the Hub defaults, or the embedded default where the first of them cannot be
-    had, with a note that says why. What is named is had or is an error.
+    With nothing named: the Hub defaults, or the embedded default where the first of them cannot be had, with a note
+    that says why. What is named is had or is an error.
 
     Raises:
         EvalError: something named cannot be had; the message says what is legal.
     """
-    if args.model is None and args.data_dir is None and args.dataset is None:
+    if not _names_anything(args):
         try:
             loaded = load_model(DEFAULT_MODEL)
             return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded])
@@ -62,6 +62,13 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
         raise ModelError(f"{len(files)} checkpoints came for {len(names)} models; name one per model, in order")
     models = [_loader(name, file, args.pretrained, args.seed) for name, file in zip(names, files, strict=True)]
     return Inputs(_images(args), models)
+
+
+def _names_anything(args: argparse.Namespace) -> bool:
+    """Whether a model, weights or data are named in any part."""
+    parts = (args.model, args.checkpoint, args.data_dir, args.dataset, args.gallery_dir)
+    columns = (args.image_column, args.label_column, args.id_column)
+    return not args.pretrained or args.streaming or any(part is not None for part in (*parts, *columns))
 
 
 def _loader(name: str, checkpoint: str | None, pretrained: bool, seed: int) -> ModelLoader:

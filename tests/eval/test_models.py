@@ -177,6 +177,29 @@ def test_preprocessing_is_the_models_own_unless_overridden() -> None:
         resolve_preprocessing(vit, img_size=96)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mean": "abc"},
+        {"mean": [0.5]},
+        {"std": [1.0, 0.0, 1.0]},
+        {"interpolation": "magic"},
+        {"input_size": [3, "a", 2]},
+        {"input_size": [1, 64, 64]},
+        {"crop_pct": "wide"},
+    ],
+    ids=str,
+)
+def test_data_config_of_a_stranger(wrong: dict[str, object], tmp_path: Path) -> None:
+    timm.models.save_for_hf(timm.create_model("test_resnet"), tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"] |= wrong
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError) as caught:
+        resolve_preprocessing(load_model(f"local-dir:{tmp_path}").model)
+    assert "\n" not in str(caught.value)
+
+
 def test_real_weights_load_completely(mobilenetv2_weights: Path) -> None:
     loaded = load_model("mobilenetv2_100", checkpoint=mobilenetv2_weights)
     assert loaded.model.num_classes == 0

@@ -1,12 +1,16 @@
-"""The command line of `python -m eval.retrieval`: its options and their help. Imports nothing heavy."""
+"""The command line of `python -m eval.retrieval`: its options, their help, and which go together.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["build_parser"]
+__all__ = ["build_parser", "parse_arguments"]
 
 _EPILOG = """\
 examples
@@ -29,6 +33,30 @@ exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
 class _OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options, as strings and numbers; an illegal one, or one that would do nothing, exits with one line and 2."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.gallery_dir is not None and args.protocol not in (None, "query-gallery"):
+        parser.error(f"--gallery-dir came with --protocol {args.protocol}; it is for query-gallery only")
+    if args.gallery_dir is not None or args.protocol == "query-gallery":
+        _refuse(parser, args, ["--split"], "query-gallery has two splits: --query-split and --gallery-split")
+    else:
+        _refuse(parser, args, ["--query-split", "--gallery-split"], "name --protocol query-gallery with it")
+    if args.gallery_dir is not None:
+        _refuse(parser, args, ["--query-split", "--gallery-split"], "--gallery-dir ranks all of it for all of the data")
+    if args.data_dir is not None and args.streaming:
+        parser.error("--streaming came with --data-dir; it is for --dataset only")
+    return args
+
+
+def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, options: Sequence[str], reason: str) -> None:
+    for option in options:
+        value = getattr(args, option.removeprefix("--").replace("-", "_"))
+        if value is not None:
+            parser.error(f"{option} {value} would do nothing here: {reason}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -73,9 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--gallery-dir", metavar="PATH", help="rank this folder (or parquet) for every image of --data-dir or --dataset"
     )
-    data.add_argument(
-        "--split", default="all", help="split to score: all, train, test or the data's own (default: all)"
-    )
+    data.add_argument("--split", help="split to score: all, train, test or the data's own (default: all)")
     data.add_argument("--streaming", action="store_true", help="read a Hub data set without downloading it first")
     data.add_argument("--image-column", metavar="NAME", help="of a Hub data set or parquet (default: found by type)")
     data.add_argument("--label-column", metavar="NAME", help="likewise")
@@ -92,8 +118,8 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("leave-one-out", "query-gallery", "class-disjoint"),
         help="who is ranked for whom (default: leave-one-out; query-gallery with --gallery-dir)",
     )
-    protocol.add_argument("--query-split", metavar="SPLIT", default="test", help="of query-gallery (default: test)")
-    protocol.add_argument("--gallery-split", metavar="SPLIT", default="train", help="of query-gallery (default: train)")
+    protocol.add_argument("--query-split", metavar="SPLIT", help="of query-gallery (default: test)")
+    protocol.add_argument("--gallery-split", metavar="SPLIT", help="of query-gallery (default: train)")
     protocol.add_argument(
         "--distance", choices=("cosine", "euclidean"), default="cosine", help="between embeddings (default: cosine)"
     )
@@ -121,7 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     compute.add_argument(
         "--memory-budget", type=_positive, default=512, metavar="MB", help="for ranking (default: %(default)s)"
     )
-    compute.add_argument("--seed", type=_count, default=0, help="of random weights and of the bootstrap (default: 0)")
+    compute.add_argument("--seed", type=_seed, default=0, help="of random weights and of the bootstrap (default: 0)")
     compute.add_argument(
         "--bootstrap",
         type=_count,
@@ -145,6 +171,13 @@ def _positive(text: str) -> int:
 
 def _count(text: str) -> int:
     return _at_least(0, text)
+
+
+def _seed(text: str) -> int:
+    value = _count(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"'{text}' is not below 2^63")
+    return value
 
 
 def _at_least(least: int, text: str) -> int:

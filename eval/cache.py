@@ -1,8 +1,8 @@
 """Embeddings kept on disk under a key made of everything they depend on.
 
-The key holds the model, the hash of its weights, the embedding layer, the preprocessing, the precision and the
-fingerprint of the data, which covers the bytes of every image. Nothing in it is a path or a time, so an entry can
-never be stale: other inputs have another key.
+The key holds the model and its arguments, the hash of its weights, the embedding layer, the preprocessing, the
+precision, the versions of the packages that compute, and the fingerprint of the data, which covers the bytes of every
+image. Nothing in it is a path or a time, so an entry can never be stale: other inputs have another key.
 """
 
 from __future__ import annotations

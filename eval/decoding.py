@@ -18,6 +18,9 @@ __all__ = ["MAX_PIXELS", "content_digest", "load_image"]
 MAX_PIXELS = 89_478_485
 """Larger images are refused from their header, before memory is taken: Pillow's own limit, 268 MB as RGB."""
 
+MAX_ASPECT = 500
+"""Longer slivers are refused too: a line of 60,000 pixels takes 10 GB once its short side is resized to 224."""
+
 
 def load_image(encoded: EncodedImage, image_id: str) -> tuple[Image.Image, bytes]:
     """Read an image once: its pixels and the SHA-256 of its encoded bytes.
@@ -33,7 +36,7 @@ def load_image(encoded: EncodedImage, image_id: str) -> tuple[Image.Image, bytes
         An RGB image and 32 bytes.
 
     Raises:
-        UnreadableImageError: missing, truncated, not an image, or larger than MAX_PIXELS.
+        UnreadableImageError: missing, truncated, not an image, larger than MAX_PIXELS, or longer than MAX_ASPECT.
     """
     if isinstance(encoded, Image.Image):
         return encoded.convert("RGB"), content_digest(encoded, image_id)
@@ -44,10 +47,13 @@ def load_image(encoded: EncodedImage, image_id: str) -> tuple[Image.Image, bytes
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImageError(image_id, _too_large(f"{image.width} x {image.height}"))
+                if max(image.size) > MAX_ASPECT * min(image.size):
+                    size = f"{image.width} x {image.height}"
+                    raise UnreadableImageError(image_id, f"{size}: more than {MAX_ASPECT} times as long as wide")
                 upright = ImageOps.exif_transpose(_scaled_to_8_bits(image))
                 rgb = (upright or image).convert("RGB")
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(image_id, _too_large(str(error).split(",")[0])) from error
+        raise UnreadableImageError(image_id, _too_large(str(error).split(" exceeds")[0])) from error
     except UnreadableImageError:
         raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more

@@ -14,6 +14,7 @@ import torch
 
 from eval.cache import EmbeddingCache, data_fingerprint, digest_images
 from eval.embedding import Embeddings, OnUnreadable, embed_images
+from eval.environment import versions
 from eval.errors import ModelError
 from eval.fixed_point import Distance
 from eval.images import ImageSet
@@ -28,6 +29,10 @@ __all__ = ["RetrievalResult", "Settings", "evaluate_model"]
 
 ProgressBar = Callable[[str, str, int], AbstractContextManager[Callable[[int], None]]]
 """(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
+
+
+_COMPUTED_WITH = ("timm-gam", "timm", "torch", "torchvision", "pillow")
+"""Packages that decode, preprocess and compute: kept embeddings are those of the versions a record names."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +154,15 @@ def _embed_or_load(
     cache = EmbeddingCache(settings.cache_folder) if settings.cache_folder is not None else None
     key = {}
     if cache is not None:
+        installed = versions()
         key = {
             "architecture": loaded.info.architecture,
+            "model_args": loaded.info.model_args,
             "weights": loaded.info.weights.sha256,
             "layer": settings.layer,
             "preprocessing": preprocessing.as_dict(),
             "precision": str(settings.amp_dtype or torch.float32),
+            "versions": {name: installed[name] for name in _COMPUTED_WITH},
             "data": data_fingerprint(images, rows, digest_images(images, rows)),
             "ids": [images.ids[row] for row in rows.tolist()],
             "unreadable": settings.on_unreadable,

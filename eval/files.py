@@ -17,9 +17,12 @@ __all__ = ["atomic_path", "check_writable"]
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
 
+    Where `path` is a link, the file it names is written and the link stays.
+
     Raises:
         OutputError: the folder cannot be written.
     """
+    path = path.resolve()
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
@@ -42,12 +45,14 @@ def check_writable(path: Path) -> None:
     """Fail now rather than after an hour of computing.
 
     Raises:
-        OutputError: `path` is a folder, or a file cannot be made beside it.
+        OutputError: `path` is a folder, a device or a pipe, or a file cannot be made beside it.
     """
     if path.is_dir():
         raise OutputError(f"cannot write '{path}': it is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
+        raise OutputError(f"cannot write '{path}': it is no regular file; name one, or '-' for standard output")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except OSError as error:
         raise _cannot_write(path, error) from error

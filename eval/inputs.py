@@ -18,7 +18,7 @@ from eval.sources.pair import pair_query_gallery
 from eval.sources.parquet import read_parquet
 from eval.synthetic import draw_synthetic
 
-__all__ = ["DEFAULT_MODEL", "EMBEDDED_MODELS", "Inputs", "choose_inputs"]
+__all__ = ["DEFAULT_MODEL", "EMBEDDED_MODELS", "Inputs", "choose_inputs", "read_images"]
 
 DEFAULT_MODEL = "resnet50_gam.corel"
 EMBEDDED_MODELS = ("test_resnet", "test_resnet_se", "test_resnet_cbam", "test_resnet_gam")
@@ -42,13 +42,13 @@ def default_dataset() -> str:
 def choose_inputs(args: argparse.Namespace) -> Inputs:
     """Read the image set and prepare the models that `args` names.
 
-    With neither models nor data named: the Hub defaults, or the embedded default where the first of them cannot be
-    had, with a note that says why. What is named is had or is an error.
+    With nothing named: the Hub defaults, or the embedded default where the first of them cannot be had, with a note
+    that says why. What is named is had or is an error.
 
     Raises:
         EvalError: something named cannot be had; the message says what is legal.
     """
-    if args.model is None and args.data_dir is None and args.dataset is None:
+    if not _names_anything(args):
         try:
             loaded = load_model(DEFAULT_MODEL)
             return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded])
@@ -64,6 +64,13 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
     return Inputs(_images(args), models)
 
 
+def _names_anything(args: argparse.Namespace) -> bool:
+    """Whether a model, weights or data are named in any part."""
+    parts = (args.model, args.checkpoint, args.data_dir, args.dataset, args.gallery_dir)
+    columns = (args.image_column, args.label_column, args.id_column)
+    return not args.pretrained or args.streaming or any(part is not None for part in (*parts, *columns))
+
+
 def _loader(name: str, checkpoint: str | None, pretrained: bool, seed: int) -> ModelLoader:
     return lambda: load_model(name, checkpoint=checkpoint, pretrained=pretrained, seed=seed)
 
@@ -77,30 +84,44 @@ def _expand(name: str) -> list[str]:
     return names
 
 
-def _images(args: argparse.Namespace) -> ImageSet:
-    if args.data_dir is not None and args.dataset is not None:
+def read_images(
+    data_dir: str | None,
+    dataset: str | None,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
+    streaming: bool = False,
+) -> ImageSet:
+    """Read the image set that the options --data-dir and --dataset name; with neither, the default of the namespace.
+
+    Args:
+        data_dir: A folder of class folders, a parquet file or a folder of them.
+        dataset: A Hub data set id[@revision], or "synthetic".
+        image_column: Of parquet or a Hub data set; found by type where None.
+        label_column: Likewise.
+        id_column: Likewise.
+        streaming: Read a Hub data set without downloading it first.
+
+    Raises:
+        EvalError: both are named, or what is named cannot be read.
+    """
+    if data_dir is not None and dataset is not None:
         raise DataError("both --data-dir and --dataset came; name one (and --gallery-dir for a separate gallery)")
-    if args.data_dir is not None:
-        images = _local(args.data_dir, args)
-    elif args.dataset == SYNTHETIC:
-        images = draw_synthetic()
-    else:
-        images = read_hub_dataset(
-            args.dataset or default_dataset(),
-            image_column=args.image_column,
-            label_column=args.label_column,
-            id_column=args.id_column,
-            streaming=args.streaming,
-        )
+    columns = {"image_column": image_column, "label_column": label_column, "id_column": id_column}
+    if data_dir is not None:
+        path = Path(data_dir)
+        if path.suffix == ".parquet" or (path.is_dir() and next(path.glob("*.parquet"), None) is not None):
+            return read_parquet(path, **columns)
+        return read_folder(path)
+    if dataset == SYNTHETIC:
+        return draw_synthetic()
+    return read_hub_dataset(default_dataset() if dataset is None else dataset, **columns, streaming=streaming)
+
+
+def _images(args: argparse.Namespace) -> ImageSet:
+    columns = {"image_column": args.image_column, "label_column": args.label_column, "id_column": args.id_column}
+    images = read_images(args.data_dir, args.dataset, **columns, streaming=args.streaming)
     if args.gallery_dir is not None:
-        images = pair_query_gallery(images, _local(args.gallery_dir, args))
+        images = pair_query_gallery(images, read_images(args.gallery_dir, None, **columns))
     return images
-
-
-def _local(name: str, args: argparse.Namespace) -> ImageSet:
-    path = Path(name)
-    if path.suffix == ".parquet" or (path.is_dir() and next(path.glob("*.parquet"), None) is not None):
-        return read_parquet(
-            path, image_column=args.image_column, label_column=args.label_column, id_column=args.id_column
-        )
-    return read_folder(path)

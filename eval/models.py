@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,12 +46,22 @@ class WeightsInfo:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a record says of a model; `num_params` counts the network as loaded, with its classifier if it has one."""
+    """What a record says of a model.
+
+    Attributes:
+        name: As it was asked for.
+        architecture: Registered timm model name.
+        num_params: Of the network as loaded, with its classifier if it has one.
+        weights: Which weights it has.
+        model_args: What its config.json builds it with beside the architecture; the same weights pooled
+            otherwise, for one, give other embeddings.
+    """
 
     name: str
     architecture: str
     num_params: int
     weights: WeightsInfo
+    model_args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,9 +168,8 @@ def _with_weights(
     name: str, kind: Literal["pretrained", "checkpoint"], source: PretrainedSource, tensors: dict[str, Tensor]
 ) -> LoadedModel:
     overlay = {key: value for key, value in source.pretrained_cfg.items() if key not in _SOURCE_KEYS}
-    template = timm.create_model(source.architecture, device="meta", **_model_args(source))
-    classes = _classes_in(tensors, template)
-    model = timm.create_model(source.architecture, **{**_model_args(source), "num_classes": classes})
+    classes = _classes_in(tensors, _build(source, device="meta"))
+    model = _build(source, num_classes=classes, device="cpu")
     model.pretrained_cfg.update(overlay)
     filtered = _as_timm_reads(tensors, model)
     missing, unexpected, misshapen = compare_tensors(filtered, model)
@@ -172,14 +181,23 @@ def _with_weights(
         ]
         raise ModelError(f"'{source.reference}' is not for {source.architecture}: {'; '.join(wrong)}")
     model.load_state_dict(filtered, strict=False)  # complete, as just checked; only counters of batch norm may lack
-    return _loaded(name, source.architecture, model, kind, source.reference)
+    return _loaded(name, source.architecture, model, kind, source.reference, source.model_args)
 
 
 _SOURCE_KEYS = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source")
 
 
-def _model_args(source: PretrainedSource) -> dict[str, Any]:
-    return dict(source.model_args)
+def _build(source: PretrainedSource, **kwargs: Any) -> Any:
+    try:
+        return timm.create_model(source.architecture, **{**source.model_args, **kwargs})
+    except Exception as error:  # a config.json may hold any argument, and models refuse them each in their own way
+        if not source.model_args:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"'{source.reference}': {source.architecture} cannot be built with the model_args of its config.json, "
+            f"{source.model_args}: {reason}"
+        ) from error
 
 
 def _classes_in(tensors: Mapping[str, Tensor], template: nn.Module) -> int:
@@ -205,8 +223,13 @@ def _as_timm_reads(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Te
 
 
 def _loaded(
-    name: str, architecture: str, model: nn.Module, kind: Literal["pretrained", "checkpoint", "random"], reference: str
+    name: str,
+    architecture: str,
+    model: nn.Module,
+    kind: Literal["pretrained", "checkpoint", "random"],
+    reference: str,
+    model_args: dict[str, Any] | None = None,
 ) -> LoadedModel:
     weights = WeightsInfo(kind, reference, weights_digest(model.state_dict()))
     num_params = sum(parameter.numel() for parameter in model.parameters())
-    return LoadedModel(ModelInfo(name, architecture, num_params, weights), model.eval())
+    return LoadedModel(ModelInfo(name, architecture, num_params, weights, model_args or {}), model.eval())

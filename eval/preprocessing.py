@@ -22,7 +22,7 @@ class Preprocessing:
 
     Attributes:
         input_size: (channels, height, width).
-        crop_pct: The crop as a share of the resized image, in (0, 1].
+        crop_pct: The crop as a share of the resized image, above 0; in a few of timm's models above 1, which pads.
         crop_mode: "center", "squash" or "border".
         interpolation: Of the resize, such as "bicubic".
         mean: Subtracted from values in [0, 1], per channel.
@@ -61,8 +61,8 @@ def resolve_preprocessing(
     Raises:
         ModelError: an illegal value, another image size for a network whose size is fixed, or not 3 channels.
     """
-    cfg = resolve_data_config({}, model=model)
-    channels, height, width = cfg["input_size"]
+    own = _own(model)
+    channels, height, width = own.input_size
     if channels != 3:
         raise ModelError(f"the model takes {channels} channels; images have 3")
     fixed = getattr(model, "pretrained_cfg", {}).get("fixed_input_size", False)
@@ -70,19 +70,39 @@ def resolve_preprocessing(
         raise ModelError(f"the model's input is fixed at {height} x {width}; leave out --img-size {img_size}")
     if crop_pct is not None and not 0 < crop_pct <= 1:
         raise ModelError(f"crop share is {crop_pct}; legal: above 0, at most 1")
-    if interpolation is not None:
-        try:
-            str_to_interp_mode(interpolation)
-        except (KeyError, ValueError) as error:
-            legal = "nearest, bilinear, bicubic, box, hamming, lanczos"
-            raise ModelError(f"no interpolation '{interpolation}'; legal: {legal}") from error
-    if std is not None and min(std) <= 0:
-        raise ModelError(f"std is {list(std)}; each must be above 0")
-    return Preprocessing(
+    chosen = Preprocessing(
         input_size=(3, img_size or height, img_size or width),
-        crop_pct=crop_pct or cfg["crop_pct"],
-        crop_mode=crop_mode or cfg["crop_mode"],
-        interpolation=interpolation or cfg["interpolation"],
-        mean=tuple(mean or cfg["mean"]),
-        std=tuple(std or cfg["std"]),
+        crop_pct=crop_pct or own.crop_pct,
+        crop_mode=crop_mode or own.crop_mode,
+        interpolation=interpolation or own.interpolation,
+        mean=tuple(mean or own.mean),
+        std=tuple(std or own.std),
     )
+    try:
+        str_to_interp_mode(chosen.interpolation)
+    except (KeyError, ValueError) as error:
+        legal = "nearest, bilinear, bicubic, box, hamming, lanczos"
+        raise ModelError(f"no interpolation '{chosen.interpolation}'; legal: {legal}") from error
+    if min(chosen.std) <= 0:
+        raise ModelError(f"std is {list(chosen.std)}; each must be above 0")
+    return chosen
+
+
+def _own(model: nn.Module) -> Preprocessing:
+    """The model's data config; with weights of a stranger it came from a config.json and may hold anything."""
+    try:
+        cfg = resolve_data_config({}, model=model)
+        channels, height, width = (int(side) for side in cfg["input_size"])
+        mean, std = (tuple(float(value) for value in cfg[name]) for name in ("mean", "std"))
+        if not (len(mean) == len(std) == channels and min(height, width) > 0 and float(cfg["crop_pct"]) > 0):
+            raise ValueError("one mean and one std per channel, and sizes above 0, are needed")
+        return Preprocessing(
+            (channels, height, width),
+            float(cfg["crop_pct"]),
+            str(cfg["crop_mode"]),
+            str(cfg["interpolation"]),
+            mean,
+            std,
+        )
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ModelError(f"the model's data config cannot be used: {error}; correct its config.json") from error

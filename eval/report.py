@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import datetime
-import importlib.metadata
 import json
-import os
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 import torch
 
 from eval.averages import Average, class_means
+from eval.environment import hardware, versions
 from eval.evaluate import RetrievalResult
 from eval.files import atomic_path
 from eval.metrics import DEFINITIONS
@@ -22,18 +20,6 @@ from eval.metrics import DEFINITIONS
 __all__ = ["SCHEMA", "document", "metric_table", "paper_table", "per_class_table", "summary", "write_json"]
 
 SCHEMA = "timm-gam/retrieval/1"
-
-_PACKAGES = (
-    "timm-gam",
-    "torch",
-    "torchvision",
-    "timm",
-    "numpy",
-    "pillow",
-    "datasets",
-    "huggingface_hub",
-    "safetensors",
-)
 
 # Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
 _PAPER_TABLE = (
@@ -57,8 +43,8 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
         "notes": list(notes),
         "seed": results[0].settings.seed,
         "definitions": DEFINITIONS,
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}},
-        "hardware": _hardware(),
+        "versions": versions(),
+        "hardware": hardware(),
         "results": [_entry(result) for result in results],
     }
 
@@ -147,6 +133,7 @@ def _entry(result: RetrievalResult) -> dict[str, Any]:
         "model": {
             "name": model.name,
             "architecture": model.architecture,
+            "model_args": model.model_args,
             "parameters": model.num_params,
             "embedding_layer": settings.layer,
             "embedding_dim": result.dim,
@@ -233,29 +220,3 @@ def _table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
         if number in rules:
             lines.append("  ".join("-" * width for width in widths))
     return "\n".join(lines)
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _hardware() -> dict[str, Any]:
-    return {
-        "machine": platform.machine(),
-        "processor": _processor_name(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-    }
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()

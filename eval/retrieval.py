@@ -8,12 +8,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from eval.arguments import build_parser
+from eval.arguments import parse_arguments
 from eval.errors import EvalError
 from eval.files import check_writable
 
@@ -27,7 +31,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 scored, 2 bad input, 130 interrupted."""
-    args = build_parser().parse_args(argv)
+    args = parse_arguments(argv)
     try:
         _run(args)
     except EvalError as error:
@@ -42,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     if args.results_file not in (None, "-"):
         check_writable(Path(args.results_file))
-    from eval.inputs import choose_inputs
+    with _interrupts_exit():
+        import eval.report  # all that is heavy  # noqa: F401
+        from eval.inputs import choose_inputs
 
     settings = _settings(args)
     inputs = choose_inputs(args)
@@ -112,7 +118,7 @@ def _device(name: str | None) -> str:
 
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(1, device=name)
+        torch.empty(1, device=name).cpu()  # "meta" makes tensors but holds no values
     except (RuntimeError, AssertionError) as error:  # torch raises either, by device type
         reason = str(error).splitlines()[0]
         raise EvalError(
@@ -126,15 +132,13 @@ def _protocol(args: argparse.Namespace, inputs: Inputs) -> Protocol:
     from eval.sources.pair import GALLERY, QUERY
 
     if args.gallery_dir is not None:
-        if args.protocol not in (None, "query-gallery"):
-            raise EvalError(f"--gallery-dir came with --protocol {args.protocol}; it is for query-gallery only")
         return choose_protocol(inputs.images, "query-gallery", query_split=QUERY, gallery_split=GALLERY)
     return choose_protocol(
         inputs.images,
         args.protocol or "leave-one-out",
-        split=args.split,
-        query_split=args.query_split,
-        gallery_split=args.gallery_split,
+        split=args.split or "all",
+        query_split=args.query_split or "test",
+        gallery_split=args.gallery_split or "train",
     )
 
 
@@ -155,6 +159,24 @@ def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], notes
     if args.results_file is not None:
         write_json(Path(args.results_file), content)
         print(f"\nwrote {args.results_file}")
+
+
+@contextlib.contextmanager
+def _interrupts_exit() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: raised within an import of torch it can come out as any other error."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -81,8 +81,9 @@ def from_backbone(
     model = timm.create_model(name, pretrained=False, gate_init=gate_init, **kwargs)
     tensors = _read(source)
     first_conv = f"{model.pretrained_cfg['first_conv']}.weight"
-    if first_conv in tensors and model.in_chans != tensors[first_conv].shape[1] == 3:
-        tensors[first_conv] = adapt_input_conv(model.in_chans, tensors[first_conv])
+    in_chans = model.get_parameter(first_conv).shape[1]  # older timm ResNets have no such attribute
+    if first_conv in tensors and in_chans != tensors[first_conv].shape[1] == 3:
+        tensors[first_conv] = adapt_input_conv(in_chans, tensors[first_conv])
     layers = tuple(f"{layer}." for layer, _ in attention_layers(model))
     classifier = f"{model.pretrained_cfg['classifier']}."
     missing, unexpected, misshapen = compare_tensors(tensors, model)

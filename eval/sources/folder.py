@@ -26,7 +26,8 @@ def read_folder(path: str | Path) -> ImageSet:
     Hidden files and folders and other file types are ignored.
 
     Raises:
-        DataError: no such folder, no class folders, a class folder without images, or an unreadable folder.
+        DataError: no such folder, no class folders, a class folder without images, an unreadable folder, or a name
+            that is not UTF-8.
     """
     root = Path(path)
     if not root.exists():
@@ -44,6 +45,9 @@ def read_folder(path: str | Path) -> ImageSet:
         ]
     except OSError as error:
         raise DataError(f"cannot read folder '{error.filename}': {error.strerror}") from error
+    for text in (root.resolve().name, *(relative for relative, _, _ in found)):
+        if not text.isascii():
+            _refuse_not_utf8(text)
     names = sorted({name for _, name, _ in found})
     index = {name: i for i, name in enumerate(names)}
     return ImageSet(
@@ -102,6 +106,13 @@ def _walk(folder: Path, prefix: str) -> Iterator[str]:
                 yield f"{prefix}/{entry.name}"
             elif entry.is_dir(follow_symlinks=False):  # a link to a parent would never end
                 yield from _walk(folder / entry.name, f"{prefix}/{entry.name}")
+
+
+def _refuse_not_utf8(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"the name {os.fsencode(name)!r} is not UTF-8; rename it") from error
 
 
 def _is_image(name: str) -> bool:

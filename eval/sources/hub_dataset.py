@@ -70,7 +70,7 @@ def image_set_from_splits(
     first = next(iter(splits.values()))
     features = first.features if first.features is not None else first._resolve_features().features
     columns = find_columns(name, features, image_column, label_column, id_column)
-    few = [c for c in (columns.label, columns.id) if c is not None]
+    few = list(dict.fromkeys(c for c in (columns.label, columns.id) if c is not None))
     labels: list[Any] = []
     ids: list[Any] = []
     of_split: list[str] = []

@@ -33,7 +33,7 @@ def find_columns(
     """Find the image, label and id columns among `datasets.Features`, unless they are named.
 
     Raises:
-        DataError: a named column is not there, or none or several fit; all columns are listed.
+        DataError: a named column is not there or holds no images, or none or several fit; all columns are listed.
     """
     import datasets
 
@@ -46,12 +46,21 @@ def find_columns(
     image = image_column or (images[0] if len(images) == 1 else None)
     if image is None:
         raise DataError(f"{len(images)} image columns, one is needed: name it with --image-column; {listed}")
+    if not (isinstance(features[image], datasets.Image) or _holds_bytes(features[image])):
+        raise DataError(f"column '{image}' holds no images but {features[image]}; {listed}")
     labels = [c for c in columns if isinstance(features[c], datasets.ClassLabel)]
     labels = labels or [c for c in _LABEL_NAMES if c in columns]
     label = label_column or (labels[0] if len(labels) == 1 else None)
     if label is None:
         raise DataError(f"data without labels: no single label column, name it with --label-column; {listed}")
     return Columns(image, label, id_column or ("id" if "id" in columns else None))
+
+
+def _holds_bytes(feature: Any) -> bool:
+    """Whether a column holds encoded images although its file does not say so, as other writers of parquet leave it."""
+    return getattr(feature, "dtype", None) in ("binary", "large_binary") or (
+        isinstance(feature, dict) and feature.keys() == {"bytes", "path"}
+    )
 
 
 def image_set_from_rows(

@@ -77,6 +77,13 @@ def test_decompression_bomb_is_refused_from_its_header(side: int) -> None:
         load_image(png_header(side, side), "bomb")
 
 
+@pytest.mark.parametrize("size", [(60_000, 1), (1, 60_000), (5_010, 10)])
+def test_sliver_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(UnreadableImageError, match="'sliver': .* more than 500 times as long as wide"):
+        load_image(encoded(Image.new("RGB", size)), "sliver")
+    assert load_image(encoded(Image.new("RGB", (5_000, 10))), "x")[0].size == (5_000, 10)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

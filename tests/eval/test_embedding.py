@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
 from eval.cache import EmbeddingCache, data_fingerprint, digest_images
 from eval.embedding import Embeddings, embed_images
+from eval.environment import versions
 from eval.errors import EmbeddingError, OutputError, UnreadableImageError
 from eval.evaluate import Settings, evaluate_model
 from eval.models import embedding_network, load_model
@@ -160,7 +162,7 @@ def test_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
         EmbeddingCache(tmp_path / "file" / "cache")
 
 
-def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path) -> None:
+def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = choose_protocol(photos)
     loaded = load_model("test_resnet", pretrained=False)
     settings = Settings(cache_folder=tmp_path / "cache", workers=0, replicates=0)
@@ -180,6 +182,26 @@ def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path) -> No
     assert not run(preprocessing=resolve_preprocessing(loaded.model, img_size=64)).from_cache
     (tmp_path / "photos" / "class0" / "0.jpg").write_bytes((tmp_path / "photos" / "class1" / "0.jpg").read_bytes())
     assert not run().from_cache, "another photo under the same name"
+    assert run().from_cache
+    monkeypatch.setattr("eval.evaluate.versions", lambda: {**versions(), "pillow": "0.0"})
+    assert not run().from_cache, "decoded by another release"
+
+
+def test_the_same_weights_built_otherwise_are_another_model(photos, tmp_path: Path) -> None:
+    found = []
+    for pool in ("avg", "max"):
+        folder = tmp_path / pool
+        torch.manual_seed(0)
+        model = timm.create_model("test_resnet", num_classes=3, global_pool=pool)
+        timm.models.save_for_hf(model, folder, model_args={"global_pool": pool}, safe_serialization=True)
+        loaded = load_model(f"local-dir:{folder}")
+        settings = Settings(cache_folder=tmp_path / "cache", workers=0, replicates=0)
+        preprocessing = resolve_preprocessing(loaded.model, img_size=64)
+        result = evaluate_model(loaded, photos, choose_protocol(photos), preprocessing=preprocessing, settings=settings)
+        assert not result.from_cache
+        found.append(result.model)
+    assert found[0].weights.sha256 == found[1].weights.sha256
+    assert found[1].model_args["global_pool"] == "max"
 
 
 def test_batch_size_moves_no_metric(photos) -> None:

@@ -45,10 +45,11 @@ def test_checkpoint_with_another_class_count(checkpoint: Path) -> None:
     assert loaded.model.num_classes == 11
 
 
-def test_checkpoint_without_classifier(checkpoint: Path) -> None:
+def test_checkpoint_without_classifier(checkpoint: Path, tmp_path: Path) -> None:
     tensors = {n: t for n, t in load_file(checkpoint).items() if not n.startswith("fc.")}
-    save_file(tensors, checkpoint)
-    loaded = load_model("test_resnet_se", checkpoint=checkpoint)
+    headless = tmp_path / "headless.safetensors"  # another file: these tensors are mapped from the first
+    save_file(tensors, headless)
+    loaded = load_model("test_resnet_se", checkpoint=headless)
     assert loaded.info.weights.sha256 == weights_digest(tensors)
 
 
@@ -78,6 +79,11 @@ def test_config_of_a_stranger_cannot_name_other_files(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="sets checkpoint_path: refused"):
         load_model(f"local-dir:{tmp_path}")
+    for arguments in ({"nonsense": 1}, {"layers": "abc"}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "model_args": arguments}))
+        with pytest.raises(ModelError, match="cannot be built with the model_args of its config.json") as caught:
+            load_model(f"local-dir:{tmp_path}")
+        assert "\n" not in str(caught.value)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ModelError, match="is not a timm config"):
         load_model(f"local-dir:{tmp_path}")
@@ -169,6 +175,29 @@ def test_preprocessing_is_the_models_own_unless_overridden() -> None:
     vit = load_model("test_vit", pretrained=False).model
     with pytest.raises(ModelError, match="fixed at 160 x 160"):
         resolve_preprocessing(vit, img_size=96)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"mean": "abc"},
+        {"mean": [0.5]},
+        {"std": [1.0, 0.0, 1.0]},
+        {"interpolation": "magic"},
+        {"input_size": [3, "a", 2]},
+        {"input_size": [1, 64, 64]},
+        {"crop_pct": "wide"},
+    ],
+    ids=str,
+)
+def test_data_config_of_a_stranger(wrong: dict[str, object], tmp_path: Path) -> None:
+    timm.models.save_for_hf(timm.create_model("test_resnet"), tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["pretrained_cfg"] |= wrong
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError) as caught:
+        resolve_preprocessing(load_model(f"local-dir:{tmp_path}").model)
+    assert "\n" not in str(caught.value)
 
 
 def test_real_weights_load_completely(mobilenetv2_weights: Path) -> None:

@@ -1,0 +1,57 @@
+"""What a record says of where it was made: package versions and hardware."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["hardware", "versions"]
+
+_PACKAGES = (
+    "timm-gam",
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "pillow",
+    "datasets",
+    "huggingface_hub",
+    "safetensors",
+)
+
+
+def versions() -> dict[str, str | None]:
+    """Package -> version, None where it is not installed; "python" first."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores, torch's threads and accelerators."""
+    return {
+        "machine": platform.machine(),
+        "processor": _processor_name(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()

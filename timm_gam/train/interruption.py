@@ -1,0 +1,37 @@
+"""Ctrl-C and SIGTERM end a run after the update in progress, so that its state can be saved first."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+__all__ = ["Interruption", "interruptible"]
+
+
+class Interruption:
+    """Whether the run was asked to end, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Note the first SIGINT or SIGTERM; a second Ctrl-C interrupts at once, as usual."""
+    asked = Interruption()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        asked.signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -136,8 +136,8 @@ class Trainer:
         loss, stop = summary.tolist()
         if not math.isfinite(loss):
             raise DivergedError(
-                f"the loss is {loss} in epoch {position.epoch + 1}, update {position.update}: lower --lr (attention layers "
-                f"have {self.recipe.attention_lr_scale:g} times it), or train without --amp"
+                f"the loss is {loss} in epoch {position.epoch + 1}, update {position.update}: lower --lr (attention "
+                f"layers have {self.recipe.attention_lr_scale:g} times it), or train without --amp"
             )
         position.loss_sum += loss
         return bool(stop > 0)

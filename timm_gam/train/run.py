@@ -220,8 +220,8 @@ def _check_batch(recipe: Recipe, split: TrainingSplit, world: World) -> None:
     per_update = recipe.batch_size * recipe.accumulate
     if per_update > len(split.train):
         raise DataError(
-            f"an update takes {recipe.batch_size} x {recipe.accumulate} images and there are {len(split.train)} to train "
-            "on: lower --batch-size or --accumulate"
+            f"an update takes {recipe.batch_size} x {recipe.accumulate} images and there are {len(split.train)} to "
+            "train on: lower --batch-size or --accumulate"
         )
     if recipe.batch_size % world.size:
         raise DataError(f"batch size {recipe.batch_size} is no multiple of the {world.size} processes that share it")

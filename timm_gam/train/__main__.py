@@ -5,6 +5,7 @@ This is the only module of the package that parses, prints and exits.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,16 +23,17 @@ _WITH_RESUME = {"device", "workers", "cache_images"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 trained, 2 bad input or a run that ended, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 trained, 2 bad input or a run that ended, 130 or 143
+    interrupted (Ctrl-C, SIGTERM)."""
     args = build_parser().parse_args(argv)
     try:
         _run(vars(args))
     except (EvalError, TimmGamError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted; --resume goes on", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print("interrupted; --resume goes on from the last saved state", file=sys.stderr)
+        return 128 + getattr(error, "signal", signal.SIGINT)
     return 0
 
 

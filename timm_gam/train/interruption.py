@@ -7,7 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interruption", "interruptible"]
+__all__ = ["Interrupted", "Interruption", "interruptible"]
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run was asked to end, and its state is saved."""
+
+    def __init__(self, number: int) -> None:
+        self.signal = number
+        super().__init__(signal.Signals(number).name)
 
 
 class Interruption:

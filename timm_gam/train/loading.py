@@ -53,8 +53,14 @@ def epoch_order(labels: NDArray[np.int64], recipe: Recipe, epoch: int) -> NDArra
     per_update = recipe.batch_size * recipe.accumulate
     updates = len(labels) // per_update
     seed = seed_for(recipe.seed, "order", epoch)
-    order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels)).astype(np.int64)
-    return order[: updates * per_update].reshape(updates, recipe.accumulate, recipe.batch_size)
+    if recipe.loss == "cross-entropy":
+        order = np.random.Generator(np.random.PCG64(seed)).permutation(len(labels))[: updates * per_update]
+    else:
+        from pytorch_metric_learning.samplers import MPerClassSampler
+
+        seed_augmentation(seed)  # the sampler draws from numpy's global generator
+        order = np.array(list(MPerClassSampler(labels, recipe.per_class, recipe.batch_size, updates * per_update)))
+    return order.astype(np.int64).reshape(updates, recipe.accumulate, recipe.batch_size)
 
 
 class EpochLoader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
@@ -21,12 +21,13 @@ from eval.preprocessing import Preprocessing
 from timm_gam.train.distributed import World
 from timm_gam.train.errors import DivergedError
 from timm_gam.train.interruption import Interruption
-from timm_gam.train.loading import Batch, EpochLoader
+from timm_gam.train.loading import Batch
 from timm_gam.train.objective import Objective
 from timm_gam.train.optimization import create_optimization, set_training_mode
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.seeds import seed_augmentation, seed_for, seed_network
 from timm_gam.train.state import Position
+from timm_gam.train.sync_norm import synchronise_norms
 
 __all__ = ["Trainer", "peak_memory_mb"]
 
@@ -52,6 +53,8 @@ class Trainer:
     ) -> None:
         self.recipe, self.world, self.updates_per_epoch = recipe, world, updates_per_epoch
         self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        if world.size > 1:
+            objective.model = synchronise_norms(objective.model, world.device)
         self.objective = objective.to(world.device).to(memory_format=self._format)
         self.optimizer, self.scheduler = create_optimization(self.objective, recipe, updates_per_epoch)
         self._amp_dtype: torch.dtype = getattr(torch, recipe.amp_dtype)
@@ -70,8 +73,10 @@ class Trainer:
 
     @property
     def kept_model(self) -> nn.Module:
-        """The model that is validated and kept: the averaged one where there is one."""
-        return self.ema.module if self.ema is not None else self.objective.model
+        """The model that is validated and kept: the averaged one where there is one; its classifier is up to date."""
+        model: nn.Module = self.ema.module if self.ema is not None else self.objective.model
+        self.objective.set_classifier(model)
+        return model
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -88,33 +93,34 @@ class Trainer:
         """Set the learning rate to that of the position's next update."""
         self.scheduler.step_update(position.epoch * self.updates_per_epoch + position.update)
 
-    def train_epoch(
+    def train(
         self,
-        loader: EpochLoader,
+        batches: Iterator[Batch],
         position: Position,
+        until: int,
         asked: Interruption,
-        on_update: Callable[[Position, float], None],
+        on_update: Callable[[float], None],
     ) -> bool:
-        """Train the rest of the position's epoch; `position` moves with every update.
+        """Train on, within an epoch; `position` moves with every update.
 
         Args:
-            loader: Gives the batches.
+            batches: Of the position's epoch, from its next update on.
             position: Where to begin.
-            asked: Ends the epoch after an update, in every process after the same one.
-            on_update: Called after each update with the position and the loss of the update before it.
+            until: Stop when this many updates of the epoch are done.
+            asked: Stops after an update, in every process after the same one.
+            on_update: Called after each update with the mean loss so far.
 
         Returns:
-            Whether the epoch is complete.
+            Whether it got there; False where it was asked to end.
 
         Raises:
             DivergedError: the loss is not finite.
         """
         set_training_mode(self.objective)
-        batches = loader.batches(position.epoch, position.update)
         began, spent = time.perf_counter(), position.seconds
         # The loss is read one update late, when the device has it already: reading it never makes the device wait.
         unread: Tensor | None = None
-        while position.update < self.updates_per_epoch:
+        while position.update < until:
             loss = self._update(list(islice(batches, self.recipe.accumulate)), position)
             summary = torch.stack([loss, torch.full_like(loss, float(bool(asked)))])
             summary = self.world.sum(summary) / self.world.size
@@ -122,12 +128,12 @@ class Trainer:
             unread = summary
             position.update += 1
             position.seconds = spent + time.perf_counter() - began
-            on_update(position, position.loss_sum / max(position.update - 1, 1))
+            on_update(position.loss_sum / max(position.update - 1, 1))
             if stop:
                 break
-        self._read(unread, position)
+        stop = self._read(unread, position)
         position.seconds = spent + time.perf_counter() - began
-        return position.update == self.updates_per_epoch
+        return position.update == until and not stop
 
     def _read(self, summary: Tensor | None, position: Position) -> bool:
         """Account for the loss of an update; whether some process was asked to end."""

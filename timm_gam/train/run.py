@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from timm_gam.train.curves import draw_curves
 from timm_gam.train.distributed import World, join_world
 from timm_gam.train.errors import RunFolderError
 from timm_gam.train.image_cache import cache_decoded
-from timm_gam.train.interruption import Interruption, interruptible
+from timm_gam.train.interruption import Interrupted, interruptible
 from timm_gam.train.loading import EpochLoader
 from timm_gam.train.loop import Trainer, peak_memory_mb
 from timm_gam.train.objective import create_objective
@@ -58,10 +60,10 @@ def train(
 
     Raises:
         EvalError, TimmGamError: anything that is refused or ends the run; what the folder holds stays good.
-        KeyboardInterrupt: asked to end by Ctrl-C or SIGTERM; the state is saved.
+        Interrupted: asked to end by Ctrl-C or SIGTERM; the state is saved.
     """
     folder = RunFolder(path)
-    with join_world(recipe.device) as world, interruptible() as asked, _determinism(recipe.deterministic):
+    with join_world(recipe.device) as world, _determinism(recipe.deterministic):
         images = read_images(
             recipe.data_dir,
             recipe.dataset,
@@ -79,7 +81,7 @@ def train(
             _open_folder(folder, recipe, images, split, asdict(start), resume)
         decoded = cache_decoded(images, _rows(split), recipe.cache_images * 2**20)
         loader = EpochLoader(decoded, split.train, preprocessing, recipe, world)
-        objective = create_objective(model, recipe)
+        objective = create_objective(model, recipe, len(images.class_names))
         trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), loader.updates_per_epoch)
         position = Position()
         if resume:
@@ -95,9 +97,11 @@ def train(
                 f"{len(split.test.query)} test"
             )
         with Progress(recipe, position, loader.updates_per_epoch, show=world.leads, say=say) as progress:
-            _train_epochs(trainer, loader, decoded, split, preprocessing, folder, position, asked, progress)
+            _train_epochs(trainer, loader, decoded, split, preprocessing, folder, position, progress)
         if not world.leads:
             return None
+        if not draw_curves(folder.curves, position.rows, recipe.model):
+            say("no curves.png: matplotlib is not installed; pip install 'timm-gam[train]'")
         return _test(recipe, images, split, preprocessing, folder, position, world)
 
 
@@ -109,7 +113,6 @@ def _train_epochs(
     preprocessing: Preprocessing,
     folder: RunFolder,
     position: Position,
-    asked: Interruption,
     progress: Progress,
 ) -> None:
     recipe, world = trainer.recipe, trainer.world
@@ -118,38 +121,50 @@ def _train_epochs(
         if world.leads:
             save_state(folder.state, position, trainer.modules, trainer.optimizer, trainer.scaler)
 
-    def on_update(position: Position, loss: float) -> None:
-        progress.update(loss, peak_memory_mb(world.device))
-
-    while position.epoch < recipe.epochs:
-        lr = trainer.lr
-        complete = trainer.train_epoch(loader, position, asked, on_update)
-        if not complete:
+    with interruptible() as asked:
+        while position.epoch < recipe.epochs:
+            lr = trainer.lr
+            batches = loader.batches(position.epoch, position.update)
+            while position.update < loader.updates_per_epoch:
+                until = _next_save(position.update, recipe.save_every, loader.updates_per_epoch)
+                on_update = partial(progress.update, memory_mb=peak_memory_mb(world.device))
+                if not trainer.train(batches, position, until, asked, on_update):
+                    save()
+                    raise Interrupted(asked.signal or signal.SIGTERM)
+                if until < loader.updates_per_epoch:
+                    save()
+            row = _row(recipe, position, lr, world)
+            if (position.epoch + 1) % recipe.validate_every == 0 or position.epoch + 1 == recipe.epochs:
+                scores = validate(trainer.kept_model, images, split, preprocessing, recipe, world)
+                row.update({f"val_{name}": value for name, value in scores.items()})
+                if scores[SELECTION_METRIC] > position.best_map:
+                    position.best_epoch, position.best_map = position.epoch + 1, scores[SELECTION_METRIC]
+            position.rows.append(row)
+            position.epoch, position.update, position.loss_sum, position.seconds = position.epoch + 1, 0, 0.0, 0.0
             save()
-            raise KeyboardInterrupt
-        row: dict[str, float] = {
-            "epoch": position.epoch + 1,
-            "lr": lr,
-            "train_loss": position.loss_sum / position.update,
-            "images_per_second": round(position.update * recipe.batch_size * recipe.accumulate / position.seconds, 1),
-            "seconds": round(position.seconds, 3),
-            "memory_mb": round(peak_memory_mb(world.device), 1),
-        }
-        if (position.epoch + 1) % recipe.validate_every == 0 or position.epoch + 1 == recipe.epochs:
-            scores = validate(trainer.kept_model, images, split, preprocessing, recipe, world)
-            row.update({f"val_{name}": value for name, value in scores.items()})
-            if scores[SELECTION_METRIC] > position.best_map:
-                position.best_epoch, position.best_map = position.epoch + 1, scores[SELECTION_METRIC]
-        position.rows.append(row)
-        position.epoch, position.update, position.loss_sum, position.seconds = position.epoch + 1, 0, 0.0, 0.0
-        save()
-        if world.leads:
-            _export(folder, trainer, position)
-        progress.epoch(row)
-        if asked and position.epoch < recipe.epochs and world.size == 1:
-            raise KeyboardInterrupt
-    if world.leads and not draw_curves(folder.curves, position.rows, recipe.model):
-        progress.say("no curves.png: matplotlib is not installed; pip install 'timm-gam[train]'")
+            if world.leads:
+                _export(folder, trainer, position)
+            progress.epoch(row)
+            # Several processes agree on the next update, but the first one alone reads the test split.
+            if asked.signal is not None and (world.size == 1 or position.epoch == recipe.epochs):
+                raise Interrupted(asked.signal)
+
+
+def _next_save(update: int, every: int, updates_per_epoch: int) -> int:
+    return min(updates_per_epoch, (update // every + 1) * every) if every else updates_per_epoch
+
+
+def _row(recipe: Recipe, position: Position, lr: float, world: World) -> dict[str, float]:
+    """The epoch's row of metrics.csv, without validation."""
+    images = position.update * recipe.batch_size * recipe.accumulate
+    return {
+        "epoch": position.epoch + 1,
+        "lr": lr,
+        "train_loss": position.loss_sum / position.update,
+        "images_per_second": round(images / position.seconds, 1),
+        "seconds": round(position.seconds, 3),
+        "memory_mb": round(peak_memory_mb(world.device), 1),
+    }
 
 
 def _export(folder: RunFolder, trainer: Trainer, position: Position) -> None:

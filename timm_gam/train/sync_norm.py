@@ -5,10 +5,12 @@ On CUDA that is torch's SyncBatchNorm, through timm. It refuses the CPU, so gloo
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 __all__ = ["synchronise_norms"]
 
@@ -52,7 +54,20 @@ class _GlobalBatchNorm2d(nn.BatchNorm2d):
         return out.to(x.dtype)
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over all processes; so is its gradient, as each process's loss depends on every share."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradients[0].contiguous())
+
+
 def _sum(values: Tensor) -> Tensor:
-    """Over all processes; its gradient is summed likewise."""
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(values)
     return total

@@ -5,7 +5,6 @@ This is the only module of the package that parses, prints and exits.
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,12 +13,10 @@ from eval.errors import EvalError
 from timm_gam.errors import TimmGamError
 from timm_gam.train.arguments import build_parser
 from timm_gam.train.errors import RecipeError
-from timm_gam.train.recipe import Recipe, read_recipe, recipe_from
+from timm_gam.train.interruption import exit_code
+from timm_gam.train.recipe import COMPUTE_KEYS, Recipe, read_recipe, recipe_from
 
 __all__ = ["main"]
-
-_WITH_RESUME = {"device", "workers", "cache_images"}
-"""What a resumed run may be told anew: nothing that changes what it computes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,14 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as error:
         print("interrupted; --resume goes on from the last saved state", file=sys.stderr)
-        return 128 + getattr(error, "signal", signal.SIGINT)
+        return exit_code(error)
     return 0
 
 
 def _run(given: dict[str, object]) -> None:
     resume, config, output = (given.pop(name, None) for name in ("resume", "config", "output"))
     if resume is not None:
-        if config or output or not given.keys() <= _WITH_RESUME:
+        if config or output or not given.keys() <= set(COMPUTE_KEYS):
             raise RecipeError(
                 "--resume goes on by the run's own recipe; legal beside it: --device, --workers and --cache-images"
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupted", "Interruption", "interruptible"]
+__all__ = ["Interrupted", "Interruption", "exit_code", "interruptible"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -16,6 +16,11 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         self.signal = number
         super().__init__(signal.Signals(number).name)
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """130 after Ctrl-C, 143 after SIGTERM: 128 and the signal, as shells have it."""
+    return 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
 
 
 class Interruption:

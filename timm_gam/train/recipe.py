@@ -16,11 +16,14 @@ import yaml
 
 from timm_gam.train.errors import RecipeError
 
-__all__ = ["LOSSES", "MODEL_BACKBONE", "Recipe", "read_recipe", "recipe_from"]
+__all__ = ["COMPUTE_KEYS", "LOSSES", "MODEL_BACKBONE", "Recipe", "read_recipe", "recipe_from"]
 
 LOSSES = ("cross-entropy", "arcface", "proxy-anchor")
 MODEL_BACKBONE = "imagenet"
 """The default start: timm's ImageNet weights of the plain network under the model."""
+
+COMPUTE_KEYS = ("device", "workers", "cache_images")
+"""What a resumed run may be told anew: nothing that changes what it computes."""
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "gate_init": ("paper", "identity"),

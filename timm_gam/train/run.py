@@ -16,10 +16,9 @@ import torch
 from eval.cache import data_fingerprint, digest_images
 from eval.environment import hardware, versions
 from eval.errors import DataError
-from eval.evaluate import RetrievalResult, Settings, evaluate_model
+from eval.evaluate import RetrievalResult
 from eval.images import ImageSet
 from eval.inputs import read_images
-from eval.models import load_model
 from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.report import document
 from timm_gam.train.curves import draw_curves
@@ -37,6 +36,7 @@ from timm_gam.train.run_folder import RunFolder
 from timm_gam.train.split import TrainingSplit, split_for_training
 from timm_gam.train.start import SCRATCH, start_model
 from timm_gam.train.state import Position, load_state, save_state, save_tensors
+from timm_gam.train.testing import score_test
 from timm_gam.train.validation import SELECTION_METRIC, validate
 
 __all__ = ["train"]
@@ -102,7 +102,7 @@ def train(
             return None
         if not draw_curves(folder.curves, position.rows, recipe.model):
             say("no curves.png: matplotlib is not installed; pip install 'timm-gam[train]'")
-        return _test(recipe, images, split, preprocessing, folder, position, world)
+        return _test(recipe, images, split, folder, position, world)
 
 
 def _train_epochs(
@@ -180,17 +180,9 @@ def _export(folder: RunFolder, trainer: Trainer, position: Position) -> None:
 
 
 def _test(
-    recipe: Recipe,
-    images: ImageSet,
-    split: TrainingSplit,
-    preprocessing: Preprocessing,
-    folder: RunFolder,
-    position: Position,
-    world: World,
+    recipe: Recipe, images: ImageSet, split: TrainingSplit, folder: RunFolder, position: Position, world: World
 ) -> RetrievalResult:
-    loaded = load_model(recipe.model.partition(".")[0], checkpoint=folder.best)
-    settings = Settings(batch_size=min(recipe.batch_size, 64), workers=recipe.workers, device=str(world.device))
-    result = evaluate_model(loaded, images, split.test, preprocessing=preprocessing, settings=settings)
+    result = score_test(folder, recipe, images, split.test, device=str(world.device))
     note = (
         f"weights of epoch {position.best_epoch} of {recipe.epochs}, chosen by validation mAP {position.best_map:.4f}; "
         "the test split was read once, after training"

@@ -56,7 +56,7 @@ class RunFolder:
             RunFolderError: it holds a run already.
             OutputError: it cannot be made.
         """
-        if self.state.exists() or self.config.exists():
+        if self.state.exists():
             raise RunFolderError(
                 f"'{self.path}' holds a run already; continue it with --resume {self.path}, or name another"
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +21,11 @@ from eval.errors import UnreadableImageError
 from eval.images import ImageSet
 from eval.preprocessing import Preprocessing
 from timm_gam.train.distributed import World
+from timm_gam.train.errors import RecipeError
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.seeds import seed_augmentation, seed_for
 
-__all__ = ["Batch", "EpochLoader", "epoch_order"]
+__all__ = ["Batch", "EpochLoader", "augmentation", "epoch_order"]
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,30 @@ class EpochLoader:
             yield batch
 
 
+def augmentation(preprocessing: Preprocessing, recipe: Recipe) -> Callable[[Image.Image], Any]:
+    """timm's training transform: an RGB image -> (3, H, W) uint8.
+
+    Raises:
+        RecipeError: timm does not know the auto augment policy.
+    """
+    try:
+        transform: Callable[[Image.Image], Any] = create_transform(
+            preprocessing.input_size,
+            is_training=True,
+            use_prefetcher=True,  # uint8 out: a quarter of the bytes between processes, normalised on the device
+            scale=recipe.scale,
+            hflip=recipe.hflip,
+            color_jitter=recipe.color_jitter or None,
+            auto_augment=recipe.aa,
+            interpolation=preprocessing.interpolation,
+            mean=preprocessing.mean,
+        )
+    except (AssertionError, ValueError, KeyError) as error:  # timm asserts what a policy is
+        legal = "timm's policies, such as rand-m9-mstd0.5, augmix-m3-w3, original, 3a"
+        raise RecipeError(f"aa is '{recipe.aa}'; legal: {legal}") from error
+    return transform
+
+
 class _Plan(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, place); with the epoch in it, loader processes can outlive one."""
 
@@ -135,17 +160,7 @@ class _AugmentedImages(Dataset[Batch]):
     ) -> None:
         self.images, self.train, self.seed = images, train, recipe.seed
         self.shape = preprocessing.input_size
-        self.transform = create_transform(
-            preprocessing.input_size,
-            is_training=True,
-            use_prefetcher=True,  # uint8 out: a quarter of the bytes between processes, normalised on the device
-            scale=recipe.scale,
-            hflip=recipe.hflip,
-            color_jitter=recipe.color_jitter or None,
-            auto_augment=recipe.aa,
-            interpolation=preprocessing.interpolation,
-            mean=preprocessing.mean,
-        )
+        self.transform = augmentation(preprocessing, recipe)
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> Batch | _Failure:
         pixels = np.empty((len(keys), *self.shape), dtype=np.uint8)

@@ -83,15 +83,17 @@ class Trainer:
         """Everything with weights or buffers, by its name in the saved state."""
         return {"objective": self.objective, **({"ema": self.ema.module} if self.ema is not None else {})}
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next update, of groups with an `lr_scale` of 1."""
-        group = self.optimizer.param_groups[0]
-        return float(group["lr"] / group["lr_scale"])
-
     def go_on_from(self, position: Position) -> None:
         """Set the learning rate to that of the position's next update."""
         self.scheduler.step_update(position.epoch * self.updates_per_epoch + position.update)
+
+    def first_lr(self, position: Position) -> float:
+        """The learning rate of the first update of the position's epoch, of groups with an `lr_scale` of 1."""
+        self.go_on_from(Position(epoch=position.epoch))
+        group = self.optimizer.param_groups[0]
+        lr = float(group["lr"] / (group["lr_scale"] or 1.0))
+        self.go_on_from(position)
+        return lr
 
     def train(
         self,

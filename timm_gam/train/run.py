@@ -16,7 +16,7 @@ import torch
 from eval.cache import data_fingerprint, digest_images
 from eval.environment import hardware, versions
 from eval.errors import DataError
-from eval.evaluate import RetrievalResult
+from eval.evaluate import RetrievalResult, compiler_errors
 from eval.images import ImageSet
 from eval.inputs import read_images
 from eval.preprocessing import Preprocessing, resolve_preprocessing
@@ -63,7 +63,11 @@ def train(
         Interrupted: asked to end by Ctrl-C or SIGTERM; the state is saved.
     """
     folder = RunFolder(path)
-    with join_world(recipe.device) as world, _determinism(recipe.deterministic):
+    with (
+        join_world(recipe.device) as world,
+        _determinism(recipe.deterministic),
+        compiler_errors(recipe.torchcompile),
+    ):
         images = read_images(
             recipe.data_dir,
             recipe.dataset,
@@ -123,7 +127,7 @@ def _train_epochs(
 
     with interruptible() as asked:
         while position.epoch < recipe.epochs:
-            lr = trainer.lr
+            lr = trainer.first_lr(position)
             batches = loader.batches(position.epoch, position.update)
             while position.update < loader.updates_per_epoch:
                 until = _next_save(position.update, recipe.save_every, loader.updates_per_epoch)
@@ -173,10 +177,10 @@ def _export(folder: RunFolder, trainer: Trainer, position: Position) -> None:
     if position.update:
         return  # between epochs' ends the weights of the last whole epoch stay
     tensors = trainer.kept_model.state_dict()
-    metadata = {"format": "pt", "epoch": str(position.epoch), "model": trainer.recipe.model}
+    about = {"model": trainer.recipe.model, "epoch": position.epoch}
     if position.best_epoch == position.epoch:
-        save_tensors(folder.best, tensors, {**metadata, f"val_{SELECTION_METRIC}": repr(position.best_map)})
-    save_tensors(folder.last, tensors, metadata)
+        save_tensors(folder.best, tensors, {**about, f"val_{SELECTION_METRIC}": position.best_map})
+    save_tensors(folder.last, tensors, about)
 
 
 def _test(
@@ -205,6 +209,7 @@ def _open_folder(
                 f"'{folder.path}' was trained on images with fingerprint {str(known)[:12]}, and '{images.name}' now "
                 f"has {fingerprint[:12]}: give it the same images, or start anew in another folder"
             )
+        folder.sweep()
         return
     folder.start()
     folder.write_text(folder.config, recipe.as_yaml())

@@ -65,6 +65,11 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"cannot make the run folder '{self.path}': {error.strerror}; name another") from error
 
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
     def write_text(self, path: Path, text: str) -> None:
         """Write one of the text files."""
         with atomic_path(path) as temporary:

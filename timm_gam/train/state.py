@@ -20,8 +20,9 @@ from eval.errors import OutputError
 from eval.files import atomic_path
 from timm_gam.train.errors import RunFolderError
 
-__all__ = ["Position", "load_state", "save_state", "save_tensors"]
+__all__ = ["METADATA_KEY", "Position", "load_state", "save_state", "save_tensors"]
 
+METADATA_KEY = "timm_gam.train"
 _FORMAT = "timm-gam/training-state/1"
 
 
@@ -68,8 +69,8 @@ def save_state(
                 tensors[f"optimizer.{index}.{key}"] = value
             else:
                 values.setdefault(str(index), {})[key] = value
-    plain = {"position": asdict(position), "optimizer": values, "scaler": scaler.state_dict()}
-    save_tensors(path, tensors, {"format": _FORMAT, "state": json.dumps(plain)})
+    plain = {"format": _FORMAT, "position": asdict(position), "optimizer": values, "scaler": scaler.state_dict()}
+    save_tensors(path, tensors, plain)
 
 
 def load_state(
@@ -82,9 +83,10 @@ def load_state(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            plain = json.loads((file.metadata() or {})[METADATA_KEY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-        plain = json.loads(metadata["state"])
+        if plain["format"] != _FORMAT:
+            raise ValueError(f"its format is {plain['format']}, not {_FORMAT}")
         for name, module in modules.items():
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
@@ -107,8 +109,11 @@ def load_state(
         ) from error
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write tensors as they compute, on the CPU and contiguous, whole or not at all.
+
+    `about` becomes one JSON value in the metadata, under METADATA_KEY: several keys would stand in random order, and
+    the same run would not give the same bytes.
 
     Raises:
         OutputError: they cannot be written.
@@ -116,6 +121,6 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         try:
-            save_file(plain, temporary, metadata)
+            save_file(plain, temporary, {METADATA_KEY: json.dumps(about)})
         except SafetensorError as error:
             raise OutputError(f"cannot write '{path}': {error}; make room, then --resume") from error

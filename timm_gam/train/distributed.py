@@ -71,9 +71,7 @@ def join_world(device: str | None) -> Iterator[World]:
         yield World(rank, size, own)
     except RuntimeError as error:
         if _is_lost_connection(error):
-            raise PeerError(
-                f"process {rank} of {size} lost the others: one of them ended; --resume continues"
-            ) from error
+            raise PeerError(f"process {rank} of {size} lost the others: one of them ended; --resume goes on") from error
         raise
     finally:
         dist.destroy_process_group()

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from eval.cache import data_fingerprint, digest_images
@@ -76,7 +77,7 @@ def train(
             id_column=recipe.id_column,
         )
         split = split_for_training(images, recipe.val_share)
-        _check_batch(recipe, split, world)
+        _check_batch(recipe, split, len(np.unique(images.labels[split.train])), world)
         # A resumed run has all of its weights in its state; its start may be gone.
         model, start = start_model(replace(recipe, start=SCRATCH) if resume else recipe, len(images.class_names))
         frozen = freeze(model, recipe.freeze)
@@ -198,8 +199,6 @@ def _test(
 def _open_folder(
     folder: RunFolder, recipe: Recipe, images: ImageSet, split: TrainingSplit, start: dict[str, Any], resume: bool
 ) -> None:
-    import numpy as np
-
     rows = np.arange(len(images), dtype=np.int64)
     fingerprint = data_fingerprint(images, rows, digest_images(images, rows))
     if resume:
@@ -228,7 +227,7 @@ def _open_folder(
     )
 
 
-def _check_batch(recipe: Recipe, split: TrainingSplit, world: World) -> None:
+def _check_batch(recipe: Recipe, split: TrainingSplit, classes: int, world: World) -> None:
     per_update = recipe.batch_size * recipe.accumulate
     if per_update > len(split.train):
         raise DataError(
@@ -237,11 +236,18 @@ def _check_batch(recipe: Recipe, split: TrainingSplit, world: World) -> None:
         )
     if recipe.batch_size % world.size:
         raise DataError(f"batch size {recipe.batch_size} is no multiple of the {world.size} processes that share it")
+    if recipe.loss == "cross-entropy":
+        return
+    if recipe.batch_size % recipe.per_class:
+        raise DataError(f"batch size {recipe.batch_size} is no multiple of per_class {recipe.per_class}")
+    if recipe.batch_size > recipe.per_class * classes:
+        raise DataError(
+            f"a batch of {recipe.batch_size} with {recipe.per_class} of a class needs more than {classes} classes: "
+            "lower --batch-size, or raise per_class"
+        )
 
 
 def _rows(split: TrainingSplit) -> Any:
-    import numpy as np
-
     return np.union1d(split.train, split.validation)
 
 

@@ -23,7 +23,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 
@@ -158,8 +157,8 @@ def bare(folder: Path, preprocessing: Preprocessing, recipe: Recipe, num_classes
     """timm's loader and a plain loop."""
     loader = create_loader(
         ImageDataset(str(folder)), preprocessing.input_size, recipe.batch_size, is_training=True, use_prefetcher=False,
-        scale=recipe.scale, hflip=recipe.hflip, color_jitter=recipe.color_jitter, interpolation=preprocessing.interpolation,
-        mean=preprocessing.mean, std=preprocessing.std, num_workers=recipe.workers,
+        scale=recipe.scale, hflip=recipe.hflip, color_jitter=recipe.color_jitter,
+        interpolation=preprocessing.interpolation, mean=preprocessing.mean, std=preprocessing.std, num_workers=recipe.workers,
     )  # fmt: skip
 
     def forever() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

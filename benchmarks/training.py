@@ -158,7 +158,8 @@ def bare(folder: Path, preprocessing: Preprocessing, recipe: Recipe, num_classes
     loader = create_loader(
         ImageDataset(str(folder)), preprocessing.input_size, recipe.batch_size, is_training=True, use_prefetcher=False,
         scale=recipe.scale, hflip=recipe.hflip, color_jitter=recipe.color_jitter,
-        interpolation=preprocessing.interpolation, mean=preprocessing.mean, std=preprocessing.std, num_workers=recipe.workers,
+        interpolation=preprocessing.interpolation, mean=preprocessing.mean, std=preprocessing.std,
+        num_workers=recipe.workers,
     )  # fmt: skip
 
     def forever() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

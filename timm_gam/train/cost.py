@@ -22,7 +22,7 @@ def count_macs(architecture: str, num_classes: int, input_size: tuple[int, int, 
 
 
 def images_per_second(
-    model: nn.Module, input_size: tuple[int, int, int], device: str, batch_size: int = 32, seconds: float = 1.0
+    model: nn.Module, input_size: tuple[int, int, int], device: str, batch_size: int = 32, seconds: float = 0.3
 ) -> float:
     """Median throughput of the forward pass in float32: batches of noise for at least `seconds` and 5 batches."""
     model = model.to(device).eval()

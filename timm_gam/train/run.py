@@ -24,7 +24,7 @@ from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.report import document
 from timm_gam.train.curves import draw_curves
 from timm_gam.train.distributed import World, join_world
-from timm_gam.train.errors import RunFolderError
+from timm_gam.train.errors import RunFolderError, TrainError
 from timm_gam.train.image_cache import cache_decoded
 from timm_gam.train.interruption import Interrupted, interruptible
 from timm_gam.train.loading import EpochLoader
@@ -68,6 +68,7 @@ def train(
         join_world(recipe.device) as world,
         _determinism(recipe.deterministic),
         compiler_errors(recipe.torchcompile),
+        _memory_errors(),
     ):
         images = read_images(
             recipe.data_dir,
@@ -236,6 +237,8 @@ def _check_batch(recipe: Recipe, split: TrainingSplit, classes: int, world: Worl
         )
     if recipe.batch_size % world.size:
         raise DataError(f"batch size {recipe.batch_size} is no multiple of the {world.size} processes that share it")
+    if (recipe.mixup or recipe.cutmix) and recipe.batch_size // world.size % 2:
+        raise DataError(f"mixup and cutmix pair images; batch size {recipe.batch_size} leaves a process an odd number")
     if recipe.loss == "cross-entropy":
         return
     if recipe.batch_size % recipe.per_class:
@@ -249,6 +252,18 @@ def _check_batch(recipe: Recipe, split: TrainingSplit, classes: int, world: Worl
 
 def _rows(split: TrainingSplit) -> Any:
     return np.union1d(split.train, split.validation)
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Within: running out of memory is one line that says what to do."""
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        reason = (str(error).splitlines() or ["no memory left"])[0]
+        raise TrainError(
+            f"out of memory ({reason}); halve --batch-size and double --accumulate, then --resume"
+        ) from error
 
 
 @contextmanager

@@ -106,6 +106,7 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
         "resume with options": (["--resume", tmp_path / "x", "--lr", "1"], "legal beside it"),
         "aa": ([*data, "--aa", "nonsense"], "aa is 'nonsense'"),
         "compiler": ([*data, "--torchcompile", "nonesuch"], "nonesuch"),
+        "odd mixup": ([*data, "-b", "7", "--mixup", "0.2"], "pair images"),
         "gates": ([*data, "--model", "test_resnet", "--gate-init", "identity"], "no gates of ours"),
     }
 
@@ -113,7 +114,7 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
 CASES = [
     "no data", "no folder", "model", "optimizer", "batch", "accumulate", "device", "unreadable image", "one image",
     "few images", "pickle", "no start", "other start", "unknown start", "freeze", "config", "output",
-    "resume nothing", "resume with options", "aa", "compiler", "gates",
+    "resume nothing", "resume with options", "aa", "compiler", "gates", "odd mixup",
 ]  # fmt: skip
 
 

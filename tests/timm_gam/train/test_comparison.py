@@ -83,7 +83,7 @@ def test_table_1_in_one_command(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert main([*command, "--output", str(output)]) == 0
     said = capsys.readouterr().out
     assert said.count(f"training {output}") == 8
-    assert "| `test_resnet_gam` | 2 | 0.69 M |" in said
+    assert "| `test_resnet_gam` | 2 | 0.68 M |" in said
     assert "| 79.18 | 91.93 |" in said
     document = json.loads((output / "table1.json").read_text())
     assert [row["name"] for row in document["rows"]] == [f"test_resnet{v}" for v in ("", "_se", "_cbam", "_gam")]

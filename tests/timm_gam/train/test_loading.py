@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,7 @@ from eval.splits import published_split
 from eval.synthetic import draw_synthetic
 from tests.timm_gam.train.helpers import small_recipe, train_quietly, write_shapes
 from timm_gam.train.distributed import World
+from timm_gam.train.errors import TrainError
 from timm_gam.train.image_cache import cache_decoded
 from timm_gam.train.loading import EpochLoader, epoch_order
 from timm_gam.train.recipe import Recipe
@@ -129,3 +133,13 @@ def test_seeds_differ_by_what_they_are_for() -> None:
     assert len(seeds) == 2 * 2 * 81
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert seed_for(0, "augment", 1, 23) != seed_for(0, "augment", 12, 3)
+
+
+def test_a_loader_process_that_is_killed_is_one_line(photos: Path) -> None:
+    images, recipe = read_folder(photos), small_recipe(workers=1, batch_size=2)
+    preprocessing = resolve_preprocessing(start_model(recipe, 4)[0], img_size=recipe.img_size)
+    loader = EpochLoader(images, split_for_training(images, 0.1).train, preprocessing, recipe, ALONE)
+    with pytest.raises(TrainError, match="a loader process ended .*; lower --workers"):
+        for _ in loader.batches(0):
+            (worker,) = multiprocessing.active_children()
+            os.kill(worker.pid, signal.SIGKILL)

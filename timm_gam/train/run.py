@@ -97,8 +97,9 @@ def train(
                 _export(folder, trainer, position)
         if world.leads:
             count = sum(p.numel() for p in model.parameters())
+            since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
             say(
-                f"{recipe.model}: {count:,} parameters ({frozen:,} frozen), start {start.kind} {start.source}; "
+                f"{recipe.model}: {count:,} parameters ({frozen:,} frozen), {since}; "
                 f"{images.name}: {len(split.train)} train, {len(split.validation)} validation, "
                 f"{len(split.test.query)} test"
             )

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from timm.models import is_model_in_modules
 from torch import nn
 
-from eval.models import load_model
+from eval.models import load_model, weights_digest
 from timm_gam.attention import is_plain_backbone
 from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors
 from timm_gam.errors import CheckpointError
@@ -34,12 +33,16 @@ class Start:
 
     Attributes:
         kind: "scratch", "backbone" (a plain network; its attention layers are new) or "checkpoint" (all layers).
-        source: What the recipe named, a pretrained name for "imagenet".
+        source: What the recipe named, or the pretrained name that "imagenet" stands for.
+        reference: "owner/name@commit", a file's or folder's name; None from scratch.
+        sha256: Of the weights that were read, as `eval.models.weights_digest`; None from scratch.
         gate_init: How new attention gates start, or None where there are none.
     """
 
     kind: str
     source: str
+    reference: str | None
+    sha256: str | None
     gate_init: str | None
 
 
@@ -62,14 +65,18 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     seed_network(seed_for(recipe.seed, "weights"))
     gates: dict[str, Any] = {"gate_init": recipe.gate_init} if ours else {}
     if recipe.start == SCRATCH:
-        return timm.create_model(name, **arguments, **gates), Start(SCRATCH, SCRATCH, gates.get("gate_init"))
+        model = timm.create_model(name, **arguments, **gates)
+        return model, Start(SCRATCH, SCRATCH, None, None, gates.get("gate_init"))
     source = _source(recipe, name, ours)
-    if ours and is_plain_backbone(timm.create_model(name, device="meta"), read_safetensors(_file(source))):
-        model, _ = from_backbone(name, source, **arguments, **gates)
-        return model, Start("backbone", source, recipe.gate_init)
+    file, reference = _locate(source)
+    tensors = read_safetensors(file)
+    digest = weights_digest(tensors)
+    if ours and is_plain_backbone(timm.create_model(name, device="meta"), tensors):
+        model, _ = from_backbone(name, file, **arguments, **gates)
+        return model, Start("backbone", source, reference, digest, recipe.gate_init)
     model = timm.create_model(name, **arguments, **gates)
     _load_complete(model, name, source)
-    return model, Start("checkpoint", source, None)
+    return model, Start("checkpoint", source, reference, digest, None)
 
 
 def _source(recipe: Recipe, name: str, ours: bool) -> str:
@@ -78,22 +85,22 @@ def _source(recipe: Recipe, name: str, ours: bool) -> str:
     return _ATTENTION_SUFFIX.sub("", name) if ours else recipe.model
 
 
-def _file(source: str) -> Path:
-    return Path(source) if Path(source).suffix == ".safetensors" else find_pretrained(source).file
+def _locate(source: str) -> tuple[Path, str]:
+    """The safetensors file of a start, and what a record calls it."""
+    if Path(source).suffix == ".safetensors":
+        return Path(source), Path(source).name
+    found = find_pretrained(source)
+    return found.file, found.reference
 
 
 def _load_complete(model: nn.Module, name: str, source: str) -> None:
     """Copy every tensor of a complete checkpoint; of a classifier only one for as many classes."""
-    if Path(source).suffix == ".safetensors":
-        loaded = load_model(name, checkpoint=source)
-    else:
-        loaded = load_model(source)
+    is_file = Path(source).suffix == ".safetensors"
+    loaded = load_model(name, checkpoint=source) if is_file else load_model(source)
     classifier = f"{loaded.model.pretrained_cfg['classifier']}."  # type: ignore[index]
     tensors = loaded.model.state_dict()
     missing, unexpected, misshapen = compare_tensors(tensors, model)
     wrong = [n for n in (*missing, *unexpected, *misshapen) if not n.startswith(classifier)]
     if wrong:
         raise CheckpointError(f"'{source}' is not for {name}: {len(wrong)} tensors differ ({name_some(wrong)})")
-    kept = {n: t for n, t in tensors.items() if n not in (*unexpected, *misshapen)}
-    with torch.no_grad():
-        model.load_state_dict(kept, strict=False)
+    model.load_state_dict({n: t for n, t in tensors.items() if n not in (*unexpected, *misshapen)}, strict=False)

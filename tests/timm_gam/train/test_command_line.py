@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import timm_gam
+from eval.models import weights_digest
 from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.checkpoint import read_safetensors
 from timm_gam.train.__main__ import main
@@ -55,7 +56,9 @@ def test_a_run_leaves_its_folder(
         assert picture.size == (1000, 400)
     data = json.loads(folder.data.read_text())
     assert data["images"] == {"train": 24, "validation": 8, "test": 8}
-    assert data["start"] == {"kind": "scratch", "source": "scratch", "gate_init": "paper"}
+    assert data["start"] == {
+        "kind": "scratch", "source": "scratch", "reference": None, "sha256": None, "gate_init": "paper"
+    }  # fmt: skip
     assert len(data["class_names"]) == 4
     document = json.loads(folder.evaluation.read_text())
     jsonschema.validate(document, json.loads(files("eval").joinpath("results.schema.json").read_text()))
@@ -176,7 +179,8 @@ def test_starts(photos: Path, tmp_path: Path) -> None:
     pixels = torch.randn(2, 3, 64, 64)
     recipe = small_recipe(start=str(tmp_path / "plain.safetensors"), gate_init="identity")
     model, start = start_model(recipe, 4)
-    assert (start.kind, start.gate_init) == ("backbone", "identity")
+    assert (start.kind, start.reference, start.gate_init) == ("backbone", "plain.safetensors", "identity")
+    assert start.sha256 == weights_digest(plain.state_dict())
     assert torch.equal(model.eval().forward_features(pixels), plain.eval().forward_features(pixels))
     for source in (str(tmp_path / "whole.safetensors"), f"local-dir:{local}"):
         model, start = start_model(small_recipe(start=source), 4)
@@ -201,11 +205,11 @@ def test_the_papers_start_is_the_plain_networks_pretrained_weights(
 
     asked: list[str] = []
 
-    def file(source: str) -> Path:
+    def file(source: str) -> None:
         asked.append(source)
         raise timm_gam.HubError("offline")
 
-    monkeypatch.setattr(start_module, "_file", file)
+    monkeypatch.setattr(start_module, "find_pretrained", file)
     for name in ("resnet50_gam", "resnet50_gam_g4", "resnet50_se", "resnet50_cbam", "test_resnet_gam"):
         with pytest.raises(timm_gam.HubError):
             start_model(Recipe(model=name), 4)

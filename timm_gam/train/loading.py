@@ -21,7 +21,7 @@ from eval.errors import UnreadableImageError
 from eval.images import ImageSet
 from eval.preprocessing import Preprocessing
 from timm_gam.train.distributed import World
-from timm_gam.train.errors import RecipeError, TrainError
+from timm_gam.train.errors import RecipeError
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.seeds import seed_augmentation, seed_for
 
@@ -98,20 +98,14 @@ class EpochLoader:
 
         Raises:
             UnreadableImageError: an image cannot be decoded.
-            TrainError: a loader process ended.
         """
         order = epoch_order(self._labels, self._recipe, epoch)[first_update:]
         mine = order.reshape(-1, self._recipe.batch_size)[:, self._world.rank :: self._world.size]
         self._plan.batches = [[(epoch, place) for place in batch] for batch in mine.tolist()]
-        try:
-            for batch in self._loader:
-                if isinstance(batch, _Failure):
-                    raise UnreadableImageError(batch.image_id, batch.reason)
-                yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            raise TrainError(f"a loader process ended ({str(error).splitlines()[0]}); lower --workers") from error
+        for batch in self._loader:
+            if isinstance(batch, _Failure):
+                raise UnreadableImageError(batch.image_id, batch.reason)
+            yield batch
 
 
 def augmentation(preprocessing: Preprocessing, recipe: Recipe) -> Callable[[Image.Image], Any]:

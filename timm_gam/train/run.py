@@ -68,7 +68,7 @@ def train(
         join_world(recipe.device) as world,
         _determinism(recipe.deterministic),
         compiler_errors(recipe.torchcompile),
-        _memory_errors(),
+        _machine_errors(),
     ):
         images = read_images(
             recipe.data_dir,
@@ -256,14 +256,20 @@ def _rows(split: TrainingSplit) -> Any:
 
 
 @contextmanager
-def _memory_errors() -> Iterator[None]:
-    """Within: running out of memory is one line that says what to do."""
+def _machine_errors() -> Iterator[None]:
+    """Within: running out of memory, or losing a loader process, is one line that says what to do."""
     try:
         yield
     except (MemoryError, torch.OutOfMemoryError) as error:
         reason = (str(error).splitlines() or ["no memory left"])[0]
         raise TrainError(
-            f"out of memory ({reason}); halve --batch-size and double --accumulate, then --resume"
+            f"out of memory ({reason}); halve --batch-size and double --accumulate, in a new run"
+        ) from error
+    except RuntimeError as error:  # torch raises it from a signal handler, so anywhere
+        if "DataLoader worker" not in str(error):
+            raise
+        raise TrainError(
+            f"a loader process ended ({str(error).splitlines()[0]}); lower --workers, then --resume"
         ) from error
 
 

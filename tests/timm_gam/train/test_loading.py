@@ -17,12 +17,14 @@ from eval.preprocessing import resolve_preprocessing
 from eval.sources.folder import read_folder
 from eval.splits import published_split
 from eval.synthetic import draw_synthetic
-from tests.timm_gam.train.helpers import small_recipe, train_quietly, write_shapes
+from tests.timm_gam.train.helpers import metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.train.distributed import World
 from timm_gam.train.errors import TrainError
 from timm_gam.train.image_cache import cache_decoded
 from timm_gam.train.loading import EpochLoader, epoch_order
 from timm_gam.train.recipe import Recipe
+from timm_gam.train.run import train
+from timm_gam.train.run_folder import RunFolder
 from timm_gam.train.seeds import seed_for
 from timm_gam.train.split import split_for_training
 from timm_gam.train.start import start_model
@@ -135,11 +137,14 @@ def test_seeds_differ_by_what_they_are_for() -> None:
     assert seed_for(0, "augment", 1, 23) != seed_for(0, "augment", 12, 3)
 
 
-def test_a_loader_process_that_is_killed_is_one_line(photos: Path) -> None:
-    images, recipe = read_folder(photos), small_recipe(workers=1, batch_size=2)
-    preprocessing = resolve_preprocessing(start_model(recipe, 4)[0], img_size=recipe.img_size)
-    loader = EpochLoader(images, split_for_training(images, 0.1).train, preprocessing, recipe, ALONE)
-    with pytest.raises(TrainError, match="a loader process ended .*; lower --workers"):
-        for _ in loader.batches(0):
+def test_a_loader_process_that_is_killed_is_one_line_and_costs_nothing(photos: Path, tmp_path: Path) -> None:
+    def say(line: str) -> None:
+        if line.startswith("epoch 1/"):
             (worker,) = multiprocessing.active_children()
+            assert worker.pid is not None
             os.kill(worker.pid, signal.SIGKILL)
+
+    recipe = small_recipe(data_dir=str(photos), workers=1, epochs=1000)
+    with pytest.raises(TrainError, match="a loader process ended .*; lower --workers"):
+        train(recipe, tmp_path / "run", say=say)
+    assert metrics(RunFolder(tmp_path / "run"))[0]["epoch"] == "1"

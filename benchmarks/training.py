@@ -55,9 +55,9 @@ Measure = Callable[[int], float]
 """Trains for a number of updates; returns seconds."""
 
 CASES = (
-    ("test_resnet_gam", 64, 64, 30),
-    ("test_resnet", 96, 64, 30),
-    ("resnet50_gam", 64, 16, 3),
+    ("test_resnet_gam", 64, 64, 20),
+    ("test_resnet", 96, 64, 20),
+    ("resnet50_gam", 64, 16, 2),
 )
 """Model, image size, batch size, updates per measurement."""
 

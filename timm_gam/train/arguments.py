@@ -13,7 +13,7 @@ _EPILOG = """\
 Every other key of config.yaml can be set in the --config file: image_column, label_column, id_column, val_share,
 momentum, clip_grad, sched, per_class, hflip, color_jitter, reprob, cutmix, save_every, validate_every.
 More than one device: torchrun --nproc-per-node N -m timm_gam.train ...; Table 1: python -m timm_gam.train.table1.
-exit codes: 0 trained, 2 bad input or a run that cannot go on (one line says why), 130 interrupted with its state saved
+exit codes: 0 trained, 2 bad input or a run that cannot go on (one line says why), 130 or 143 interrupted, saved
 """
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["build_parser", "parse_arguments"]
+__all__ = ["OneLineParser", "build_parser", "parse_arguments"]
 
 _EPILOG = """\
 examples
@@ -30,7 +30,9 @@ exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
 """
 
 
-class _OneLineParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit code 2."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
@@ -61,7 +63,7 @@ def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, options: 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m eval.retrieval`."""
-    parser = _OneLineParser(
+    parser = OneLineParser(
         prog="python -m eval.retrieval",
         description="Score how well timm models retrieve images: embeddings, exact ranking, metrics with intervals.",
         epilog=_EPILOG,

@@ -21,7 +21,7 @@ from eval.decoding import load_image
 from eval.errors import EmbeddingError, UnreadableImageError
 from eval.images import ImageSet
 
-__all__ = ["Embeddings", "OnUnreadable", "Transform", "default_workers", "embed_images"]
+__all__ = ["Embeddings", "OnUnreadable", "Transform", "default_workers", "embed_images", "ignore_interrupts"]
 
 Transform = Callable[[Image.Image], Tensor]
 """Preprocessing: an RGB image -> (3, H, W) float32."""
@@ -182,13 +182,13 @@ def _loader(
         _BatchStream(images, wanted, transform, batch_size),
         batch_size=None,
         num_workers=workers,
-        worker_init_fn=_ignore_interrupts if workers else None,
+        worker_init_fn=ignore_interrupts if workers else None,
         pin_memory=device.type == "cuda",
     )
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of the group; only the main one should end the run, and it stops the others.
+def ignore_interrupts(worker: int) -> None:
+    """Let Ctrl-C, which reaches every process of the group, end the main one alone: it stops the loader processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -25,7 +25,7 @@ from eval.protocols import Protocol
 from eval.ranking import DEFAULT_MEMORY_BUDGET
 from eval.scoring import RetrievalScores, score_retrieval
 
-__all__ = ["RetrievalResult", "Settings", "evaluate_model"]
+__all__ = ["RetrievalResult", "Settings", "compiler_errors", "evaluate_model"]
 
 ProgressBar = Callable[[str, str, int], AbstractContextManager[Callable[[int], None]]]
 """(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
@@ -170,7 +170,7 @@ def _embed_or_load(
         kept = cache.load(key, rows)
         if kept is not None:
             return kept, True
-    with _compiler_errors(settings.compile_backend), progress(loaded.info.name, "img", len(rows)) as on_progress:
+    with compiler_errors(settings.compile_backend), progress(loaded.info.name, "img", len(rows)) as on_progress:
         network = embedding_network(loaded.model, settings.layer)
         if settings.compile_backend is not None:
             network.compile(backend=settings.compile_backend)
@@ -193,7 +193,8 @@ def _embed_or_load(
 
 
 @contextmanager
-def _compiler_errors(backend: str | None) -> Iterator[None]:
+def compiler_errors(backend: str | None) -> Iterator[None]:
+    """Within: what torch.compile raises with `backend` becomes a ModelError; None compiles nothing."""
     if backend is None:
         yield
         return

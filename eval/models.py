@@ -23,7 +23,15 @@ from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors
 from timm_gam.errors import TimmGamError
 from timm_gam.weights import PretrainedSource, check_model_name, find_pretrained
 
-__all__ = ["EmbeddingLayer", "LoadedModel", "ModelInfo", "WeightsInfo", "embedding_network", "load_model"]
+__all__ = [
+    "EmbeddingLayer",
+    "LoadedModel",
+    "ModelInfo",
+    "WeightsInfo",
+    "embedding_network",
+    "load_model",
+    "weights_digest",
+]
 
 EmbeddingLayer = Literal["pooled", "pre_logits"]
 """The globally pooled feature map, or the input of the classifier; the same where no layer lies between them."""

@@ -1,0 +1,55 @@
+"""Small recipes and image folders for training tests."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from eval.synthetic import draw_synthetic
+from timm_gam.train.recipe import Recipe
+from timm_gam.train.run import train
+from timm_gam.train.run_folder import RunFolder
+
+__all__ = ["SMALL", "losses", "metrics", "small_recipe", "train_quietly", "write_shapes"]
+
+SMALL: dict[str, Any] = {
+    "model": "test_resnet_gam",
+    "start": "scratch",
+    "img_size": 32,
+    "workers": 0,
+    "device": "cpu",
+    "deterministic": True,
+    "epochs": 2,
+    "batch_size": 8,
+    "warmup_epochs": 0,
+}
+"""A recipe that trains in a second or two on a few images."""
+
+
+def small_recipe(**changes: Any) -> Recipe:
+    return Recipe(**{**SMALL, **changes})
+
+
+def train_quietly(recipe: Recipe, path: Path, *, resume: bool = False) -> RunFolder:
+    train(recipe, path, resume=resume, say=lambda line: None)
+    return RunFolder(path)
+
+
+def metrics(folder: RunFolder) -> list[dict[str, str]]:
+    with folder.metrics.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_shapes(root: Path, classes: int, images: int) -> Path:
+    """CLASS/NUMBER.png drawn by code, hard enough that validation moves."""
+    drawn = draw_synthetic(images)
+    for row, image in drawn.reader.read(range(classes * images)):
+        path = root / f"{drawn.ids[row]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.resize((48, 48)).save(path)
+    return root
+
+
+def losses(folder: RunFolder) -> list[float]:
+    return [float(row["train_loss"]) for row in metrics(folder)]

@@ -1,0 +1,94 @@
+"""Two gloo processes under torchrun: what one process computes, exactly gathered, and an end when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from eval.images import ImageSet
+from eval.models import load_model
+from eval.preprocessing import resolve_preprocessing
+from eval.sources.folder import read_folder
+from tests.timm_gam.train.helpers import losses, metrics, small_recipe, train_quietly, write_shapes
+from timm_gam.train.distributed import World
+from timm_gam.train.recipe import Recipe
+from timm_gam.train.run_folder import RunFolder
+from timm_gam.train.split import split_for_training
+from timm_gam.train.validation import VALIDATION_METRICS, validate
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
+
+
+def torchrun(recipe: Recipe, path: Path) -> subprocess.Popen[str]:
+    config = path.with_suffix(".yaml")
+    config.write_text(recipe.as_yaml())
+    command = [*TORCHRUN, "timm_gam.train", "--config", str(config), "--output", str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 images to train on, 9 to validate on, 6 to test on: 9 do not divide by 2."""
+    return write_shapes(tmp_path_factory.mktemp("data") / "uneven", classes=3, images=13)
+
+
+def test_two_processes_compute_what_one_does(uneven: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(data_dir=str(uneven), val_share=0.3, epochs=2, batch_size=4, accumulate=2, lr=0.01)
+    process = torchrun(recipe, tmp_path / "two")
+    one = train_quietly(recipe, tmp_path / "one")
+    out, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+    assert out.count("epoch 1/2") == 1  # only the first process speaks
+    two = RunFolder(tmp_path / "two")
+    assert len(losses(one)) == 2
+    assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+    assert (tmp_path / "two" / "evaluation.json").exists()
+    assert [scored_alone(two.last, read_folder(uneven), recipe)[name] for name in VALIDATION_METRICS] == [
+        float(metrics(two)[-1][f"val_{name}"]) for name in VALIDATION_METRICS
+    ]
+
+
+def scored_alone(weights: Path, images: ImageSet, recipe: Recipe) -> dict[str, float]:
+    """Validation of these weights in one process: no image twice, none left out."""
+    split = split_for_training(images, recipe.val_share)
+    assert len(split.validation) == 9
+    model = load_model(recipe.model, checkpoint=weights).model
+    preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
+    alone = World(0, 1, torch.device("cpu"))
+    return validate(model, images, split, preprocessing, recipe, alone)
+
+
+def test_a_process_that_dies_ends_the_run_with_a_message(uneven: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(data_dir=str(uneven), epochs=100_000)
+    process = torchrun(recipe, tmp_path / "run")
+    folder = RunFolder(tmp_path / "run")
+    while not folder.last.exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs /proc to find the processes of torchrun")
+    victim = int(children.read_text().split()[-1])
+    os.kill(victim, signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "lost the others: one of them ended; --resume goes on" in said
+    resumed = train_quietly(
+        small_recipe(data_dir=str(uneven), epochs=len(losses(folder)) + 1), folder.path, resume=True
+    )
+    assert len(losses(resumed)) >= 2
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(uneven: Path, tmp_path: Path) -> None:
+    process = torchrun(small_recipe(data_dir=str(uneven), batch_size=7), tmp_path / "run")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "error: batch size 7 is no multiple of the 2 processes that share it" in said

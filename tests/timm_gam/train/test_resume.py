@@ -1,0 +1,202 @@
+"""Nothing is lost: a run that ends at any point and goes on equals the one that did not end, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import timm_gam.train.run as run_module
+from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
+from timm_gam.train.__main__ import main
+from timm_gam.train.errors import DivergedError, RunFolderError
+from timm_gam.train.interruption import Interrupted
+from timm_gam.train.loop import Trainer
+from timm_gam.train.objective import ClassifierObjective
+from timm_gam.train.recipe import Recipe
+from timm_gam.train.run_folder import RunFolder
+
+COMPARED = ("epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10")
+
+
+def eventful(photos: Path) -> Recipe:
+    """Everything that has a state or draws numbers: momentum, averages, mixup, erasing, drop path, accumulation."""
+    return small_recipe(
+        data_dir=str(photos), epochs=3, batch_size=4, accumulate=2, warmup_epochs=1, opt="adamw", lr=1e-3, mixup=0.3,
+        reprob=0.3, aa="rand-m9-mstd0.5", drop_path=0.2, ema_decay=0.9, save_every=1,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return train_quietly(eventful(photos), tmp_path_factory.mktemp("runs") / "whole")
+
+
+def assert_same_run(one: RunFolder, other: RunFolder) -> None:
+    for a, b in ((one.best, other.best), (one.last, other.last)):
+        assert a.read_bytes() == b.read_bytes()
+    assert compared(one) == compared(other)
+    with safe_open(one.state, "pt") as a, safe_open(other.state, "pt") as b:
+        assert sorted(a.keys()) == sorted(b.keys())
+        assert all(torch.equal(a.get_tensor(name), b.get_tensor(name)) for name in a.keys())  # noqa: SIM118
+    results = [json.loads(folder.evaluation.read_text())["results"][0] for folder in (one, other)]
+    assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def compared(folder: RunFolder) -> list[list[str]]:
+    return [[row[column] for column in COMPARED] for row in metrics(folder)]
+
+
+class Stop(Exception):  # noqa: N818
+    """Stands for the process ending at once."""
+
+
+@pytest.mark.parametrize("after", [1, 3, 4, 8])
+def test_resuming_after_any_update_changes_no_bit(
+    after: int, uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update, done = Trainer._update, []
+
+    def dies(self: Trainer, *arguments: object) -> torch.Tensor:
+        if len(done) == after:
+            raise Stop
+        done.append(None)
+        return update(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", dies)
+        with pytest.raises(Stop):
+            train_quietly(eventful(photos), tmp_path / "run")
+    assert_same_run(train_quietly(eventful(photos), tmp_path / "run", resume=True), uninterrupted)
+
+
+@pytest.mark.parametrize("write", ["save_tensors", "write_metrics"])
+def test_dying_between_the_state_and_the_files_made_from_it_changes_no_bit(
+    write: str, uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*arguments: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module if write == "save_tensors" else RunFolder, write, dies)
+        with pytest.raises(Stop):
+            train_quietly(eventful(photos), tmp_path / "run")
+    assert_same_run(train_quietly(eventful(photos), tmp_path / "run", resume=True), uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_save_first(
+    number: int, uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, update = replace(eventful(photos), save_every=0), Trainer._update
+
+    def interrupts(self: Trainer, batches: object, position: object) -> torch.Tensor:
+        if self.scheduler is not None and len(calls) == 4:
+            os.kill(os.getpid(), number)
+        calls.append(None)
+        return update(self, batches, position)
+
+    calls: list[None] = []
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_update", interrupts)
+        with pytest.raises(Interrupted) as stopped:
+            train_quietly(recipe, tmp_path / "run")
+    assert stopped.value.signal == number
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert 4 < len(calls) < 9  # it did end early
+    assert_same_run(train_quietly(recipe, tmp_path / "run", resume=True), uninterrupted)
+
+
+def test_kill_9_and_resume_by_command_line(photos: Path, tmp_path: Path) -> None:
+    """A real process, killed at no moment in particular."""
+    options = ["--data-dir", str(photos), "--output", str(tmp_path / "run"), "--config", str(tmp_path / "recipe.yaml")]
+    recipe = Recipe(**{**SMALL, "epochs": 20})
+    (tmp_path / "recipe.yaml").write_text(recipe.as_yaml())
+    process = subprocess.Popen([sys.executable, "-m", "timm_gam.train", *options], stdout=subprocess.DEVNULL)
+    folder = RunFolder(tmp_path / "run")
+    while not folder.last.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    done = len(metrics(folder))
+    assert 1 <= done < 20
+    (folder.path / ".last.safetensors.x.tmp").touch()  # as a write in progress leaves it
+    assert main(["--resume", str(folder.path)]) == 0
+    assert not [path for path in folder.path.iterdir() if path.name.startswith(".")]
+    assert len(metrics(folder)) == 20
+    whole = train_quietly(replace(recipe, data_dir=str(photos)), tmp_path / "whole")
+    assert_same_run(folder, whole)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_state(
+    uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, calls = ClassifierObjective.forward, []
+
+    def breaks(self: ClassifierObjective, *arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(None)
+        return forward(self, *arguments) * (float("nan") if len(calls) == 8 else 1.0)
+
+    recipe = replace(eventful(photos), save_every=0)  # 6 forward passes an epoch: the second one breaks
+    with monkeypatch.context() as patch:
+        patch.setattr(ClassifierObjective, "forward", breaks)
+        with pytest.raises(DivergedError, match="the loss is nan in epoch 2, update 1: lower --lr"):
+            train_quietly(recipe, tmp_path / "run")
+    assert len(metrics(RunFolder(tmp_path / "run"))) == 1
+    assert_same_run(train_quietly(recipe, tmp_path / "run", resume=True), uninterrupted)
+
+
+def test_a_full_disk_keeps_the_last_state(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import resource
+
+    folder = RunFolder(tmp_path / "run")
+    small = ["--data-dir", str(photos), "--output", str(folder.path), "--config", str(tmp_path / "r.yaml")]
+    (tmp_path / "r.yaml").write_text(small_recipe(epochs=1).as_yaml())
+    assert main(small) == 0
+    good = folder.state.read_bytes()
+    size = len(good) // 2
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    folder.config.write_text(small_recipe(epochs=2, data_dir=str(photos)).as_yaml())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))  # writes beyond it fail as on a full disk
+    try:
+        capsys.readouterr()
+        assert main(["--resume", str(folder.path)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, previous)
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("error: cannot write")
+    assert folder.state.read_bytes() == good
+    assert not [path for path in folder.path.iterdir() if path.name.startswith(".")]
+    assert main(["--resume", str(folder.path)]) == 0
+
+
+def test_other_images_or_a_damaged_state_are_refused(photos: Path, tmp_path: Path) -> None:
+    recipe = small_recipe(data_dir=str(photos), epochs=1)
+    folder = train_quietly(recipe, tmp_path / "run")
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        train_quietly(recipe, folder.path)
+    other = write_shapes(tmp_path / "other", classes=4, images=9)
+    with pytest.raises(RunFolderError, match="fingerprint"):
+        train_quietly(replace(recipe, data_dir=str(other)), folder.path, resume=True)
+    whole = folder.state.read_bytes()
+    folder.state.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(RunFolderError, match="not the state of this run"):
+        train_quietly(recipe, folder.path, resume=True)
+    folder.state.unlink()
+    with pytest.raises(RunFolderError, match="without --resume"):
+        train_quietly(recipe, folder.path, resume=True)

@@ -1,0 +1,71 @@
+"""`python -m timm_gam.train`: train a model into a run folder.
+
+This is the only module of the package that parses, prints and exits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.errors import EvalError
+from timm_gam.errors import TimmGamError
+from timm_gam.train.arguments import build_parser
+from timm_gam.train.errors import RecipeError
+from timm_gam.train.interruption import exit_code
+from timm_gam.train.recipe import COMPUTE_KEYS, Recipe, read_recipe, recipe_from
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 trained, 2 bad input or a run that ended, 130 or 143
+    interrupted (Ctrl-C, SIGTERM)."""
+    args = build_parser().parse_args(argv)
+    try:
+        _run(vars(args))
+    except (EvalError, TimmGamError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print("interrupted; --resume goes on from the last saved state", file=sys.stderr)
+        return exit_code(error)
+    return 0
+
+
+def _run(given: dict[str, object]) -> None:
+    resume, config, output = (given.pop(name, None) for name in ("resume", "config", "output"))
+    if resume is not None:
+        if config or output or not given.keys() <= set(COMPUTE_KEYS):
+            raise RecipeError(
+                "--resume goes on by the run's own recipe; legal beside it: --device, --workers and --cache-images"
+            )
+        folder = Path(str(resume))
+        recipe = _recipe(folder / "config.yaml", given)
+    else:
+        recipe = _recipe(Path(str(config)) if config else None, given)
+        if recipe.data_dir is None and recipe.dataset is None:
+            raise RecipeError("no images to train on; name them with --data-dir or --dataset")
+        folder = Path(str(output)) if output else Path("runs") / f"{recipe.model}-{recipe.seed}"
+    from timm_gam.train.run import train
+
+    result = train(recipe, folder, resume=resume is not None, say=_say)
+    if result is not None:
+        from eval.report import metric_table, summary
+
+        print(f"\n{summary(result)}\n{metric_table([result])}\n\nwrote {folder}")
+
+
+def _recipe(config: Path | None, given: dict[str, object]) -> Recipe:
+    values = read_recipe(config) if config is not None else {}
+    where = f"'{config}'" if config is not None else "the command line"
+    return recipe_from({**values, **given}, where)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

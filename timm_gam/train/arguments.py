@@ -1,0 +1,82 @@
+"""The command line of `python -m timm_gam.train`: its options and their help. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+
+from eval.arguments import OneLineParser
+from timm_gam.train.recipe import LOSSES, Recipe
+
+__all__ = ["build_parser"]
+
+_EPILOG = """\
+Every other key of config.yaml can be set in the --config file: image_column, label_column, id_column, val_share,
+momentum, clip_grad, sched, per_class, hflip, color_jitter, reprob, cutmix, save_every, validate_every.
+More than one device: torchrun --nproc-per-node N -m timm_gam.train ...; Table 1: python -m timm_gam.train.table1.
+exit codes: 0 trained, 2 bad input or a run that cannot go on (one line says why), 130 or 143 interrupted, saved
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m timm_gam.train`; only what was given is in its result."""
+    d = Recipe()
+    parser = OneLineParser(
+        prog="python -m timm_gam.train",
+        description="Fine-tune a timm model for image retrieval, by the paper's recipe unless told otherwise.",
+        usage="%(prog)s --data-dir PHOTOS [options]",
+        epilog=_EPILOG,
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=120),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    add = parser.add_argument
+    add("--model", metavar="NAME", help=f"any timm model ({d.model})")
+    add(
+        "--start",
+        metavar="FROM",
+        help=f"{d.start}, scratch, a pretrained name, hf-hub:, local-dir:, FILE.safetensors ({d.start})",
+    )
+    add("--gate-init", choices=("paper", "identity"), help=f"of new attention layers ({d.gate_init})")
+    add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet files")
+    add("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic'")
+    add("--output", metavar="FOLDER", help="the run folder (runs/MODEL-SEED)")
+    add("--resume", metavar="FOLDER", help="go on with the run in this folder, by its own recipe")
+    add("--config", metavar="FILE", help="YAML under the command line; a run's config.yaml is one")
+    add("--epochs", type=int, metavar="N", help=f"({d.epochs})")
+    add("-b", "--batch-size", type=int, metavar="N", help=f"over all devices ({d.batch_size})")
+    add("--accumulate", type=int, metavar="N", help=f"batches per update ({d.accumulate})")
+    add("--opt", metavar="NAME", help=f"any of timm's optimizers ({d.opt})")
+    add("--lr", type=float, metavar="RATE", help=f"at its peak ({d.lr})")
+    add(
+        "--attention-lr-scale",
+        type=float,
+        metavar="X",
+        help=f"learning rate of attention layers ({d.attention_lr_scale:g})",
+    )
+    add("--weight-decay", type=float, metavar="X", help=f"({d.weight_decay:g})")
+    add("--warmup-epochs", type=int, metavar="N", help=f"({d.warmup_epochs})")
+    add("--loss", choices=LOSSES, help=f"the last two need the extra 'metric-learning' ({d.loss})")
+    add("--label-smoothing", type=float, metavar="X", help=f"({d.label_smoothing:g})")
+    add("--drop-path", type=float, metavar="X", help=f"({d.drop_path:g})")
+    add("--freeze", nargs="+", metavar="PREFIX", help="parameters by prefix; backbone: all but attention, classifier")
+    add("--ema-decay", type=float, metavar="X", help="validate and keep averaged weights (off)")
+    add("--img-size", type=int, metavar="PIXELS", help="side of the square input (the model's own)")
+    add(
+        "--scale",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help=f"area of random crops ({d.scale[0]} {d.scale[1]})",
+    )
+    add("--aa", metavar="POLICY", help="timm's auto augment, such as rand-m9-mstd0.5 (off)")
+    add("--mixup", type=float, metavar="ALPHA", help="(off)")
+    add("--device", help="cpu, cuda, ... (cuda where there is one)")
+    add("-j", "--workers", type=int, metavar="N", help="loader processes (by device)")
+    add("--amp", action="store_true", help="mixed precision")
+    add("--amp-dtype", choices=("bfloat16", "float16"), help=f"({d.amp_dtype})")
+    add("--channels-last", action="store_true", help="memory layout")
+    add("--torchcompile", nargs="?", const="inductor", metavar="BACKEND", help="use torch.compile")
+    add("--cache-images", type=int, metavar="MB", help=f"decoded images kept in memory ({d.cache_images})")
+    add("--seed", type=int, metavar="N", help=f"({d.seed})")
+    add("--deterministic", action="store_true", help="deterministic kernels")
+    return parser

@@ -1,0 +1,36 @@
+"""What a model costs: parameters, multiply-accumulates, images per second."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+__all__ = ["count_macs", "images_per_second"]
+
+
+def count_macs(architecture: str, num_classes: int, input_size: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image, counted without computing."""
+    model = timm.create_model(architecture, num_classes=num_classes, device="meta").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.empty(1, *input_size, device="meta"))
+    return int(counter.get_total_flops() // 2)
+
+
+def images_per_second(
+    model: nn.Module, input_size: tuple[int, int, int], device: str, batch_size: int = 32, seconds: float = 0.3
+) -> float:
+    """Median throughput of the forward pass in float32: batches of noise for at least `seconds` and 5 batches."""
+    model = model.to(device).eval()
+    pixels = torch.randn(batch_size, *input_size, device=device)
+    times: list[float] = []
+    with torch.inference_mode():
+        while len(times) < 6 or sum(times) < seconds:
+            began = time.perf_counter()
+            model(pixels)[0, 0].item()  # reading a value waits for the device
+            times.append(time.perf_counter() - began)
+    return batch_size / statistics.median(times[1:])

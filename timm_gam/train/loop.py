@@ -1,0 +1,219 @@
+"""The training loop: updates, epochs, and nothing else."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import Any
+
+import torch
+from timm.data import Mixup
+from timm.data.random_erasing import RandomErasing
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eval.preprocessing import Preprocessing
+from timm_gam.train.distributed import World
+from timm_gam.train.errors import DivergedError
+from timm_gam.train.interruption import Interruption
+from timm_gam.train.loading import Batch
+from timm_gam.train.objective import Objective
+from timm_gam.train.optimization import create_optimization, set_training_mode
+from timm_gam.train.recipe import Recipe
+from timm_gam.train.seeds import seed_augmentation, seed_for, seed_network
+from timm_gam.train.state import Position
+from timm_gam.train.sync_norm import synchronise_norms
+
+__all__ = ["Trainer", "peak_memory_mb"]
+
+
+class Trainer:
+    """A model in training: what changes with every update, and how an update changes it.
+
+    Attributes:
+        objective: The loss around the model.
+        optimizer: timm's.
+        scaler: Of fp16 gradients; disabled otherwise.
+        ema: Averaged weights, or None.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        world: World,
+        num_classes: int,
+        updates_per_epoch: int,
+    ) -> None:
+        self.recipe, self.world, self.updates_per_epoch = recipe, world, updates_per_epoch
+        self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
+        if world.size > 1:
+            objective.model = synchronise_norms(objective.model, world.device)
+        self.objective = objective.to(world.device).to(memory_format=self._format)
+        self.optimizer, self.scheduler = create_optimization(self.objective, recipe, updates_per_epoch)
+        self._amp_dtype: torch.dtype = getattr(torch, recipe.amp_dtype)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp and self._amp_dtype == torch.float16)
+        self.ema = ModelEmaV3(self.objective.model, decay=recipe.ema_decay) if recipe.ema_decay is not None else None
+        if recipe.torchcompile is not None:
+            self.objective.compile(backend=recipe.torchcompile)
+        self._forward: nn.Module = self.objective
+        if world.size > 1:
+            ids = [world.device.index] if world.device.type == "cuda" else None
+            self._forward = DistributedDataParallel(self.objective, device_ids=ids)
+        scale = 255 * torch.tensor([preprocessing.mean, preprocessing.std], device=world.device).view(2, 1, 3, 1, 1)
+        self._mean, self._std = scale[0], scale[1]
+        self._mixup = _mixup(recipe, num_classes)
+        self._erase = RandomErasing(recipe.reprob, mode="pixel", device=world.device) if recipe.reprob else None
+
+    @property
+    def kept_model(self) -> nn.Module:
+        """The model that is validated and kept: the averaged one where there is one; its classifier is up to date."""
+        model: nn.Module = self.ema.module if self.ema is not None else self.objective.model
+        self.objective.set_classifier(model)
+        return model
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything with weights or buffers, by its name in the saved state."""
+        return {"objective": self.objective, **({"ema": self.ema.module} if self.ema is not None else {})}
+
+    def go_on_from(self, position: Position) -> None:
+        """Set the learning rate to that of the position's next update."""
+        self.scheduler.step_update(position.epoch * self.updates_per_epoch + position.update)
+
+    def first_lr(self, position: Position) -> float:
+        """The learning rate of the first update of the position's epoch, of groups with an `lr_scale` of 1."""
+        self.go_on_from(Position(epoch=position.epoch))
+        group = self.optimizer.param_groups[0]
+        lr = float(group["lr"] / (group["lr_scale"] or 1.0))
+        self.go_on_from(position)
+        return lr
+
+    def train(
+        self,
+        batches: Iterator[Batch],
+        position: Position,
+        until: int,
+        asked: Interruption,
+        on_update: Callable[[float], None],
+    ) -> bool:
+        """Train on, within an epoch; `position` moves with every update.
+
+        Args:
+            batches: Of the position's epoch, from its next update on.
+            position: Where to begin.
+            until: Stop when this many updates of the epoch are done.
+            asked: Stops after an update, in every process after the same one.
+            on_update: Called after each update with the mean loss so far.
+
+        Returns:
+            Whether it got there; False where it was asked to end.
+
+        Raises:
+            DivergedError: the loss is not finite.
+        """
+        set_training_mode(self.objective)
+        began, spent = time.perf_counter(), position.seconds
+        # The loss is read one update late, when the device has it already: reading it never makes the device wait.
+        unread: Tensor | None = None
+        while position.update < until:
+            loss = self._update(list(islice(batches, self.recipe.accumulate)), position)
+            summary = torch.stack([loss, torch.full_like(loss, float(bool(asked)))])
+            summary = self.world.sum(summary) / self.world.size
+            stop = self._read(unread, position)
+            unread = summary
+            position.update += 1
+            position.seconds = spent + time.perf_counter() - began
+            on_update(position.loss_sum / max(position.update - 1, 1))
+            if stop:
+                break
+        stop = self._read(unread, position)
+        position.seconds = spent + time.perf_counter() - began
+        return position.update == until and not stop
+
+    def _read(self, summary: Tensor | None, position: Position) -> bool:
+        """Account for the loss of an update; whether some process was asked to end."""
+        if summary is None:
+            return False
+        loss, stop = summary.tolist()
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the loss is {loss} in epoch {position.epoch + 1}, update {position.update}: lower --lr (attention "
+                f"layers have {self.recipe.attention_lr_scale:g} times it), or train without --amp"
+            )
+        position.loss_sum += loss
+        return bool(stop > 0)
+
+    def _update(self, batches: list[Batch], position: Position) -> Tensor:
+        """One step of the optimizer over `accumulate` batches; their mean loss, () float32, on the device."""
+        where = (position.epoch, position.update)
+        total = torch.zeros((), device=self.world.device)
+        self.optimizer.zero_grad(set_to_none=True)
+        for number, batch in enumerate(batches):
+            pixels, target = self._prepared(batch, (*where, number))
+            seed_network(seed_for(self.recipe.seed, "network", *where, number, self.world.rank))
+            last = number == len(batches) - 1
+            with self._synchronised(last), self._autocast():
+                loss = self._forward(pixels, target) / len(batches)
+            with self._synchronised(last):
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
+        if self.recipe.clip_grad is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_grad)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        done = position.epoch * self.updates_per_epoch + position.update + 1
+        self.scheduler.step_update(done)
+        if self.ema is not None:
+            self.ema.update(self.objective.model, step=done)
+        return total
+
+    def _prepared(self, batch: Batch, where: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Normalised pixels and targets on the device, erased and mixed as the recipe says."""
+        device = self.world.device
+        pixels = batch.pixels.to(device, non_blocking=True).float().sub_(self._mean).div_(self._std)
+        pixels = pixels.to(memory_format=self._format)
+        target = batch.labels.to(device, non_blocking=True)
+        if self._mixup is not None or self._erase is not None:
+            seed_augmentation(seed_for(self.recipe.seed, "mix", *where, self.world.rank))
+        if self._erase is not None:
+            pixels = self._erase(pixels)
+        if self._mixup is not None:
+            pixels, target = self._mixup(pixels, target)
+        return pixels, target
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
+        """Gradients cross processes once per update."""
+        if isinstance(self._forward, DistributedDataParallel) and not last:
+            return self._forward.no_sync()
+        return nullcontext()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self.recipe.amp:
+            return nullcontext()
+        return torch.autocast(self.world.device.type, dtype=self._amp_dtype)
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Most memory used so far: of the device where it has its own, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows has no such count
+        return 0.0
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
+    if not recipe.mixup and not recipe.cutmix:
+        return None
+    return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=num_classes)

@@ -1,0 +1,106 @@
+"""The model to train and where its weights start."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import is_model_in_modules
+from torch import nn
+
+from eval.models import load_model, weights_digest
+from timm_gam.attention import is_plain_backbone
+from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors
+from timm_gam.errors import CheckpointError
+from timm_gam.train.errors import RecipeError
+from timm_gam.train.recipe import MODEL_BACKBONE, Recipe
+from timm_gam.train.seeds import seed_for, seed_network
+from timm_gam.transfer import from_backbone
+from timm_gam.weights import check_model_name, find_pretrained
+
+__all__ = ["SCRATCH", "Start", "start_model"]
+
+SCRATCH = "scratch"
+_ATTENTION_SUFFIX = re.compile(r"_(gam|gam_g4|se|cbam)$")
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run's weights started, for its record.
+
+    Attributes:
+        kind: "scratch", "backbone" (a plain network; its attention layers are new) or "checkpoint" (all layers).
+        source: What the recipe named, or the pretrained name that "imagenet" stands for.
+        reference: "owner/name@commit", a file's or folder's name; None from scratch.
+        sha256: Of the weights that were read, as `eval.models.weights_digest`; None from scratch.
+        gate_init: How new attention gates start, or None where there are none.
+    """
+
+    kind: str
+    source: str
+    reference: str | None
+    sha256: str | None
+    gate_init: str | None
+
+
+def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
+    """Create the recipe's model with its start weights and a classifier of `num_classes`.
+
+    A start that holds no attention tensor of one of our variants is a plain backbone and goes through
+    `timm_gam.from_backbone`; any other must be complete but for its classifier.
+
+    Raises:
+        EvalError, TimmGamError: no such model, or weights that cannot be had or do not fit.
+    """
+    name = check_model_name(recipe.model.partition(".")[0])
+    ours = is_model_in_modules(name, ["attention_resnet"])
+    if not ours and recipe.gate_init != "paper":
+        raise RecipeError(f"gate_init {recipe.gate_init} came with {name}, which has no gates of ours")
+    arguments: dict[str, Any] = {"num_classes": num_classes}
+    if recipe.drop_path:
+        arguments["drop_path_rate"] = recipe.drop_path
+    seed_network(seed_for(recipe.seed, "weights"))
+    gates: dict[str, Any] = {"gate_init": recipe.gate_init} if ours else {}
+    if recipe.start == SCRATCH:
+        model = timm.create_model(name, **arguments, **gates)
+        return model, Start(SCRATCH, SCRATCH, None, None, gates.get("gate_init"))
+    source = _source(recipe, name, ours)
+    file, reference = _locate(source)
+    tensors = read_safetensors(file)
+    digest = weights_digest(tensors)
+    if ours and is_plain_backbone(timm.create_model(name, device="meta"), tensors):
+        model, _ = from_backbone(name, file, **arguments, **gates)
+        return model, Start("backbone", source, reference, digest, recipe.gate_init)
+    model = timm.create_model(name, **arguments, **gates)
+    _load_complete(model, name, source)
+    return model, Start("checkpoint", source, reference, digest, None)
+
+
+def _source(recipe: Recipe, name: str, ours: bool) -> str:
+    if recipe.start != MODEL_BACKBONE:
+        return recipe.start
+    return _ATTENTION_SUFFIX.sub("", name) if ours else recipe.model
+
+
+def _locate(source: str) -> tuple[Path, str]:
+    """The safetensors file of a start, and what a record calls it."""
+    if Path(source).suffix == ".safetensors":
+        return Path(source), Path(source).name
+    found = find_pretrained(source)
+    return found.file, found.reference
+
+
+def _load_complete(model: nn.Module, name: str, source: str) -> None:
+    """Copy every tensor of a complete checkpoint; of a classifier only one for as many classes."""
+    is_file = Path(source).suffix == ".safetensors"
+    loaded = load_model(name, checkpoint=source) if is_file else load_model(source)
+    classifier = f"{loaded.model.pretrained_cfg['classifier']}."  # type: ignore[index]
+    tensors = loaded.model.state_dict()
+    missing, unexpected, misshapen = compare_tensors(tensors, model)
+    wrong = [n for n in (*missing, *unexpected, *misshapen) if not n.startswith(classifier)]
+    if wrong:
+        raise CheckpointError(f"'{source}' is not for {name}: {len(wrong)} tensors differ ({name_some(wrong)})")
+    model.load_state_dict({n: t for n, t in tensors.items() if n not in (*unexpected, *misshapen)}, strict=False)

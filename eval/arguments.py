@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["build_parser"]
+__all__ = ["OneLineParser", "build_parser"]
 
 _EPILOG = """\
 examples
@@ -26,14 +26,16 @@ exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
 """
 
 
-class _OneLineParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit code 2."""
+
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m eval.retrieval`."""
-    parser = _OneLineParser(
+    parser = OneLineParser(
         prog="python -m eval.retrieval",
         description="Score how well timm models retrieve images: embeddings, exact ranking, metrics with intervals.",
         epilog=_EPILOG,

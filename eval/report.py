@@ -19,7 +19,7 @@ from eval.evaluate import RetrievalResult
 from eval.files import atomic_path
 from eval.metrics import DEFINITIONS
 
-__all__ = ["SCHEMA", "document", "metric_table", "paper_table", "per_class_table", "summary", "write_json"]
+__all__ = ["PAPER_TABLE", "SCHEMA", "document", "metric_table", "paper_table", "per_class_table", "summary", "write_json"]
 
 SCHEMA = "timm-gam/retrieval/1"
 
@@ -36,7 +36,7 @@ _PACKAGES = (
 )
 
 # Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
-_PAPER_TABLE = (
+PAPER_TABLE = (
     ("Resnet50", "25.6 M", 77.25, 90.62),
     ("Resnet50 + SENet", "28.1 M", 78.08, 91.51),
     ("Resnet50 + CBAM", "28.2 M", 78.57, 91.84),
@@ -124,7 +124,7 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
         averages = result.scores.averages
         cells = [f"{100 * averages[name].micro:.2f}" if name in averages else "-" for name in ("hit@1", "hit@10")]
         rows.append([result.model.name, f"{result.model.num_params / 1e6:.1f} M", *cells])
-    theirs = [[f"paper: {name}", params, f"{top1:.2f}", f"{top10:.2f}"] for name, params, top1, top10 in _PAPER_TABLE]
+    theirs = [[f"paper: {name}", params, f"{top1:.2f}", f"{top10:.2f}"] for name, params, top1, top10 in PAPER_TABLE]
     note = (
         "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
     )

@@ -18,7 +18,13 @@ from typing import Any
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
-from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrained_cfg, register_model
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
@@ -26,6 +32,7 @@ from timm_gam.attention import GateInit, gates_are_identity, init_gates, is_plai
 from timm_gam.checkpoint import check_backbone_complete
 from timm_gam.gam import GlobalAttention
 from timm_gam.namespace import hub_namespace
+from timm_gam.weights import fetch_weights
 
 __all__ = ["AttentionResNet"]
 
@@ -70,6 +77,8 @@ def _create(variant: str, pretrained: bool, attention: Any, **kwargs: Any) -> nn
     if not pretrained and isinstance(kwargs.get("pretrained_cfg"), str | None):
         # A model without weights has the 1000 classes of every ResNet, not those of weights it does not load.
         kwargs.setdefault("num_classes", 1000)
+    if pretrained:
+        kwargs |= _pulled(variant, **kwargs)
     return build_model_with_cfg(  # type: ignore[no-any-return]
         AttentionResNet,
         variant,
@@ -78,6 +87,21 @@ def _create(variant: str, pretrained: bool, attention: Any, **kwargs: Any) -> nn
         pretrained_filter_fn=check_backbone_complete,
         **kwargs,
     )
+
+
+def _pulled(
+    variant: str,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: str | None = None,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """Pull weights that are on the Hub, checked and with our errors; timm is handed the local file."""
+    cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
+    if not cfg.hf_hub_id or cfg.file or cfg.state_dict:
+        return {}
+    file, _ = fetch_weights(cfg, cache_dir)
+    return {"pretrained_cfg_overlay": {**(pretrained_cfg_overlay or {}), "file": str(file), "source": None}}
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

@@ -6,16 +6,18 @@ attention tensors would load without a word. The checks here come before that.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from timm_gam.errors import CheckpointError
 
-__all__ = ["check_backbone_complete", "compare_tensors", "name_some", "read_safetensors"]
+__all__ = ["check_backbone_complete", "compare_tensors", "name_some", "read_safetensors", "weights_digest"]
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -88,6 +90,22 @@ def check_backbone_complete(state_dict: dict[str, Tensor], model: nn.Module) -> 
             + "; to start from a plain backbone use timm_gam.from_backbone"
         )
     return state_dict
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 over (name, dtype, shape, bytes) of every tensor in order of name: the identity of weights.
+
+    It covers what a network computes with and nothing of the file it came in.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def name_some(names: Sequence[str], most: int = 3) -> str:

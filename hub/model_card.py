@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
-from timm.models import is_model_in_modules
+from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -112,13 +112,15 @@ def _introduction(trained: TrainedModel) -> str:
 
 
 def _usage(trained: TrainedModel, page: ModelPage) -> str:
-    name = trained.name if _attention_of(trained) else f"hf-hub:{page.repo_id}"
-    also = f'\n# or, from this repository by name: timm.create_model("hf-hub:{page.repo_id}", pretrained=True)'
+    cfg = get_arch_pretrained_cfgs(trained.architecture).get(trained.name)
+    registered = cfg is not None and cfg.hf_hub_id == page.repo_id
+    name = trained.name if registered else f"hf-hub:{page.repo_id}"
+    also = f'\n# or from this page by its name: timm.create_model("hf-hub:{page.repo_id}", pretrained=True, num_classes=0)'
     return f"""```python
 import timm
 import timm_gam  # registers the models; without this import timm answers "Unknown model"
 
-model = timm.create_model("{name}", pretrained=True, num_classes=0).eval()  # (B, 3, H, W) -> (B, {_width(trained)}){also if _attention_of(trained) else ""}
+model = timm.create_model("{name}", pretrained=True, num_classes=0).eval()  # (B, 3, H, W) -> (B, {_width(trained)}){also if registered else ""}
 ```
 
 `python -m eval.retrieval --model hf-hub:{page.repo_id} --data-dir photos` scores it on images of yours."""

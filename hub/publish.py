@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments import OneLineParser
-from eval.errors import EvalError
-from hub.errors import PublishError
+from hub.command_line import exit_code, print_line
 
 if TYPE_CHECKING:
     from hub.push import Pushed
@@ -89,7 +88,7 @@ def publish_model(
     from hub.model_card import ModelPage
     from hub.model_repository import write_model_repository
     from hub.origin import find_base_model, find_license
-    from hub.push import compare_with_hub, push_folder
+    from hub.push import preview_push, push_folder
     from hub.trained_model import read_trained_model
     from hub.verify import verify_published
     from timm_gam.hub_download import file_sha256
@@ -111,7 +110,7 @@ def publish_model(
         weights_sha256 = file_sha256(folder / WEIGHTS_NAME)
         say(f"{trained.name} -> {repo_id}")
         if dry_run:
-            say(_preview(compare_with_hub, folder, repo_id))
+            say(preview_push(folder, repo_id))
             return Published(trained, repo_id, weights_sha256, None, ())
         pushed = push_folder(folder, repo_id, private=private, tag=tag, message=f"Publish {trained.name}")
         say(f"{pushed.changes}\ncommit  {pushed.commit}" + ("" if pushed.changes else " (nothing to change)"))
@@ -119,13 +118,6 @@ def publish_model(
         verified = verify_published(folder, repo_id, pushed.commit)
     say(f"proved  equal tensors and logits, pulled into empty caches by {' and '.join(verified)}\n{pushed.url}")
     return Published(trained, repo_id, weights_sha256, pushed, tuple(verified))
-
-
-def _preview(compare: Callable[[Path, str], object], folder: Path, repo_id: str) -> str:
-    try:
-        return f"{compare(folder, repo_id)}\ndry run: nothing was sent"
-    except PublishError as error:
-        return f"dry run: nothing was sent; not compared with the Hub: {error}"
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -164,29 +156,25 @@ def add_publishing_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
     args = build_parser().parse_args(argv)
-    try:
-        publish_model(
-            args.model,
-            args.checkpoint,
-            record=args.record,
-            namespace=args.namespace,
-            license=args.license,
-            base_model=args.base_model,
-            dataset=args.dataset,
-            tag=args.revision,
-            private=args.private,
-            half=args.fp16,
-            dry_run=args.dry_run,
-            out=args.out,
-            say=lambda line: print(line, flush=True),
-        )
-    except (PublishError, EvalError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; a repository is published whole or not at all, run the same command again", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    publish_model(
+        args.model,
+        args.checkpoint,
+        record=args.record,
+        namespace=args.namespace,
+        license=args.license,
+        base_model=args.base_model,
+        dataset=args.dataset,
+        tag=args.revision,
+        private=args.private,
+        half=args.fp16,
+        dry_run=args.dry_run,
+        out=args.out,
+        say=print_line,
+    )
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
 from hub.errors import ConflictError, PublishError, RefusedError, UploadError
+from timm_gam.errors import HubError
 from timm_gam.hub_download import RepoType, check_repository, file_sha256, one_line
 
-__all__ = ["Changes", "Pushed", "compare_with_hub", "page_url", "push_folder"]
+__all__ = ["Changes", "Pushed", "compare_with_hub", "page_url", "preview_push", "push_folder"]
 
 _HUBS_OWN = ".gitattributes"  # the Hub puts it into every repository
 
@@ -44,7 +45,7 @@ class Changes:
 
     def __str__(self) -> str:
         kinds = (("add", self.added), ("change", self.changed), ("remove", self.removed), ("keep", self.unchanged))
-        return "\n".join(f"  {what:<7} {name}" for what, names in kinds for name in names)
+        return "\n".join(f"{what:<7} {name}" for what, names in kinds for name in names)
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,10 @@ def compare_with_hub(folder: Path, repo_id: str, repo_type: RepoType = "model") 
     """Compare a folder with the head of a repository, file by file, without downloading any.
 
     Raises:
-        UploadError: the Hub does not answer.
+        RefusedError: there is no Hub, or no access.
+        UploadError: the Hub fails in between.
     """
+    _reach(repo_id, repo_type)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     api = HfApi()
     with _hub_errors(repo_id):
@@ -107,8 +110,8 @@ def push_folder(
     """
     if get_token() is None:
         raise RefusedError("no token to publish with; set HF_TOKEN to one that may write, or run hf auth login")
-    api = HfApi()
     _reach(repo_id, repo_type)
+    api = HfApi()
     with _hub_errors(repo_id):
         api.whoami()
     changes = compare_with_hub(folder, repo_id, repo_type)
@@ -125,6 +128,14 @@ def push_folder(
     return Pushed(commit, page_url(repo_id, repo_type), changes)
 
 
+def preview_push(folder: Path, repo_id: str, repo_type: RepoType = "model") -> str:
+    """What `push_folder` would change, or why that cannot be said."""
+    try:
+        return f"{compare_with_hub(folder, repo_id, repo_type)}\ndry run: nothing was sent"
+    except PublishError as error:
+        return f"dry run: nothing was sent, and not compared with the Hub: {error}"
+
+
 def page_url(repo_id: str, repo_type: RepoType = "model") -> str:
     """The address of a repository's page."""
     return f"{constants.ENDPOINT}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
@@ -132,13 +143,11 @@ def page_url(repo_id: str, repo_type: RepoType = "model") -> str:
 
 def _reach(repo_id: str, repo_type: RepoType) -> None:
     """Fail in seconds where there is no Hub; a repository that is not there yet is none of its failures."""
-    from timm_gam.errors import HubError
-
     try:
         check_repository(repo_id, repo_type=repo_type)
     except HubError as error:
         if not isinstance(error.__cause__, RepositoryNotFoundError):
-            raise RefusedError(f"{error}; nothing was sent") from error
+            raise RefusedError(str(error)) from error
 
 
 def _is_same(path: Path, entry: RepoFile) -> bool:

@@ -148,7 +148,7 @@ def _download(repo_id: str, filename: str, revision: str | None, cache_dir: str 
 
 def _is_intact(path: Path) -> bool:
     """Whether a cached file is what the Hub said it is: the cache names it by its SHA-256 (LFS) or git's blob id."""
-    name = path.resolve().name
+    name = _blob(path).name
     if re.fullmatch(r"[0-9a-f]{64}", name):
         return file_sha256(path) == name
     if re.fullmatch(r"[0-9a-f]{40}", name):
@@ -156,10 +156,15 @@ def _is_intact(path: Path) -> bool:
     return True  # a mirror's own name, or a cache without links: nothing to compare with
 
 
+def _blob(path: Path) -> Path:
+    """What a cached path links to. It may be a link itself, to a store of files by their Xet hash."""
+    return path.parent / path.readlink() if path.is_symlink() else path
+
+
 def _forget(path: Path) -> None:
     """Take a damaged file out of the cache, so that the next pull downloads it again."""
-    path.resolve().unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    for file in (path.resolve(), _blob(path), path):
+        file.unlink(missing_ok=True)
 
 
 def _as_released(repo_id: str, path: Path, sha256: str | None) -> tuple[Path, str]:

@@ -29,7 +29,7 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from timm_gam.attention import GateInit, gates_are_identity, init_gates, is_plain_backbone, rescale_backbone
-from timm_gam.checkpoint import check_backbone_complete
+from timm_gam.checkpoint import adopt_backbone, check_backbone_complete
 from timm_gam.gam import GlobalAttention
 from timm_gam.namespace import hub_namespace
 from timm_gam.weights import fetch_weights
@@ -77,15 +77,14 @@ def _create(variant: str, pretrained: bool, attention: Any, **kwargs: Any) -> nn
     if not pretrained and isinstance(kwargs.get("pretrained_cfg"), str | None):
         # A model without weights has the 1000 classes of every ResNet, not those of weights it does not load.
         kwargs.setdefault("num_classes", 1000)
-    if pretrained:
-        kwargs |= _pulled(variant, **kwargs)
+    pulled = _pulled(variant, **kwargs) if pretrained else {}
     return build_model_with_cfg(  # type: ignore[no-any-return]
         AttentionResNet,
         variant,
         pretrained,
         block_args={"attn_layer": attention},
-        pretrained_filter_fn=check_backbone_complete,
-        **kwargs,
+        pretrained_filter_fn=adopt_backbone if pulled else check_backbone_complete,
+        **{**kwargs, **pulled},
     )
 
 

@@ -17,7 +17,14 @@ from torch import Tensor, nn
 
 from timm_gam.errors import CheckpointError
 
-__all__ = ["check_backbone_complete", "compare_tensors", "name_some", "read_safetensors", "weights_digest"]
+__all__ = [
+    "adopt_backbone",
+    "check_backbone_complete",
+    "compare_tensors",
+    "name_some",
+    "read_safetensors",
+    "weights_digest",
+]
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -89,6 +96,25 @@ def check_backbone_complete(state_dict: dict[str, Tensor], model: nn.Module) -> 
             )
             + "; to start from a plain backbone use timm_gam.from_backbone"
         )
+    return state_dict
+
+
+def adopt_backbone(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Check a state dict as `check_backbone_complete` does, then give the model the tensors themselves.
+
+    timm would copy them, and hold the new model and the whole file in memory at once. Only for tensors that nobody else
+    holds, such as those of a file just read. The classifier is left to timm, which may want a new one.
+
+    Raises:
+        CheckpointError: as `check_backbone_complete`.
+    """
+    check_backbone_complete(state_dict, model)
+    classifier = f"{getattr(model, 'pretrained_cfg', {}).get('classifier') or 'fc'}."
+    for name, own in model.state_dict(keep_vars=True).items():
+        tensor = state_dict.get(name)
+        same_kind = tensor is not None and (tensor.shape, tensor.dtype, tensor.device) == (own.shape, own.dtype, own.device)
+        if same_kind and not name.startswith(classifier):
+            own.data = tensor
     return state_dict
 
 

@@ -87,7 +87,7 @@ def dataset_steps(hub: LoopbackHub, work: Path, args: argparse.Namespace) -> dic
     }
     return {
         "images": ours["data"]["images"],
-        "file_bytes": sum(entry.size for entry in hub.head("datasets", "timm-gam/corel").files.values()),
+        "file_bytes": sum(e.size for e in hub.head("datasets", "timm-gam/corel").files.values()),
         "steps": steps,
         "folder_record": args.folder_record.name,
         "same_fingerprint": ours["data"]["fingerprint"] == theirs["data"]["fingerprint"],
@@ -99,7 +99,8 @@ def dataset_steps(hub: LoopbackHub, work: Path, args: argparse.Namespace) -> dic
 def step(hub: LoopbackHub, work: Path, *arguments: str, **environment: str) -> dict[str, Any]:
     """Run Python with these arguments; its wall time and its own peak memory."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_ENDPOINT": hub.url, "HF_HOME": str(work / "home"),
-           "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}  # fmt: skip
+           "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+           **environment}  # fmt: skip
     began = time.perf_counter()
     pid = os.posix_spawn(sys.executable, [sys.executable, *arguments], env)
     _, status, usage = os.wait4(pid, 0)

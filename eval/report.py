@@ -19,7 +19,17 @@ from eval.evaluate import RetrievalResult
 from eval.files import atomic_path
 from eval.metrics import DEFINITIONS
 
-__all__ = ["PAPER_TABLE", "SCHEMA", "document", "metric_table", "paper_table", "per_class_table", "summary", "write_json"]
+__all__ = [
+    "PAPER_TABLE",
+    "SCHEMA",
+    "document",
+    "metric_table",
+    "paper_table",
+    "per_class_table",
+    "summary",
+    "text_table",
+    "write_json",
+]
 
 SCHEMA = "timm-gam/retrieval/1"
 
@@ -111,7 +121,7 @@ def metric_table(results: Sequence[RetrievalResult]) -> str:
         ],
         ["scoring, s", *(f"{r.score_seconds:.2f}" for r in results)],
     ]
-    return _table([header, *body, *macro, *about], rules=(0, len(body), len(body) + len(macro)))
+    return text_table([header, *body, *macro, *about], rules=(0, len(body), len(body) + len(macro)))
 
 
 def paper_table(results: Sequence[RetrievalResult]) -> str:
@@ -128,7 +138,7 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
     note = (
         "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
     )
-    return _table([*rows, *theirs], rules=(0, len(results))) + f"\n{note}"
+    return text_table([*rows, *theirs], rules=(0, len(results))) + f"\n{note}"
 
 
 def per_class_table(result: RetrievalResult) -> str:
@@ -138,7 +148,7 @@ def per_class_table(result: RetrievalResult) -> str:
     for entry in _per_class(result):
         cells = [f"{100 * entry['metrics'][name]:.2f}" if name in entry["metrics"] else "-" for name in shown]
         rows.append([entry["class"], str(entry["queries"]), *cells])
-    return _table(rows, rules=(0,))
+    return text_table(rows, rules=(0,))
 
 
 def _entry(result: RetrievalResult) -> dict[str, Any]:
@@ -223,7 +233,7 @@ def _cell(average: Average) -> str:
     return f"{value} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def _table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
+def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
     """Left-align the first column, right-align the others; a rule below each row named in `rules`."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

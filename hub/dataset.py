@@ -86,8 +86,8 @@ def publish_dataset(
     if audit.unreadable and not skip_unreadable:
         name, reason = next(iter(audit.unreadable.items()))
         raise RefusedError(
-            f"{len(audit.unreadable)} files cannot be read, the first is '{name}' ({reason}); repair or remove them, or "
-            "leave them out with --skip-unreadable"
+            f"{len(audit.unreadable)} files cannot be read, the first is '{name}' ({reason}); repair or remove them, "
+            "or leave them out with --skip-unreadable"
         )
     with tempfile.TemporaryDirectory(prefix="timm-gam-dataset-") as temporary:
         built = out or Path(temporary)
@@ -118,20 +118,21 @@ def _prove(audit: Audit, dataset: str) -> None:
         raise UploadError(f"'{dataset}' is published, but reading it back failed: {error}") from error
     if found != audit.fingerprint:
         raise UploadError(
-            f"'{dataset}' is published, but holds other images ({found[:12]}... for {audit.fingerprint[:12]}...); do not "
-            "use it, and publish again"
+            f"'{dataset}' is published, but holds other images ({found[:12]}... for {audit.fingerprint[:12]}...); "
+            "do not use it, and publish again"
         )
 
 
 def _findings(audit: Audit) -> str:
     """What the audit found, in a few lines."""
-    near = [pair for pair in audit.near if audit.crossing(pair[:2])]
+    same = sum(audit.crossing(group) for group in audit.exact)
+    near = sum(audit.crossing(pair[:2]) for pair in audit.near)
     splits = ", ".join(f"{audit.splits.count(split)} {split}" for split in sorted(set(audit.splits), reverse=True))
     lines = [
         f"images  {len(audit.rows)} readable in {len(set(audit.images.labels.tolist()))} classes ({splits}), "
         f"{len(audit.unreadable)} unreadable; fingerprint {audit.fingerprint[:12]}",
-        f"same    {len(audit.exact)} groups with the same bytes, {sum(audit.crossing(g) for g in audit.exact)} across splits",
-        f"near    {len(audit.near)} pairs nearly the same, {len(near)} across splits",
+        f"same    {len(audit.exact)} groups with the same bytes, {same} across splits",
+        f"near    {len(audit.near)} pairs nearly the same, {near} across splits",
     ]
     return "\n".join(lines)
 
@@ -153,7 +154,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--license", default="other", metavar="NAME", help="of the photographs (default: other, with a warning)"
     )
     parser.add_argument(
-        "--near", type=_bits, default=NEAR_BITS, metavar="BITS", help="near duplicates: bits of 256 (default: %(default)s)"
+        "--near",
+        type=_bits,
+        default=NEAR_BITS,
+        metavar="BITS",
+        help="near duplicates: bits of 256 (default: %(default)s)",
     )
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out files that cannot be decoded (default: refuse)"
@@ -197,7 +202,11 @@ def _progress_bar() -> Iterator[Callable[[int], None]]:
     from tqdm import tqdm
 
     with tqdm(desc="reading", unit="img", delay=1, leave=False, file=sys.stderr, disable=None) as bar:
-        yield lambda images: bar.update(images) and None
+
+        def advance(images: int) -> None:
+            bar.update(images)
+
+        yield advance
 
 
 if __name__ == "__main__":

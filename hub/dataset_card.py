@@ -26,7 +26,13 @@ def render_dataset_card(audit: Audit, features: Any, sizes: Mapping[str, int], r
         repo_id: Where it is published.
         license: Hub identifier; "other" stands for photographs under somebody's copyright.
     """
-    sections = [f"# {repo_id.partition('/')[2]}", _licence_warning(license), _use(repo_id), _statistics(audit), _duplicates(audit)]
+    sections = [
+        f"# {repo_id.partition('/')[2]}",
+        _licence_warning(license),
+        _use(repo_id),
+        _statistics(audit),
+        _duplicates(audit),
+    ]
     return f"---\n{_metadata(audit, features, sizes, license).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -86,14 +92,18 @@ def _statistics(audit: Audit) -> str:
     more = f", and {len(audit.sizes) - 4} more" if len(audit.sizes) > 4 else ""
     rows = {
         "images": f"{len(audit.rows):,}, {audit.bytes / 1e6:.1f} MB",
-        "splits": ", ".join(f"{split} {count:,}" for split, count in sorted(Counter(audit.splits).items(), reverse=True)),
+        "splits": ", ".join(
+            f"{split} {count:,}" for split, count in sorted(Counter(audit.splits).items(), reverse=True)
+        ),
         "split rule": audit.split_rule,
         "classes": f"{len(of_class)}, of {counts[0]} to {counts[-1]} images (median {median(counts):g})",
         "pixels": sizes + more,
         "fingerprint": f"`{audit.fingerprint}`, over id, class and bytes of every image",
         "unreadable files left out": str(len(audit.unreadable)),
     }
-    return "## Statistics\n\n| | |\n| --- | --- |\n" + "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    return "## Statistics\n\n| | |\n| --- | --- |\n" + "\n".join(
+        f"| {name} | {value} |" for name, value in rows.items()
+    )
 
 
 def _duplicates(audit: Audit) -> str:
@@ -101,8 +111,8 @@ def _duplicates(audit: Audit) -> str:
     crossing = [pair for pair in audit.near if audit.crossing(pair[:2])]
     lines = [
         f"Same bytes: {len(audit.exact)} groups, {sum(audit.crossing(g) for g in audit.exact)} of them across splits. "
-        f"Nearly the same picture (difference hash of 256 bits): {len(audit.near)} pairs, {len(crossing)} of them across "
-        "splits. They were left in, and make retrieval look easier than it is; `audit.json` lists all of them."
+        f"Nearly the same picture (difference hash of 256 bits): {len(audit.near)} pairs, {len(crossing)} of them "
+        "across splits. They were left in, and make retrieval look easier than it is; `audit.json` lists all of them."
     ]
     shown = [", ".join(f"`{ids[row]}`" for row in group) + " (same bytes)" for group in audit.exact]
     shown += [f"`{ids[i]}`, `{ids[j]}` ({bits} bits)" for i, j, bits in crossing or audit.near]

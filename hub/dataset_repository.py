@@ -1,4 +1,4 @@
-"""A folder of photographs -> the files of a Hub data set: parquet shards that hold the files' own bytes, and the card."""
+"""A folder of photographs -> the files of a Hub data set: parquet shards of the files' own bytes, and the card."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def write_dataset_repository(folder: Path, audit: Audit, repo_id: str, license: 
 def _features(audit: Audit) -> Any:
     import datasets
 
+    datasets.disable_progress_bars()
     return datasets.Features(
         {
             "id": datasets.Value("string"),

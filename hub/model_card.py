@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.report import PAPER_TABLE
 from hub.errors import RefusedError
-from hub.trained_model import TrainedModel
+from hub.trained_model import DEFAULT_TAG, TrainedModel
 
 __all__ = ["ModelPage", "render_model_card"]
 
@@ -55,7 +55,7 @@ def render_model_card(trained: TrainedModel, page: ModelPage, *, half: bool = Fa
         f"# {trained.name}",
         _introduction(trained),
         _usage(trained, page),
-        _limits(),
+        _limits(trained),
         _model(trained, half),
         _training(trained),
         _evaluation(trained, half),
@@ -95,7 +95,7 @@ def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
         license=page.license,
         base_model=page.base_model,
         datasets=[page.dataset] if page.dataset else None,
-        metrics=sorted({r.metric_name for r in results}) if results else None,
+        metrics=list(trained.result["metrics"]) if trained.result else None,
         tags=["timm", "image-retrieval", "image-feature-extraction"],
         model_name=trained.name if results else None,
         eval_results=results,
@@ -106,8 +106,8 @@ def _introduction(trained: TrainedModel) -> str:
     kind = _attention_of(trained)
     what = f"a ResNet with {_ATTENTION[kind]} in every residual block" if kind else "a plain network, the baseline"
     return (
-        f"`{trained.architecture}`, {what}, for image retrieval. It belongs to the comparison of plain, SE, CBAM and GAM "
-        f"ResNets after {_PAPER}."
+        f"`{trained.architecture}`, {what}, for image retrieval. It belongs to the comparison of plain, SE, CBAM and "
+        f"GAM ResNets after {_PAPER}."
     )
 
 
@@ -115,29 +115,33 @@ def _usage(trained: TrainedModel, page: ModelPage) -> str:
     cfg = get_arch_pretrained_cfgs(trained.architecture).get(trained.name)
     registered = cfg is not None and cfg.hf_hub_id == page.repo_id
     name = trained.name if registered else f"hf-hub:{page.repo_id}"
-    also = f'\n# or from this page by its name: timm.create_model("hf-hub:{page.repo_id}", pretrained=True, num_classes=0)'
+    by_page = (
+        f'\n# or: timm.create_model("hf-hub:{page.repo_id}", pretrained=True, num_classes=0)' if registered else ""
+    )
     return f"""```python
 import timm
 import timm_gam  # registers the models; without this import timm answers "Unknown model"
 
-model = timm.create_model("{name}", pretrained=True, num_classes=0).eval()  # (B, 3, H, W) -> (B, {_width(trained)}){also if registered else ""}
+model = timm.create_model("{name}", pretrained=True, num_classes=0)
+embeddings = model.eval()(images)  # (B, 3, H, W) -> (B, {_width(trained)}){by_page}
 ```
 
 `python -m eval.retrieval --model hf-hub:{page.repo_id} --data-dir photos` scores it on images of yours."""
 
 
-def _limits() -> str:
-    return """## Intended use and limits
-
-For research on image retrieval: finding photographs of the same class as a query. Trained on COREL photographs, which
-are small, old, and of few subjects; expect less on anything else. "Relevant" means "of the same class", nothing finer.
-Not made to identify people, nor tested for it. COREL photographs are under Corel's copyright; these weights come
+def _limits(trained: TrainedModel) -> str:
+    corel = """ Trained on COREL photographs, which are
+small, old, and of few subjects; expect less on anything else. They are under Corel's copyright, and these weights come
 without them."""
+    return f"""## Intended use and limits
+
+For research on image retrieval: finding photographs of the same class as a query, where "relevant" means "of the same
+class", nothing finer. Not made to identify people, nor tested for it.{corel if trained.tag == DEFAULT_TAG else ""}"""
 
 
 def _model(trained: TrainedModel, half: bool) -> str:
     size = tuple(trained.result["preprocessing"]["input_size"]) if trained.result else None
-    size = size or tuple(trained.network.pretrained_cfg["input_size"])  # type: ignore[index,arg-type]
+    size = size or tuple(trained.network.pretrained_cfg["input_size"])  # type: ignore[index]
     params = sum(p.numel() for p in trained.network.parameters())
     macs = count_macs(trained.network, size) / 1e9
     stored = "float16; compute in float32" if half else "float32"
@@ -166,7 +170,10 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
         return "## Evaluation\n\nThese weights have not been scored; no figure is claimed for them."
     result = trained.result
     data, protocol, bootstrap = result["data"], result["protocol"], result["bootstrap"]
-    rows = [(name, _percent(a["micro"], a["micro_ci95"]), _percent(a["macro"], a["macro_ci95"])) for name, a in result["metrics"].items()]
+    rows = [
+        (name, _percent(a["micro"], a["micro_ci95"]), _percent(a["macro"], a["macro_ci95"]))
+        for name, a in result["metrics"].items()
+    ]
     lines = [
         f"Data: {data['name']}, {data['images']} images in {data['classes']} classes, fingerprint "
         f"`{data['fingerprint'][:16]}`. Protocol: {protocol['description']}; {protocol['queries_scored']} queries, "
@@ -174,8 +181,8 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
         f"Split: {protocol['split_rule']}. Intervals: 95 %, {bootstrap['replicates']} bootstrap replicates, "
         f"{bootstrap['method']}. Computed in {result['precision']}"
         + (", from the weights before they were rounded to float16." if half else "."),
-        "Micro is the mean over queries, macro the mean over classes, both in per cent. `evaluation.json` has the whole "
-        "record: definitions, classes, preprocessing, versions and hardware.",
+        "Micro is the mean over queries, macro the mean over classes, both in per cent. `evaluation.json` has the "
+        "whole record: definitions, classes, preprocessing, versions and hardware.",
         _table(("metric", "micro, %", "macro, %"), rows),
         "### What the paper reports\n\nAnother experiment: COREL-10K, its own weights and its own split. Its Top-K is "
         "hit@K. Not to be compared digit by digit with the table above.",
@@ -220,6 +227,6 @@ def _percent(value: float, interval: list[float] | None) -> str:
     return f"{100 * value:.2f}" + (f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]" if interval else "")
 
 
-def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -145,7 +145,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def add_publishing_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that publishing one model and releasing the zoo share."""
-    parser.add_argument("--namespace", metavar="NS", help="Hub user or organisation (default: TIMM_GAM_NAMESPACE, else timm-gam)")
+    parser.add_argument(
+        "--namespace", metavar="NS", help="Hub user or organisation (default: TIMM_GAM_NAMESPACE, else timm-gam)"
+    )
     parser.add_argument("--revision", metavar="TAG", help="tag the commit; an existing tag never moves")
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--fp16", action="store_true", help="publish float16 weights")

@@ -24,6 +24,7 @@ from timm_gam.hub_download import RepoType, check_repository, file_sha256, one_l
 __all__ = ["Changes", "Pushed", "compare_with_hub", "page_url", "preview_push", "push_folder"]
 
 _HUBS_OWN = ".gitattributes"  # the Hub puts it into every repository
+_TEXT_BYTES = 10_000_000  # no record or card is larger
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,10 @@ def push_folder(
         ConflictError: the head moved meanwhile, or the tag is at other content.
         UploadError: the Hub did not take it; what is there is unchanged.
     """
-    if get_token() is None:
+    token = get_token()
+    if token is None:
         raise RefusedError("no token to publish with; set HF_TOKEN to one that may write, or run hf auth login")
+    _refuse_secret(folder, token)
     _reach(repo_id, repo_type)
     api = HfApi()
     with _hub_errors(repo_id):
@@ -150,6 +153,13 @@ def _reach(repo_id: str, repo_type: RepoType) -> None:
             raise RefusedError(str(error)) from error
 
 
+def _refuse_secret(folder: Path, token: str) -> None:
+    """No text that is about to be published may hold the token."""
+    for path in folder.rglob("*"):
+        if path.is_file() and path.stat().st_size <= _TEXT_BYTES and token.encode() in path.read_bytes():
+            raise RefusedError(f"'{path.name}' holds your Hub token; take it out before publishing")
+
+
 def _is_same(path: Path, entry: RepoFile) -> bool:
     if path.stat().st_size != entry.size:
         return False
@@ -188,13 +198,12 @@ def _set_tag(api: HfApi, repo_id: str, repo_type: RepoType, tag: str, commit: st
             if error.response.status_code != 409:
                 raise
             raise ConflictError(
-                f"the tag '{tag}' of '{repo_id}' was set elsewhere meanwhile; commit {commit[:12]} is published without it"
+                f"the tag '{tag}' of '{repo_id}' was set elsewhere meanwhile; commit {commit[:12]} is published "
+                "without it"
             ) from error
 
 
-def _commit(
-    api: HfApi, folder: Path, repo_id: str, repo_type: RepoType, message: str, changes: Changes
-) -> str:
+def _commit(api: HfApi, folder: Path, repo_id: str, repo_type: RepoType, message: str, changes: Changes) -> str:
     operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, folder / name) for name in (*changes.added, *changes.changed)
     ]
@@ -224,13 +233,15 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
     except HFValidationError as error:
         raise RefusedError(f"'{repo_id}' is no Hub id; one reads owner/name") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise UploadError(f"'{repo_id}' is gone from {constants.ENDPOINT}, or no longer yours; look at its page") from error
+        raise UploadError(
+            f"'{repo_id}' is gone from {constants.ENDPOINT}, or no longer yours; look at its page"
+        ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
             raise RefusedError(
-                f"{constants.ENDPOINT} refuses this token ({status}): it needs write access to '{repo_id.split('/')[0]}'; "
-                "set HF_TOKEN to another"
+                f"{constants.ENDPOINT} refuses this token ({status}): it needs write access to "
+                f"'{repo_id.partition('/')[0]}'; set HF_TOKEN to another"
             ) from error
         raise UploadError(
             f"{constants.ENDPOINT} answers {status} ({error.server_message or one_line(error)}); "

@@ -129,7 +129,9 @@ def _refuse_unfit(architecture: str, tensors: Mapping[str, Tensor], network: nn.
     missing = [name for name in network.state_dict() if name not in tensors]  # with the counters of batch norm
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
     if wrong := [f"{len(names)} tensors {what} ({name_some(names)})" for what, names in kinds if names]:
-        raise RefusedError(f"the checkpoint does not fit {architecture}: {'; '.join(wrong)}; publish a whole state dict")
+        raise RefusedError(
+            f"the checkpoint does not fit {architecture}: {'; '.join(wrong)}; publish a whole state dict"
+        )
     if bad := [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
         raise RefusedError(f"{len(bad)} tensors hold NaN or infinity ({name_some(bad)}); take an earlier checkpoint")
 
@@ -147,7 +149,9 @@ def _training_records(run: Path) -> dict[str, str]:
         except FileNotFoundError:
             continue
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RefusedError(f"cannot read '{run / name}': {error}; restore it, or publish the checkpoint alone") from error
+            raise RefusedError(
+                f"cannot read '{run / name}': {error}; restore it, or publish the checkpoint alone"
+            ) from error
         records[name] = text
     return records
 
@@ -167,7 +171,9 @@ def _read_evaluation(path: Path, architecture: str, sha256: str) -> dict[str, An
         results = [r for r in document["results"] if r["model"]["architecture"] == architecture]
         digests = [r["weights"]["sha256"] for r in results]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RefusedError(f"'{path}' is no record of python -m eval.retrieval ({error!r}); make one with it") from error
+        raise RefusedError(
+            f"'{path}' is no record of python -m eval.retrieval ({error!r}); make one with it"
+        ) from error
     if not results:
         raise RefusedError(f"the record '{path}' does not score {architecture}; name one that does")
     if sha256 not in digests:
@@ -188,4 +194,6 @@ def _refuse_other_classes(trained: TrainedModel) -> None:
     }
     for where, count in expected.items():
         if count is not None and count != classes:
-            raise RefusedError(f"the classifier has {classes} classes and {where} {count}; publish what was trained on them")
+            raise RefusedError(
+                f"the classifier has {classes} classes and {where} {count}; publish what was trained on them"
+            )

@@ -36,8 +36,7 @@ def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
         UploadError: it cannot be pulled, or something else came.
     """
     ways: list[tuple[str, str, dict[str, Any]]] = [("hf-hub:", f"hf-hub:{repo_id}@{commit}", {})]
-    name, digest, logits = _facts(f"local-dir:{folder}")
-    architecture = name.partition(".")[0]
+    architecture, size, digest, logits = _facts(f"local-dir:{folder}")
     if is_model_in_modules(architecture, ["attention_resnet"]):
         overlay = {"hf_hub_id": f"{repo_id}@{commit}", "num_classes": logits.shape[1]}
         arguments = {"pretrained_cfg_overlay": overlay, "num_classes": logits.shape[1]}
@@ -45,7 +44,7 @@ def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
     for way, model, arguments in ways:
         with tempfile.TemporaryDirectory(prefix="timm-gam-verify-") as cache:
             try:
-                _, found, answer = _facts(model, cache_dir=cache, **arguments)
+                *_, found, answer = _facts(model, size, cache_dir=cache, **arguments)
             except TimmGamError as error:
                 raise UploadError(f"'{repo_id}' is published, but pulling it back failed: {error}") from error
             except Exception as error:  # of the Hub's client, which timm's own path calls
@@ -58,11 +57,13 @@ def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
     return [way for way, _, _ in ways]
 
 
-def _facts(model: str, **arguments: Any) -> tuple[str, str, Tensor]:
-    """Architecture, digest of the weights, and logits (1, C) of a fixed input."""
+def _facts(
+    model: str, size: tuple[int, int, int] | None = None, **arguments: Any
+) -> tuple[str, tuple[int, int, int], str, Tensor]:
+    """Architecture, input size, digest of the weights, and logits (1, C) of a fixed input."""
     network = timm.create_model(model, pretrained=True, **arguments).eval()
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randn(1, *network.pretrained_cfg["input_size"], generator=generator)
+    size = size or tuple(network.pretrained_cfg["input_size"])
+    pixels = torch.randn(1, *size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         logits: Tensor = network(pixels)
-    return str(network.pretrained_cfg["architecture"]), weights_digest(network.state_dict()), logits
+    return str(network.pretrained_cfg["architecture"]), size, weights_digest(network.state_dict()), logits

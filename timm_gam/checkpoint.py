@@ -112,7 +112,11 @@ def adopt_backbone(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str,
     classifier = f"{getattr(model, 'pretrained_cfg', {}).get('classifier') or 'fc'}."
     for name, own in model.state_dict(keep_vars=True).items():
         tensor = state_dict.get(name)
-        same_kind = tensor is not None and (tensor.shape, tensor.dtype, tensor.device) == (own.shape, own.dtype, own.device)
+        same_kind = tensor is not None and (tensor.shape, tensor.dtype, tensor.device) == (
+            own.shape,
+            own.dtype,
+            own.device,
+        )
         if same_kind and not name.startswith(classifier):
             own.data = tensor
     return state_dict

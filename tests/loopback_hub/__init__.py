@@ -1,4 +1,4 @@
-"""A Hub on the loopback interface: the real protocol over a real socket, for the untouched clients to push to and pull from.
+"""A Hub on the loopback interface: the real protocol over a real socket, to be pushed to and pulled from.
 
 huggingface_hub, datasets and timm talk to it when HF_ENDPOINT names it. Repositories have commits, tags, privacy and
 typed errors; large files go by LFS to a second server, as the Hub's go to a CDN, or by Xet to a local store. `faults`

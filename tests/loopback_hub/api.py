@@ -128,7 +128,9 @@ class ApiHandler(Answers):
             objects.append({**item} if known else {**item, "actions": actions})
         self.json({"transfer": "basic", "objects": objects})
 
-    def _api(self, kind: str, repo: str, what: str | None, revision: str | None, below: str | None, body: bytes) -> None:
+    def _api(
+        self, kind: str, repo: str, what: str | None, revision: str | None, below: str | None, body: bytes
+    ) -> None:
         if what in _WRITING and self.command == "POST" and not self._may_write():
             return
         found = self._find(kind, repo, None if what in ("refs", "xet-write-token") else revision)
@@ -223,7 +225,9 @@ class ApiHandler(Answers):
         if self.fault == "drop":  # committed, but the client never hears of it
             self.close_connection = True
             return
-        self.json({"success": True, "commitOid": commit.id, "commitUrl": f"{self.hub.url}/{repository.id}/commit/{commit.id}"})
+        self.json(
+            {"success": True, "commitOid": commit.id, "commitUrl": f"{self.hub.url}/{repository.id}/commit/{commit.id}"}
+        )
 
     def _large(self, sha256: str, size: int) -> Entry:
         """An LFS file by its SHA-256, from the store of large files or of Xet."""

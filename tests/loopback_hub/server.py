@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import ThreadingHTTPServer
 from pathlib import Path
@@ -61,13 +62,13 @@ class LoopbackHub:
 
 
 @contextmanager
-def serve_hub(root: Path, *, xet: bool = False) -> Iterator[LoopbackHub]:
-    """Serve a Hub without repositories on free ports until the block ends; its files go below `root`."""
+def serve_hub(root: Path, *, xet: bool = False, port: int = 0) -> Iterator[LoopbackHub]:
+    """Serve a Hub without repositories until the block ends; its files go below `root`. Port 0 is a free one."""
     from tests.loopback_hub.api import ApiHandler
     from tests.loopback_hub.store import StoreHandler
 
     hub = LoopbackHub(Objects(root / "objects"), root / "xet" if xet else None)
-    servers = [_start(handler, hub) for handler in (ApiHandler, StoreHandler)]
+    servers = [_start(ApiHandler, hub, port), _start(StoreHandler, hub, 0)]
     hub.url, hub.store_url = (f"http://127.0.0.1:{server.server_address[1]}" for server, _ in servers)
     try:
         yield hub
@@ -81,12 +82,31 @@ def serve_hub(root: Path, *, xet: bool = False) -> Iterator[LoopbackHub]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
+    def __init__(self, *args: Any) -> None:
+        self.connections: set[socket.socket] = set()
+        super().__init__(*args)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def server_close(self) -> None:
+        """Also end the connections that clients keep alive: the next Hub on this port is another one."""
+        super().server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away in mid-answer is no news."""
 
 
-def _start(handler: type, hub: LoopbackHub) -> tuple[_Server, threading.Thread]:
-    server = _Server(("127.0.0.1", 0), type(handler.__name__, (handler,), {"hub": hub}))
+def _start(handler: type, hub: LoopbackHub, port: int) -> tuple[_Server, threading.Thread]:
+    server = _Server(("127.0.0.1", port), type(handler.__name__, (handler,), {"hub": hub}))
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     return server, thread

@@ -17,7 +17,7 @@ def _free_port() -> int:
 
 
 # Before anything imports the Hub client: no test may depend on what the machine has cached, or on the network.
-# Nothing answers at the endpoint unless a test serves a Hub there (`hub` in tests/hub/conftest.py).
+# Nothing answers at the endpoint unless a test serves a Hub there (`hub` in tests/hub/fixtures.py).
 HUB_PORT = _free_port()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="timm-gam-tests-")

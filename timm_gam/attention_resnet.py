@@ -77,30 +77,31 @@ def _create(variant: str, pretrained: bool, attention: Any, **kwargs: Any) -> nn
     if not pretrained and isinstance(kwargs.get("pretrained_cfg"), str | None):
         # A model without weights has the 1000 classes of every ResNet, not those of weights it does not load.
         kwargs.setdefault("num_classes", 1000)
-    pulled = _pulled(variant, **kwargs) if pretrained else {}
     return build_model_with_cfg(  # type: ignore[no-any-return]
         AttentionResNet,
         variant,
         pretrained,
         block_args={"attn_layer": attention},
-        pretrained_filter_fn=adopt_backbone if pulled else check_backbone_complete,
-        **{**kwargs, **pulled},
+        **{**kwargs, **(_weights(variant, **kwargs) if pretrained else {})},
     )
 
 
-def _pulled(
+def _weights(
     variant: str,
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: dict[str, Any] | None = None,
     cache_dir: str | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """Pull weights that are on the Hub, checked and with our errors; timm is handed the local file."""
+    """How timm is to load the weights: checked; and from a local file, pulled with our errors, if they are on the Hub."""
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
-    if not cfg.hf_hub_id or cfg.file or cfg.state_dict:
-        return {}
+    if cfg.state_dict:
+        return {"pretrained_filter_fn": check_backbone_complete}  # the caller's own tensors are copied
+    if cfg.file or not cfg.hf_hub_id:
+        return {"pretrained_filter_fn": adopt_backbone}
     file, _ = fetch_weights(cfg, cache_dir)
-    return {"pretrained_cfg_overlay": {**(pretrained_cfg_overlay or {}), "file": str(file), "source": None}}
+    overlay = {**(pretrained_cfg_overlay or {}), "file": str(file), "source": None}
+    return {"pretrained_filter_fn": adopt_backbone, "pretrained_cfg_overlay": overlay}
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def _weights(
     cache_dir: str | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
-    """How timm is to load the weights: checked; and from a local file, pulled with our errors, if they are on the Hub."""
+    """How timm is to load the weights: checked, and those on the Hub from the local file that we pull."""
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     if cfg.state_dict:
         return {"pretrained_filter_fn": check_backbone_complete}  # the caller's own tensors are copied

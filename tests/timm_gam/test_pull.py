@@ -14,14 +14,13 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
+from tests.hub.runs import write_checkpoint
+from tests.loopback_hub import LoopbackHub
 from timm_gam import HubError
 from timm_gam.checkpoint import weights_digest
 from timm_gam.hub_download import file_sha256
 from timm_gam.releases import find_release, read_releases
 from timm_gam.weights import find_pretrained
-from tests.hub.fixtures import cache, hub, token  # noqa: F401
-from tests.hub.runs import write_checkpoint
-from tests.loopback_hub import LoopbackHub
 
 REPO = "timm-gam/resnet18_se.corel"
 

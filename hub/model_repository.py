@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
@@ -15,7 +14,7 @@ from eval.files import atomic_path
 from eval.report import write_json
 from hub.errors import RefusedError
 from hub.model_card import ModelPage, render_model_card
-from hub.trained_model import TrainedModel
+from hub.trained_model import TrainedModel, is_finite
 from timm_gam.checkpoint import name_some
 from timm_gam.weights import WEIGHTS_NAME
 
@@ -55,7 +54,7 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
 
 def _as_half(trained: TrainedModel) -> dict[str, Tensor]:
     halves = {n: t.half() if t.is_floating_point() else t for n, t in trained.tensors.items()}
-    if lost := [n for n, t in halves.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
+    if lost := [n for n, t in halves.items() if not is_finite(t)]:
         raise RefusedError(f"float16 cannot hold {len(lost)} tensors ({name_some(lost)}); leave out --fp16")
     return halves
 

@@ -20,7 +20,7 @@ from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors, we
 from timm_gam.errors import TimmGamError
 from timm_gam.weights import check_model_name
 
-__all__ = ["DEFAULT_TAG", "TrainedModel", "read_trained_model"]
+__all__ = ["DEFAULT_TAG", "TrainedModel", "is_finite", "read_trained_model"]
 
 DEFAULT_TAG = "corel"
 BEST = "best.safetensors"
@@ -132,8 +132,15 @@ def _refuse_unfit(architecture: str, tensors: Mapping[str, Tensor], network: nn.
         raise RefusedError(
             f"the checkpoint does not fit {architecture}: {'; '.join(wrong)}; publish a whole state dict"
         )
-    if bad := [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]:
+    if bad := [n for n, t in tensors.items() if not is_finite(t)]:
         raise RefusedError(f"{len(bad)} tensors hold NaN or infinity ({name_some(bad)}); take an earlier checkpoint")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity, found without a copy of it."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 
 def _training_records(run: Path) -> dict[str, str]:

@@ -162,7 +162,8 @@ class ApiHandler(Answers):
     def _info(self, repository: Repository, commit: Commit) -> None:
         siblings = [{"rfilename": name} for name in commit.files]
         self.json({"id": repository.id, "sha": commit.id, "private": repository.private, "gated": repository.gated,
-                   "lastModified": "2026-01-01T00:00:00.000Z", "siblings": siblings, "tags": [], "downloads": 0, "likes": 0})  # fmt: skip
+                   "lastModified": "2026-01-01T00:00:00.000Z", "siblings": siblings, "tags": [],
+                   "downloads": 0, "likes": 0})  # fmt: skip
 
     def _tree(self, commit: Commit, below: str) -> None:
         whole = parse_qs(urlsplit(self.path).query).get("recursive", ["false"])[0].lower() == "true"

@@ -7,7 +7,6 @@ class counts differ.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 
 import timm_gam  # registers our models  # noqa: F401
 from eval.errors import ModelError
-from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors
+from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors, weights_digest
 from timm_gam.errors import TimmGamError
 from timm_gam.weights import PretrainedSource, check_model_name, find_pretrained
 
@@ -154,22 +153,6 @@ class _Pooled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.pool(self.model.forward_features(x))  # type: ignore[operator]
         return out.flatten(1)
-
-
-def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
-    """SHA-256 over (name, dtype, shape, bytes) of every tensor in order of name: the identity of weights.
-
-    It covers what a network computes with and nothing of the file it came in.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(state_dict):
-        tensor = state_dict[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _with_weights(

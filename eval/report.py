@@ -25,6 +25,7 @@ __all__ = [
     "paper_table",
     "per_class_table",
     "summary",
+    "text_table",
     "write_json",
 ]
 
@@ -106,7 +107,7 @@ def metric_table(results: Sequence[RetrievalResult]) -> str:
         ],
         ["scoring, s", *(f"{r.score_seconds:.2f}" for r in results)],
     ]
-    return _table([header, *body, *macro, *about], rules=(0, len(body), len(body) + len(macro)))
+    return text_table([header, *body, *macro, *about], rules=(0, len(body), len(body) + len(macro)))
 
 
 def paper_table(results: Sequence[RetrievalResult]) -> str:
@@ -123,7 +124,7 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
     note = (
         "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
     )
-    return _table([*rows, *theirs], rules=(0, len(results))) + f"\n{note}"
+    return text_table([*rows, *theirs], rules=(0, len(results))) + f"\n{note}"
 
 
 def per_class_table(result: RetrievalResult) -> str:
@@ -133,7 +134,7 @@ def per_class_table(result: RetrievalResult) -> str:
     for entry in _per_class(result):
         cells = [f"{100 * entry['metrics'][name]:.2f}" if name in entry["metrics"] else "-" for name in shown]
         rows.append([entry["class"], str(entry["queries"]), *cells])
-    return _table(rows, rules=(0,))
+    return text_table(rows, rules=(0,))
 
 
 def _entry(result: RetrievalResult) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def _cell(average: Average) -> str:
     return f"{value} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def _table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
+def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
     """Left-align the first column, right-align the others; a rule below each row named in `rules`."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

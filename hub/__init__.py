@@ -1,4 +1,8 @@
 """Publishing to the Hugging Face Hub: weights, configs, model cards and the COREL data set.
 
-This package states its purpose and holds no code yet; see CHANGELOG.md for what has landed.
+    python -m hub.publish    one trained model
+    python -m hub.release    every run of a folder, and the record of what the names stand for
+    python -m hub.dataset    a folder of photographs
+
+Each is checked before anything is sent, goes up in one commit or none, and is pulled back and compared.
 """

@@ -1,15 +1,37 @@
-"""Fixtures shared by all tests: real data where it is at hand, and a process without the Hub."""
+"""Fixtures shared by all tests: real data where it is at hand, and a process whose Hub is on the loopback interface."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import socket
+import tempfile
 from pathlib import Path
 
-# Before anything imports the Hub client: no test may depend on what the machine has cached, or on the network.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-import pytest
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+# Before anything imports the Hub client: no test may depend on what the machine has cached, or on the network.
+# Nothing answers at the endpoint unless a test serves a Hub there (`hub` below).
+HUB_PORT = _free_port()
+os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="timm-gam-tests-")
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+os.environ.pop("HF_TOKEN", None)
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.loopback_hub import TOKEN, LoopbackHub, serve_hub  # noqa: E402
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -30,3 +52,34 @@ def mobilenetv2_weights() -> Path:
     if not path.is_file():
         pytest.skip("needs ../shared/weights/mobilenetv2_100.onnxzoo7.safetensors, not part of the repository")
     return path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, cache: Path) -> Iterator[LoopbackHub]:
+    """Served where HF_ENDPOINT of this process points."""
+    with serve_hub(tmp_path / "hub", port=HUB_PORT) as hub:
+        yield hub
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The Hub client's cache, empty."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def token(monkeypatch: pytest.MonkeyPatch) -> str:
+    """This process may write."""
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    return TOKEN
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of test_resnet_gam on three classes, with an evaluation record of its weights; not to be changed."""
+    from tests.hub.runs import write_run
+
+    return write_run(tmp_path_factory.mktemp("runs") / "test_resnet_gam-0", "test_resnet_gam")

@@ -18,14 +18,21 @@ from typing import Any
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
-from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrained_cfg, register_model
+from timm.models import (
+    build_model_with_cfg,
+    generate_default_cfgs,
+    get_pretrained_cfg,
+    register_model,
+    resolve_pretrained_cfg,
+)
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
 from timm_gam.attention import GateInit, gates_are_identity, init_gates, is_plain_backbone, rescale_backbone
-from timm_gam.checkpoint import check_backbone_complete
+from timm_gam.checkpoint import adopt_backbone, check_backbone_complete
 from timm_gam.gam import GlobalAttention
 from timm_gam.namespace import hub_namespace
+from timm_gam.weights import fetch_weights
 
 __all__ = ["AttentionResNet"]
 
@@ -75,9 +82,26 @@ def _create(variant: str, pretrained: bool, attention: Any, **kwargs: Any) -> nn
         variant,
         pretrained,
         block_args={"attn_layer": attention},
-        pretrained_filter_fn=check_backbone_complete,
-        **kwargs,
+        **{**kwargs, **(_weights(variant, **kwargs) if pretrained else {})},
     )
+
+
+def _weights(
+    variant: str,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: dict[str, Any] | None = None,
+    cache_dir: str | None = None,
+    **kwargs: Any,
+) -> dict[str, Any]:
+    """How timm is to load the weights: checked, and those on the Hub from the local file that we pull."""
+    cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
+    if cfg.state_dict:
+        return {"pretrained_filter_fn": check_backbone_complete}  # the caller's own tensors are copied
+    if cfg.file or not cfg.hf_hub_id:
+        return {"pretrained_filter_fn": adopt_backbone}
+    file, _ = fetch_weights(cfg, cache_dir)
+    overlay = {**(pretrained_cfg_overlay or {}), "file": str(file), "source": None}
+    return {"pretrained_filter_fn": adopt_backbone, "pretrained_cfg_overlay": overlay}
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

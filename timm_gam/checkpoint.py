@@ -6,16 +6,25 @@ attention tensors would load without a word. The checks here come before that.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from timm_gam.errors import CheckpointError
 
-__all__ = ["check_backbone_complete", "compare_tensors", "name_some", "read_safetensors"]
+__all__ = [
+    "adopt_backbone",
+    "check_backbone_complete",
+    "compare_tensors",
+    "name_some",
+    "read_safetensors",
+    "weights_digest",
+]
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -88,6 +97,45 @@ def check_backbone_complete(state_dict: dict[str, Tensor], model: nn.Module) -> 
             + "; to start from a plain backbone use timm_gam.from_backbone"
         )
     return state_dict
+
+
+def adopt_backbone(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Check a state dict as `check_backbone_complete` does, then give the model the tensors themselves.
+
+    timm would copy them, and hold the new model and the whole file in memory at once. Only for tensors that nobody else
+    holds, such as those of a file just read. The classifier is left to timm, which may want a new one.
+
+    Raises:
+        CheckpointError: as `check_backbone_complete`.
+    """
+    check_backbone_complete(state_dict, model)
+    classifier = f"{getattr(model, 'pretrained_cfg', {}).get('classifier') or 'fc'}."
+    for name, own in model.state_dict(keep_vars=True).items():
+        tensor = state_dict.get(name)
+        same_kind = tensor is not None and (tensor.shape, tensor.dtype, tensor.device) == (
+            own.shape,
+            own.dtype,
+            own.device,
+        )
+        if same_kind and not name.startswith(classifier):
+            own.data = tensor
+    return state_dict
+
+
+def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
+    """SHA-256 over (name, dtype, shape, bytes) of every tensor in order of name: the identity of weights.
+
+    It covers what a network computes with and nothing of the file it came in.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        tensor = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def name_some(names: Sequence[str], most: int = 3) -> str:

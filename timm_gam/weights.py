@@ -13,8 +13,9 @@ from timm.models._hub import load_cfg_from_json
 
 from timm_gam.errors import CheckpointError, UnknownModelError
 from timm_gam.hub_download import download_file
+from timm_gam.releases import find_release
 
-__all__ = ["PretrainedSource", "check_model_name", "find_pretrained"]
+__all__ = ["WEIGHTS_NAME", "PretrainedSource", "check_model_name", "fetch_weights", "find_pretrained"]
 
 WEIGHTS_NAME = "model.safetensors"
 
@@ -86,22 +87,46 @@ def find_pretrained(name: str) -> PretrainedSource:
         raise CheckpointError(f"model '{name}' has no pretrained weights; name a checkpoint file, or random weights")
     if not cfg.hf_hub_id:
         raise CheckpointError(f"the weights of '{name}' are not on the Hub; only safetensors files are read")
-    repo_id = cfg.hf_hub_id + (
-        (f"{architecture}.{cfg.tag}" if cfg.tag else architecture) if cfg.hf_hub_id.endswith("/") else ""
-    )
-    repo_id, _, revision = repo_id.partition("@")
+    file, reference = fetch_weights(cfg)
+    return PretrainedSource(architecture, file, reference, cfg.to_dict(), {})
+
+
+def fetch_weights(cfg: Any, cache_dir: str | Path | None = None) -> tuple[Path, str]:
+    """Pull the weights of a `timm.models.PretrainedCfg` that names a Hub repository, as it was released where it was.
+
+    Returns:
+        The local safetensors file, and "owner/name@commit".
+
+    Raises:
+        CheckpointError: its weights are no safetensors file.
+        HubError: the Hub repository cannot be had, or does not hold what was released.
+    """
+    name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else cfg.architecture
+    repo_id, _, revision = (cfg.hf_hub_id + (name if cfg.hf_hub_id.endswith("/") else "")).partition("@")
     filename = cfg.hf_hub_filename or WEIGHTS_NAME
     if not filename.endswith(".safetensors"):
         raise CheckpointError(f"the weights of '{name}' are '{filename}'; only safetensors files are read")
-    file, commit = download_file(repo_id, filename, revision or None)
-    return PretrainedSource(architecture, file, f"{repo_id}@{commit}", cfg.to_dict(), {})
+    return _pull(repo_id, revision, filename, cache_dir)
+
+
+def _pull(repo_id: str, revision: str, filename: str, cache_dir: str | Path | None = None) -> tuple[Path, str]:
+    release = find_release(repo_id)
+    released = release is not None and revision in ("", release.revision)
+    file, commit = download_file(
+        repo_id,
+        filename,
+        release.revision if release and released else revision or None,
+        sha256=release.sha256 if release and released and filename == WEIGHTS_NAME else None,
+        cache_dir=cache_dir,
+    )
+    return file, f"{repo_id}@{commit}"
 
 
 def _from_hub(model_id: str) -> PretrainedSource:
     repo_id, _, revision = model_id.partition("@")
-    config, _ = download_file(repo_id, "config.json", revision or None)
-    file, commit = download_file(repo_id, WEIGHTS_NAME, revision or None)
-    return _from_config(config, file, f"{repo_id}@{commit}")
+    config, _ = _pull(repo_id, revision, "config.json")
+    file, reference = _pull(repo_id, revision, WEIGHTS_NAME)
+    return _from_config(config, file, reference)
 
 
 def _from_folder(folder: Path) -> PretrainedSource:

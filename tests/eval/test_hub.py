@@ -1,4 +1,4 @@
-"""Models and data sets pulled by the real clients over a real socket; see `tests/loopback_hub.py`."""
+"""Models and data sets pulled by the real clients over a real socket; see `tests/loopback_hub`."""
 
 from __future__ import annotations
 
@@ -24,31 +24,45 @@ from tests.loopback_hub import TOKEN, LoopbackHub, serve_hub
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
+    made = tmp_path_factory.mktemp("made")
     with serve_hub(tmp_path_factory.mktemp("hub")) as hub:
         torch.manual_seed(0)
         whole = timm.create_model("test_resnet_gam", num_classes=3)
-        timm.models.save_for_hf(whole, hub.folder("models", "timm-gam/tiny"), safe_serialization=True)
-        timm.models.save_for_hf(whole, hub.folder("models", "timm-gam/secret"), safe_serialization=True)
-        timm.models.save_for_hf(whole, hub.folder("models", "timm-gam/pickled"), safe_serialization=False)
+        timm.models.save_for_hf(whole, made / "tiny", safe_serialization=True)
+        timm.models.save_for_hf(whole, made / "pickled", safe_serialization=False)
+        hub.add("models", "timm-gam/tiny", made / "tiny", tag="v1.0")
+        hub.add("models", "timm-gam/secret", made / "tiny", private=True)
+        hub.add("models", "timm-gam/pickled", made / "pickled")
         corel = timm.create_model("resnet18_se", num_classes=80)
-        save_file(corel.state_dict(), hub.folder("models", "timm-gam/resnet18_se.corel") / "model.safetensors")
-        hub.private.add("timm-gam/secret")
-        photos = write_class_folders(hub.root / "photos", classes=3, images=10)
-        images = read_folder(photos)
-        rows = datasets.Dataset.from_dict(
-            {"id": list(images.ids), "image": [str(photos / i) for i in images.ids], "label": images.labels.tolist()},
-            features=datasets.Features(
-                {
-                    "id": datasets.Value("string"),
-                    "image": datasets.Image(),
-                    "label": datasets.ClassLabel(names=list(images.class_names)),
-                }
-            ),
-        )
-        folder = hub.folder("datasets", "timm-gam/corel") / "data"
-        folder.mkdir()
-        rows.to_parquet(folder / "train-00000-of-00001.parquet")
+        (made / "corel").mkdir()
+        save_file(corel.state_dict(), made / "corel" / "model.safetensors")
+        hub.add("models", "timm-gam/resnet18_se.corel", made / "corel")
+        hub.add("datasets", "timm-gam/corel", photos_as_parquet(made))
         yield hub
+
+
+def photos_as_parquet(made: Path) -> Path:
+    photos = write_class_folders(made / "photos", classes=3, images=10)
+    images = read_folder(photos)
+    rows = datasets.Dataset.from_dict(
+        {"id": list(images.ids), "image": [str(photos / i) for i in images.ids], "label": images.labels.tolist()},
+        features=datasets.Features(
+            {
+                "id": datasets.Value("string"),
+                "image": datasets.Image(),
+                "label": datasets.ClassLabel(names=list(images.class_names)),
+            }
+        ),
+    )
+    (made / "parquet" / "data").mkdir(parents=True)
+    rows.to_parquet(made / "parquet" / "data" / "train-00000-of-00001.parquet")
+    return made / "parquet"
+
+
+@pytest.fixture(scope="module")
+def tiny_digest(hub: LoopbackHub, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = hub.copy_out("models", "timm-gam/tiny", tmp_path_factory.mktemp("tiny"))
+    return weights_digest(load_file(folder / "model.safetensors"))
 
 
 def python(code: str, hub: LoopbackHub | None, home: Path, **environment: str) -> str:
@@ -78,9 +92,8 @@ def load(name: str, hub: LoopbackHub | None, home: Path, **environment: str) -> 
     return json.loads(python(LOAD.format(name=name), hub, home, **environment))
 
 
-def test_hf_hub_model_with_and_without_revision(hub: LoopbackHub, tmp_path: Path) -> None:
-    commit = hub.commit("models", "timm-gam/tiny")
-    expected = weights_digest(load_file(hub.folder("models", "timm-gam/tiny") / "model.safetensors"))
+def test_hf_hub_model_with_and_without_revision(hub: LoopbackHub, tiny_digest: str, tmp_path: Path) -> None:
+    commit, expected = hub.head("models", "timm-gam/tiny").id, tiny_digest
     for name in ("hf-hub:timm-gam/tiny", "hf-hub:timm-gam/tiny@v1.0"):
         assert load(name, hub, tmp_path) == ["test_resnet_gam", f"timm-gam/tiny@{commit}", expected]
     # Cached now: the same answer without a Hub, offline or dead.
@@ -104,7 +117,7 @@ model = timm.create_model("resnet18_se.corel", pretrained=True)
 print(model.num_classes, weights_digest(model.state_dict()))
 """
     classes, digest = python(code, hub, tmp_path).split()
-    file = hub.folder("models", "timm-gam/resnet18_se.corel") / "model.safetensors"
+    file = hub.copy_out("models", "timm-gam/resnet18_se.corel", tmp_path / "out") / "model.safetensors"
     assert (classes, digest) == ("80", weights_digest(load_file(file)))
 
 
@@ -148,12 +161,13 @@ print(code)
 
 
 def test_data_set_downloaded_and_streamed_scores_as_its_folder(hub: LoopbackHub, tmp_path: Path) -> None:
+    photos = write_class_folders(tmp_path / "photos", classes=3, images=10)
     results = {}
     for name, extra, workers in (("whole", [], 0), ("stream", ["--streaming"], 2), ("folder", None, 0)):
         out = tmp_path / f"{name}.json"
         if extra is None:
             code = SCORE.format(out=str(out), extra=[], workers=workers)
-            code = code.replace('"--dataset", "timm-gam/corel"', f'"--data-dir", {str(hub.root / "photos")!r}')
+            code = code.replace('"--dataset", "timm-gam/corel"', f'"--data-dir", {str(photos)!r}')
         else:
             code = SCORE.format(out=str(out), extra=extra, workers=workers)
         assert python(code, hub, tmp_path / "home") == "0"

@@ -1,0 +1,213 @@
+"""`python -m hub.dataset`: a folder of class folders of photographs -> a Hub data set that the evaluation loads.
+
+This module parses, prints and exits; `publish_dataset` is the function to call from Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.arguments import OneLineParser
+from eval.errors import EvalError
+from hub.command_line import exit_code, print_line
+from hub.errors import RefusedError, UploadError
+
+if TYPE_CHECKING:
+    from hub.image_audit import Audit
+    from hub.push import Pushed
+
+__all__ = ["NEAR_BITS", "build_parser", "main", "publish_dataset"]
+
+NEAR_BITS = 12
+"""Difference hashes of 256 bits that differ in at most so many are called near duplicates."""
+
+_EPILOG = """\
+examples
+  look first: write the shards and the card to a folder and report duplicates, sending nothing:
+    python -m hub.dataset photos --repo me/corel --dry-run --out corel
+  publish for yourself and your group:
+    python -m hub.dataset photos --repo me/corel --private --revision v1.0
+
+Publish only photographs that you may. The published train/test rule makes the splits where the folder has none.
+exit codes: 0 published (or nothing to do), 2 refused or failed (one line says why), 130 interrupted
+"""
+
+
+def publish_dataset(
+    folder: Path,
+    repo_id: str,
+    *,
+    license: str = "other",
+    tag: str | None = None,
+    private: bool = False,
+    near_bits: int = NEAR_BITS,
+    skip_unreadable: bool = False,
+    dry_run: bool = False,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[int], None] = lambda images: None,
+) -> tuple[Audit, Pushed | None]:
+    """Audit photographs, build parquet shards, publish them in one commit and read them back.
+
+    Args:
+        folder: CLASS/IMAGE files, or SPLIT/CLASS/IMAGE.
+        repo_id: "owner/name".
+        license: Hub identifier; "other" warns that the photographs are under copyright.
+        tag: Set at the published commit.
+        private: Whether a new repository is private.
+        near_bits: Most bits, of 256, in which near duplicates differ.
+        skip_unreadable: Leave out files that cannot be decoded, instead of refusing.
+        dry_run: Build and compare, send nothing.
+        out: Folder for the repository; default a temporary one.
+        say: Called with each line of progress.
+        on_progress: Called with the number of images just read.
+
+    Returns:
+        The audit, and where the data set is; None for a dry run.
+
+    Raises:
+        DataError: the folder holds no labelled images.
+        RefusedError: a file cannot be read, or as `hub.push.push_folder`.
+        UploadError: the Hub did not take it, or gave back something else.
+    """
+    from eval.sources.folder import read_folder
+    from hub.dataset_repository import write_dataset_repository
+    from hub.image_audit import audit_images
+    from hub.push import preview_push, push_folder
+
+    audit = audit_images(read_folder(folder), near_bits, on_progress)
+    say(_findings(audit))
+    if audit.unreadable and not skip_unreadable:
+        name, reason = next(iter(audit.unreadable.items()))
+        raise RefusedError(
+            f"{len(audit.unreadable)} files cannot be read, the first is '{name}' ({reason}); repair or remove them, "
+            "or leave them out with --skip-unreadable"
+        )
+    with tempfile.TemporaryDirectory(prefix="timm-gam-dataset-") as temporary:
+        built = out or Path(temporary)
+        write_dataset_repository(built, audit, repo_id, license)
+        if dry_run:
+            say(preview_push(built, repo_id, "dataset"))
+            return audit, None
+        message = f"Publish {len(audit.rows)} images"
+        pushed = push_folder(built, repo_id, repo_type="dataset", private=private, tag=tag, message=message)
+    say(f"{pushed.changes}\ncommit  {pushed.commit}" + ("" if pushed.changes else " (nothing to change)"))
+    _prove(audit, f"{repo_id}@{pushed.commit}")
+    say(f"proved  read back by streaming, fingerprint {audit.fingerprint[:12]}\n{pushed.url}")
+    return audit, pushed
+
+
+def _prove(audit: Audit, dataset: str) -> None:
+    """Stream the data set back and compare its fingerprint with the folder's."""
+    import numpy as np
+
+    from eval.cache import data_fingerprint, digest_images
+    from eval.sources.hub_dataset import read_hub_dataset
+
+    try:
+        images = read_hub_dataset(dataset, streaming=True)
+        rows = np.arange(len(images), dtype=np.int64)
+        found = data_fingerprint(images, rows, digest_images(images, rows))
+    except EvalError as error:
+        raise UploadError(f"'{dataset}' is published, but reading it back failed: {error}") from error
+    if found != audit.fingerprint:
+        raise UploadError(
+            f"'{dataset}' is published, but holds other images ({found[:12]}... for {audit.fingerprint[:12]}...); "
+            "do not use it, and publish again"
+        )
+
+
+def _findings(audit: Audit) -> str:
+    """What the audit found, in a few lines."""
+    same = sum(audit.crossing(group) for group in audit.exact)
+    near = sum(audit.crossing(pair[:2]) for pair in audit.near)
+    splits = ", ".join(f"{audit.splits.count(split)} {split}" for split in sorted(set(audit.splits), reverse=True))
+    lines = [
+        f"images  {len(audit.rows)} readable in {len(set(audit.images.labels.tolist()))} classes ({splits}), "
+        f"{len(audit.unreadable)} unreadable; fingerprint {audit.fingerprint[:12]}",
+        f"same    {len(audit.exact)} groups with the same bytes, {same} across splits",
+        f"near    {len(audit.near)} pairs nearly the same, {near} across splits",
+    ]
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m hub.dataset`. Imports nothing heavy."""
+    parser = OneLineParser(
+        prog="python -m hub.dataset",
+        description="Publish a folder of photographs as a Hub data set: parquet shards, a card, duplicates reported.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="class folders of images, or split folders of them")
+    parser.add_argument("--repo", required=True, metavar="NS/NAME", help="the data set's Hub id")
+    parser.add_argument("--revision", metavar="TAG", help="tag the commit; an existing tag never moves")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument(
+        "--license", default="other", metavar="NAME", help="of the photographs (default: other, with a warning)"
+    )
+    parser.add_argument(
+        "--near",
+        type=_bits,
+        default=NEAR_BITS,
+        metavar="BITS",
+        help="near duplicates: bits of 256 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out files that cannot be decoded (default: refuse)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
+    return parser
+
+
+def _bits(text: str) -> int:
+    if not text.isdigit() or int(text) > 256:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of bits from 0 to 256")
+    return int(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    with _progress_bar() as on_progress:
+        publish_dataset(
+            args.folder,
+            args.repo,
+            license=args.license,
+            tag=args.revision,
+            private=args.private,
+            near_bits=args.near,
+            skip_unreadable=args.skip_unreadable,
+            dry_run=args.dry_run,
+            out=args.out,
+            say=print_line,
+            on_progress=on_progress,
+        )
+
+
+@contextlib.contextmanager
+def _progress_bar() -> Iterator[Callable[[int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(desc="reading", unit="img", delay=1, leave=False, file=sys.stderr, disable=None) as bar:
+
+        def advance(images: int) -> None:
+            bar.update(images)
+
+        yield advance
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""`python -m hub.publish`: one trained model -> its repository on the Hub, checked before and proved after.
+
+This module parses, prints and exits; `publish_model` is the function to call from Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.arguments import OneLineParser
+from hub.command_line import exit_code, print_line
+
+if TYPE_CHECKING:
+    from hub.push import Pushed
+    from hub.trained_model import TrainedModel
+
+__all__ = ["Published", "build_parser", "main", "publish_model"]
+
+_EPILOG = """\
+examples
+  what a training run left, with its records:
+    python -m hub.publish resnet50_gam --checkpoint runs/resnet50_gam-0
+  look first: write the repository to a folder and compare it with the Hub, sending nothing:
+    python -m hub.publish resnet50_gam --checkpoint runs/resnet50_gam-0 --dry-run --out repository
+  a bare checkpoint and its evaluation, under a name and a tag of your own:
+    python -m hub.publish resnet50_gam.mine --checkpoint model.safetensors --record results.json \\
+        --namespace me --revision v1.0
+
+The token is read from HF_TOKEN or from hf auth login. HF_ENDPOINT names another Hub.
+exit codes: 0 published (or nothing to do), 2 refused or failed (one line says why), 130 interrupted
+"""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of publishing one model; `pushed` is None for a dry run, `verified` lists the ways it was pulled."""
+
+    trained: TrainedModel
+    repo_id: str
+    weights_sha256: str
+    pushed: Pushed | None
+    verified: tuple[str, ...]
+
+
+def publish_model(
+    model: str,
+    checkpoint: Path,
+    *,
+    record: Path | None = None,
+    namespace: str | None = None,
+    license: str | None = None,
+    base_model: str | None = None,
+    dataset: str | None = None,
+    tag: str | None = None,
+    private: bool = False,
+    half: bool = False,
+    dry_run: bool = False,
+    out: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Published:
+    """Build a model's repository, publish it in one commit, pull it back and prove that it is the same.
+
+    Args:
+        model: "architecture" or "architecture.tag" (default tag "corel").
+        checkpoint: A safetensors file, or a run folder of `python -m timm_gam.train`.
+        record: JSON of `python -m eval.retrieval`; default the run folder's.
+        namespace: Hub user or organisation; default `timm_gam.hub_namespace()`.
+        license: Of the weights; default that of the registered model.
+        base_model: Hub id of the weights the training started from; default what the run says.
+        dataset: Hub id of the data set; default NAMESPACE/corel.
+        tag: Set at the published commit.
+        private: Whether a new repository is private.
+        half: Publish float16.
+        dry_run: Build and compare, send nothing.
+        out: Folder for the repository; default a temporary one.
+        say: Called with each line of progress.
+
+    Raises:
+        PublishError: any of the errors in `hub.errors`.
+        EvalError: `out` cannot be written.
+    """
+    from hub.model_card import ModelPage
+    from hub.model_repository import write_model_repository
+    from hub.origin import find_base_model, find_license
+    from hub.push import preview_push, push_folder
+    from hub.trained_model import read_trained_model
+    from hub.verify import verify_published
+    from timm_gam.hub_download import file_sha256
+    from timm_gam.namespace import hub_namespace
+    from timm_gam.weights import WEIGHTS_NAME
+
+    owner = namespace or hub_namespace()
+    trained = read_trained_model(model, checkpoint, record)
+    repo_id = f"{owner}/{trained.name}"
+    page = ModelPage(
+        repo_id=repo_id,
+        license=license or find_license(trained),
+        base_model=base_model or find_base_model(trained),
+        dataset=dataset or f"{owner}/corel",
+    )
+    with tempfile.TemporaryDirectory(prefix="timm-gam-publish-") as temporary:
+        folder = out or Path(temporary)
+        write_model_repository(folder, trained, page, half=half)
+        weights_sha256 = file_sha256(folder / WEIGHTS_NAME)
+        say(f"{trained.name} -> {repo_id}")
+        if dry_run:
+            say(preview_push(folder, repo_id))
+            return Published(trained, repo_id, weights_sha256, None, ())
+        pushed = push_folder(folder, repo_id, private=private, tag=tag, message=f"Publish {trained.name}")
+        say(f"{pushed.changes}\ncommit  {pushed.commit}" + ("" if pushed.changes else " (nothing to change)"))
+        trained = replace(trained, tensors={})  # lets go of the mapped file before the models are made
+        verified = verify_published(folder, repo_id, pushed.commit)
+    say(f"proved  equal tensors and logits, pulled into empty caches by {' and '.join(verified)}\n{pushed.url}")
+    return Published(trained, repo_id, weights_sha256, pushed, tuple(verified))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m hub.publish`. Imports nothing heavy."""
+    parser = OneLineParser(
+        prog="python -m hub.publish",
+        description="Publish a trained model: checked, with its card and records, in one commit, and pulled back.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("model", metavar="MODEL", help="architecture, or architecture.tag (default tag: corel)")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, metavar="F", help="a safetensors file, or a training run's folder"
+    )
+    parser.add_argument(
+        "--record", type=Path, metavar="JSON", help="of python -m eval.retrieval (default: the run's evaluation.json)"
+    )
+    add_publishing_arguments(parser)
+    parser.add_argument("--base-model", metavar="ID", help="weights the training started from (default: by the run)")
+    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
+    return parser
+
+
+def add_publishing_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that publishing one model and releasing the zoo share."""
+    parser.add_argument(
+        "--namespace", metavar="NS", help="Hub user or organisation (default: TIMM_GAM_NAMESPACE, else timm-gam)"
+    )
+    parser.add_argument("--revision", metavar="TAG", help="tag the commit; an existing tag never moves")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--fp16", action="store_true", help="publish float16 weights")
+    parser.add_argument("--license", metavar="NAME", help="of the weights (default: the registered model's)")
+    parser.add_argument("--dataset", metavar="ID", help="Hub data set of training and evaluation (default: NS/corel)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    publish_model(
+        args.model,
+        args.checkpoint,
+        record=args.record,
+        namespace=args.namespace,
+        license=args.license,
+        base_model=args.base_model,
+        dataset=args.dataset,
+        tag=args.revision,
+        private=args.private,
+        half=args.fp16,
+        dry_run=args.dry_run,
+        out=args.out,
+        say=print_line,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,199 @@
+"""`python -m hub.release`: a folder of training runs -> the zoo on the Hub, and a record of its commits.
+
+This module parses, prints and exits; `release_zoo` is the function to call from Python. What is published already is
+compared and left alone, so after a failure the same command goes on where it ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.arguments import OneLineParser
+from eval.errors import EvalError
+from eval.files import atomic_path, check_writable
+from hub.command_line import exit_code, print_line
+from hub.errors import PublishError, RefusedError
+from hub.publish import add_publishing_arguments, publish_model
+
+if TYPE_CHECKING:
+    from hub.publish import Published
+
+__all__ = ["Row", "build_parser", "main", "release_zoo"]
+
+_EPILOG = """\
+example
+  publish every finished run below runs/ (plain, SE, CBAM, GAM) as v1.0 and record the commits:
+    python -m hub.release runs --revision v1.0
+
+A run that cannot be published does not stop the others; the same command again does what is left.
+exit codes: 0 all published, 2 refused or some failed (the table says which), 130 interrupted
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What became of one run: `state` is "published", "unchanged", "dry run" or "failed"; `error` says why."""
+
+    run: str
+    model: str
+    state: str
+    metrics: dict[str, float]
+    url: str
+    error: str | None = None
+
+
+def release_zoo(
+    runs: Path,
+    *,
+    releases: Path,
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> list[Row]:
+    """Publish the best weights of every run below a folder, and record each commit as it is there.
+
+    Args:
+        runs: Folder of run folders of `python -m timm_gam.train`.
+        releases: File of releases to bring up to date, see `timm_gam.releases`.
+        say: Called with each line of progress.
+        **options: Of `hub.publish.publish_model`, for every run.
+
+    Returns:
+        One row per run, in order of model name.
+
+    Raises:
+        RefusedError: no runs, or two of the same model.
+        OutputError: `releases` cannot be written.
+    """
+    check_writable(releases)
+    rows = []
+    for model, run in sorted(_find_runs(runs).items()):
+        try:
+            published = publish_model(model, run, say=say, **options)
+        except (PublishError, EvalError) as error:
+            say(f"failed  {error}")
+            rows.append(Row(run.name, model, "failed", {}, "", str(error)))
+            continue
+        if published.pushed is not None:
+            _record(releases, published)
+        rows.append(_row(run, published))
+    return rows
+
+
+def _find_runs(runs: Path) -> dict[str, Path]:
+    """Model name -> its run folder."""
+    import yaml
+
+    found: dict[str, Path] = {}
+    for config in sorted(runs.glob("*/config.yaml")):
+        try:
+            model = str(yaml.safe_load(config.read_text(encoding="utf-8"))["model"]).partition(".")[0]
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise RefusedError(f"'{config}' is no training recipe ({error!r}); move that folder away") from error
+        if model in found:
+            raise RefusedError(
+                f"'{found[model].name}' and '{config.parent.name}' are both runs of {model}; keep the one to release"
+            )
+        found[model] = config.parent
+    if not found:
+        raise RefusedError(f"no training runs in '{runs}'; name a folder of run folders of python -m timm_gam.train")
+    return found
+
+
+def _record(releases: Path, published: Published) -> None:
+    """Put one repository's commit and digest into the file of releases."""
+    from timm_gam.errors import HubError
+    from timm_gam.releases import Release, read_releases
+
+    assert published.pushed is not None
+    try:
+        entries = read_releases(releases)
+    except HubError as error:
+        raise RefusedError(str(error)) from error
+    entries[published.repo_id] = Release(published.pushed.commit, published.weights_sha256)
+    with atomic_path(releases) as temporary:
+        content = {repo_id: asdict(release) for repo_id, release in sorted(entries.items())}
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _row(run: Path, published: Published) -> Row:
+    from hub.push import page_url
+
+    result = published.trained.result
+    metrics = {name: average["micro"] for name, average in result["metrics"].items()} if result is not None else {}
+    pushed = published.pushed
+    state = "dry run" if pushed is None else "published" if pushed.changes else "unchanged"
+    return Row(run.name, published.trained.architecture, state, metrics, page_url(published.repo_id))
+
+
+def _summary(rows: Sequence[Row]) -> str:
+    """One line per run: state, headline metrics in per cent, page or error."""
+    from eval.report import text_table
+
+    shown = ("hit@1", "hit@10", "precision@10", "map")
+    lines = [["model", *(f"{name}, %" for name in shown), "state", "run"]]
+    for row in rows:
+        cells = [f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "-" for name in shown]
+        lines.append([row.model, *cells, row.state, row.run])
+    ends = [f"{row.model}: {row.error or row.url}" for row in rows]
+    return text_table(lines, rules=(0,)) + "\n\n" + "\n".join(ends)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m hub.release`. Imports nothing heavy."""
+    parser = OneLineParser(
+        prog="python -m hub.release",
+        description="Publish every training run of a folder, and record the commits that the model names stand for.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "runs", type=Path, metavar="RUNS_DIR", help="a folder of run folders of python -m timm_gam.train"
+    )
+    add_publishing_arguments(parser)
+    parser.add_argument(
+        "--releases",
+        type=Path,
+        metavar="FILE",
+        help="record commits here (default: TIMM_GAM_RELEASES, else the package)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 all published, 2 refused or some failed, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    return exit_code(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    from timm_gam.releases import releases_file
+
+    rows = release_zoo(
+        args.runs,
+        releases=args.releases or releases_file(),
+        say=print_line,
+        namespace=args.namespace,
+        license=args.license,
+        dataset=args.dataset,
+        tag=args.revision,
+        private=args.private,
+        half=args.fp16,
+        dry_run=args.dry_run,
+    )
+    print_line(f"\n{_summary(rows)}")
+    if failed := [row.model for row in rows if row.state == "failed"]:
+        raise PublishError(
+            f"{len(failed)} of {len(rows)} not published ({', '.join(failed)}); run the same command again"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

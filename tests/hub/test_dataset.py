@@ -1,0 +1,95 @@
+"""A folder becomes a data set that the evaluation reads as it reads the folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from huggingface_hub import DatasetCard
+from PIL import Image
+
+from eval.cache import data_fingerprint, digest_images
+from eval.images import ImageSet
+from eval.sources.folder import read_folder
+from eval.sources.hub_dataset import read_hub_dataset
+from eval.splits import published_split
+from hub.dataset import main
+from tests.eval.helpers import write_class_folders
+from tests.loopback_hub import LoopbackHub
+
+REPO = "me/photos"
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    return write_class_folders(tmp_path / "photos", classes=3, images=10)
+
+
+def fingerprint(images: ImageSet) -> str:
+    rows = np.arange(len(images), dtype=np.int64)
+    return data_fingerprint(images, rows, digest_images(images, rows))
+
+
+def test_a_folder_and_its_data_set_are_the_same(
+    photos: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(photos), "--repo", REPO, "--revision", "v1"]) == 0
+    assert "proved  read back by streaming" in capsys.readouterr().out
+    folder = read_folder(photos)
+    for streaming in (False, True):
+        images = read_hub_dataset(f"{REPO}@v1", streaming=streaming)
+        assert fingerprint(images) == fingerprint(folder)
+        assert images.class_names == folder.class_names
+        is_test = dict(zip(folder.ids, published_split(folder.ids, folder.labels).tolist(), strict=True))
+        assert images.splits is not None
+        assert {i: split == "test" for i, split in zip(images.ids, images.splits, strict=True)} == is_test
+    assert main([str(photos), "--repo", REPO, "--revision", "v1"]) == 0
+    assert len(hub.repository("datasets", REPO).commits) == 2, "the same photographs are the same bytes"
+    assert hub.tokens_at_store == []
+    text = (hub.copy_out("datasets", REPO, tmp_path / "out") / "README.md").read_text()
+    assert DatasetCard(text).data.license == "other"
+    assert "**Licence warning.**" in text
+    assert fingerprint(folder) in text
+
+
+def test_duplicates_and_unreadable_files_are_reported(
+    photos: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = read_folder(photos)
+    is_test = published_split(ids.ids, ids.labels)
+    one = photos / ids.ids[int(np.flatnonzero(is_test)[0])]
+    shutil.copy(one, one.with_name("copy.jpg"))
+    Image.open(one).resize((80, 80)).save(one.with_name("larger.png"))
+    (photos / "class0" / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
+    command = [str(photos), "--repo", REPO, "--dry-run", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert "1 files cannot be read, the first is 'class0/broken.jpg'" in said.err
+    assert "same    1 groups with the same bytes" in said.out
+    assert not (tmp_path / "out").exists(), "nothing half-written"
+    assert main([*command, "--skip-unreadable", "--near", "40"]) == 0
+    audit = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert audit["images"] == 32
+    assert list(audit["unreadable"]) == ["class0/broken.jpg"]
+    (group,) = audit["exact_duplicates"]
+    assert {Path(name).name for name in group["ids"]} == {one.name, "copy.jpg"}
+    assert any("larger.png" in pair["ids"][1] for pair in audit["near_duplicates"])
+
+
+def test_bad_input_is_one_line(photos: Path, token: str, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(photos / "none"), "--repo", REPO]) == 2
+    assert "no folder" in capsys.readouterr().err
+    assert main([str(photos), "--repo", REPO]) == 2
+    assert "no answer from http://127.0.0.1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main([str(photos), "--repo", REPO, "--near", "300"])
+
+
+def test_a_conflict_is_reported(photos: Path, hub: LoopbackHub, token: str, capsys: pytest.CaptureFixture[str]) -> None:
+    hub.faults.add("conflict", "POST .*/commit/main")
+    assert main([str(photos), "--repo", REPO]) == 2
+    assert "somebody else committed" in capsys.readouterr().err
+    assert hub.head("datasets", REPO).files == {}

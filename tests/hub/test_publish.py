@@ -1,0 +1,297 @@
+"""Publishing one model, over a real socket, with the real clients."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
+
+from hub.publish import main
+from tests.hub.runs import evaluate_checkpoint, write_checkpoint
+from tests.loopback_hub import TOKEN, LoopbackHub
+
+REPO = "timm-gam/test_resnet_gam.corel"
+
+
+def publish(checkpoint: Path, *arguments: str, model: str = "test_resnet_gam") -> int:
+    return main([model, "--checkpoint", str(checkpoint), *arguments])
+
+
+def names(hub: LoopbackHub, repo: str = REPO) -> set[str]:
+    return set(hub.head("models", repo).files)
+
+
+def test_a_run_is_published_in_one_commit_and_proved(
+    run: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(run, "--revision", "v1.0") == 0
+    said = capsys.readouterr()
+    assert "proved  equal tensors and logits, pulled into empty caches by pretrained=True and hf-hub:" in said.out
+    assert f"{hub.url}/{REPO}" in said.out
+    assert TOKEN not in said.out + said.err
+    repository = hub.repository("models", REPO)
+    assert len(repository.commits) == 2, "the empty one, and ours"
+    assert repository.tags == {"v1.0": repository.head.id}
+    assert names(hub) == {
+        "README.md", "config.json", "evaluation.json", "model.safetensors", "training/config.yaml",
+        "training/data.json", "training/environment.json", "training/metrics.csv",
+    }  # fmt: skip
+    assert hub.tokens_at_store == [], "the token goes to the endpoint only"
+    out = hub.copy_out("models", REPO, tmp_path / "out")
+    sent, made = load_file(out / "model.safetensors"), load_file(run / "best.safetensors")
+    assert sent.keys() == made.keys()
+    assert all(torch.equal(sent[n], made[n]) for n in made)
+    assert json.loads((out / "evaluation.json").read_text()) == json.loads((run / "evaluation.json").read_text())
+    assert "secret" not in (out / "training/config.yaml").read_text(), "paths of the machine stay on it"
+
+    assert publish(run, "--revision", "v1.0") == 0
+    assert "nothing to change" in capsys.readouterr().out
+    assert len(repository.commits) == 2
+
+
+def test_the_card_says_what_the_record_says(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
+    assert publish(run) == 0
+    text = (hub.copy_out("models", REPO, tmp_path / "out") / "README.md").read_text()
+    card = ModelCard(text)
+    card.validate()
+    data = card.data
+    assert (data.library_name, data.pipeline_tag, data.license) == ("timm", "image-classification", "apache-2.0")
+    assert (data.base_model, data.datasets) == ("somebody/backbone", ["timm-gam/corel"])
+    assert "transformers" not in data.tags
+    record = json.loads((run / "evaluation.json").read_text())["results"][0]["metrics"]
+    listed = {result.metric_name: result.metric_value for result in data.eval_results}
+    assert listed == {name: pytest.approx(value["micro"], abs=1e-6) for name, value in record.items()}
+    first_code = text.split("```python\n")[1].split("```")[0]
+    assert first_code.splitlines()[:2] == [
+        "import timm",
+        'import timm_gam  # registers the models; without this import timm answers "Unknown model"',
+    ]
+    low, high = (100 * bound for bound in record["map"]["micro_ci95"])
+    assert f"| map | {100 * record['map']['micro']:.2f} [{low:.2f}, {high:.2f}] |" in text
+    ours, theirs = text.index("| map |"), text.index("What the paper reports")
+    assert ours < theirs < text.index("| Resnet50 + GAM | 151.4 M | 79.18 | 91.93 |")
+    for heading in ("Intended use and limits", "Model", "Training", "Evaluation", "Citation"):
+        assert f"\n## {heading}\n" in text
+
+
+def test_timm_reads_the_config(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
+    assert publish(run) == 0
+    out = hub.copy_out("models", REPO, tmp_path / "out")
+    for name in (f"hf-hub:{REPO}", f"local-dir:{out}"):
+        model = timm.create_model(name, pretrained=True)
+        assert (model.num_classes, model.pretrained_cfg["input_size"]) == (3, (3, 32, 32)), name
+        assert model.pretrained_cfg["label_names"] == ["class0", "class1", "class2"]
+
+
+def test_float16(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
+    assert publish(run, "--fp16") == 0
+    out = hub.copy_out("models", REPO, tmp_path / "out")
+    halves, whole = load_file(out / "model.safetensors"), load_file(run / "best.safetensors")
+    assert all(torch.equal(halves[n], t.half() if t.is_floating_point() else t) for n, t in whole.items())
+    assert "before they were rounded to float16" in (out / "README.md").read_text()
+
+
+def test_a_plain_baseline_is_pulled_by_its_page(hub: LoopbackHub, token: str, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "plain.safetensors", "test_resnet")
+    assert publish(checkpoint, "--license", "apache-2.0", model="test_resnet") == 0
+    text = (hub.copy_out("models", "timm-gam/test_resnet.corel", tmp_path / "out") / "README.md").read_text()
+    assert 'timm.create_model("hf-hub:timm-gam/test_resnet.corel", pretrained=True' in text
+    assert "have not been scored; no figure is claimed" in text
+    assert "model-index" not in text
+
+
+def spoil(path: Path, kind: str) -> None:
+    tensors = load_file(path)
+    name = "layer1.0.se.channel.fc1.weight"
+    if kind == "nan":
+        tensors[name][0, 0] = torch.nan
+    elif kind == "missing":
+        del tensors[name]
+    elif kind == "unexpected":
+        tensors["extra.weight"] = torch.zeros(1)
+    elif kind == "headless":
+        del tensors["fc.weight"], tensors["fc.bias"]
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("nan", "1 tensors hold NaN or infinity (layer1.0.se.channel.fc1.weight)"),
+        ("missing", "1 tensors missing (layer1.0.se.channel.fc1.weight)"),
+        ("unexpected", "1 tensors unexpected (extra.weight)"),
+        ("headless", "the checkpoint has no classifier 'fc.weight'"),
+    ],
+)
+def test_refuses_weights_that_do_not_fit(
+    kind: str, message: str, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors")
+    spoil(checkpoint, kind)
+    assert publish(checkpoint) == 2
+    assert message in capsys.readouterr().err
+    assert hub.requests == [], "refused before anything is sent"
+
+
+def test_refuses_what_does_not_belong_together(
+    run: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(checkpoint: Path, message: str, *arguments: str, model: str = "test_resnet_gam") -> None:
+        assert publish(checkpoint, *arguments, model=model) == 2
+        said = capsys.readouterr().err
+        assert message in said, said
+        assert said.count("\n") == 1, "one line"
+
+    other = write_checkpoint(tmp_path / "other.safetensors", seed=1)
+    refused(other, "scores other weights", "--record", str(run / "evaluation.json"))
+    many = write_checkpoint(tmp_path / "many.safetensors", classes=5)
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "evaluation.json").unlink()
+    shutil.copy(many, copy / "best.safetensors")
+    refused(copy, "the classifier has 5 classes and data.json 3")
+    corel = write_checkpoint(tmp_path / "corel.safetensors", "resnet18_se", classes=5)
+    refused(corel, "the classifier has 5 classes and the tag resnet18_se.corel 80", model="resnet18_se")
+    plain = write_checkpoint(tmp_path / "plain.safetensors", "test_resnet")
+    refused(plain, "no licence is known for test_resnet.corel", model="test_resnet")
+    (tmp_path / "model.pth").write_bytes(pickle.dumps({}))
+    refused(tmp_path / "model.pth", "a pickled PyTorch checkpoint; only safetensors")
+    refused(tmp_path / "none.safetensors", "no file")
+    refused(run, "no model 'resnet50_gma'; near: ", model="resnet50_gma")
+    (tmp_path / "bad.json").write_text("[]")
+    refused(other, "is no record of python -m eval.retrieval", "--record", str(tmp_path / "bad.json"))
+    refused(other, "is no Hub id", "--namespace", "a/b")
+    assert not any(request.startswith("POST") for request in hub.requests)
+
+
+def test_a_tag_never_moves(
+    run: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(run, "--revision", "v1") == 0
+    before = hub.head("models", REPO).id
+    other = write_checkpoint(tmp_path / "other.safetensors", seed=1)
+    assert publish(other, "--revision", "v1") == 2
+    assert "has the tag 'v1' at" in capsys.readouterr().err
+    assert hub.head("models", REPO).id == before
+    assert publish(other, "--revision", "v2") == 0
+    assert publish(run.parent / run.name, "--revision", "v1") == 2, "v1 is not the head's content any more"
+    assert hub.repository("models", REPO).tags["v1"] == before
+
+
+def test_a_lost_race_overwrites_nothing(
+    run: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(run) == 0
+    files = dict(hub.head("models", REPO).files)
+    hub.faults.add("conflict", "POST .*/commit/main")
+    assert publish(write_checkpoint(tmp_path / "other.safetensors", seed=1)) == 2
+    assert "somebody else committed" in capsys.readouterr().err
+    assert hub.head("models", REPO).message == "somebody else's"
+    assert dict(hub.head("models", REPO).files) == files
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [("500", "PUT /objects/"), ("drop", "PUT /objects/"), ("500", "objects/verify")],
+    ids=["store fails", "connection drops", "verify fails"],
+)
+def test_uploads_are_tried_again(fault: str, where: str, run: Path, hub: LoopbackHub, token: str) -> None:
+    hub.faults.add(fault, where)  # type: ignore[arg-type]
+    assert publish(run) == 0
+    assert len(hub.faults.happened) == 1
+    assert "model.safetensors" in names(hub)
+
+
+@pytest.mark.parametrize("fault", ["500", "drop"], ids=["commit fails", "answer lost"])
+def test_a_commit_that_fails_leaves_all_or_nothing(
+    fault: str, run: Path, hub: LoopbackHub, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.faults.add(fault, "POST .*/commit/main")  # type: ignore[arg-type]
+    assert publish(run) == 2
+    said = capsys.readouterr().err
+    assert "publish again" in said
+    assert said.count("\n") == 1
+    assert len(names(hub)) in (0, 8), "all files or none"
+    assert publish(run) == 0, "the same command goes on"
+    assert len(names(hub)) == 8
+    assert len(hub.repository("models", REPO).commits) == 2
+
+
+def test_tokens_and_privacy(
+    run: Path, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(run) == 2
+    assert "no token to publish with; set HF_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert publish(run) == 2
+    said = capsys.readouterr()
+    assert "refuses this token (401)" in said.err
+    assert "hf_wrong" not in said.err + said.out
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    assert publish(run, "--private") == 0
+    assert hub.repository("models", REPO).private
+    assert all(TOKEN not in request for request in hub.requests)
+    hub.repository("models", REPO).private = False
+    assert publish(run, "--private") == 2
+    assert "is public; make it private" in capsys.readouterr().err
+    leaky = Path(shutil.copytree(run, tmp_path / "leaky"))
+    (leaky / "metrics.csv").write_text(f"token\n{TOKEN}\n")
+    assert publish(leaky) == 2
+    assert "'metrics.csv' holds your Hub token" in capsys.readouterr().err
+
+
+def test_dry_run_writes_the_repository_and_sends_nothing(
+    run: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert publish(run, "--dry-run", "--out", str(tmp_path / "out")) == 0
+    assert "add     model.safetensors" in capsys.readouterr().out
+    assert hub.repositories == {}
+    assert timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True).num_classes == 3
+    assert publish(run) == 0
+    capsys.readouterr()
+    other = write_checkpoint(tmp_path / "other.safetensors", seed=1)
+    assert publish(other, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "change  model.safetensors" in said
+    assert "remove  training/metrics.csv" in said
+    assert len(hub.repository("models", REPO).commits) == 2
+
+
+def test_without_a_hub(run: Path, token: str, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert publish(run) == 2
+    assert "no answer from http://127.0.0.1" in capsys.readouterr().err
+    assert publish(run, "--dry-run") == 0
+    assert "not compared with the Hub: " in capsys.readouterr().out
+
+
+def test_a_bare_checkpoint_with_its_record(hub: LoopbackHub, token: str, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors", seed=3)
+    record = evaluate_checkpoint(tmp_path / "results.json", "test_resnet_gam", checkpoint)
+    assert publish(checkpoint, "--record", str(record), "--namespace", "me", model="test_resnet_gam.mine") == 0
+    assert names(hub, "me/test_resnet_gam.mine") == {"README.md", "config.json", "evaluation.json", "model.safetensors"}
+
+
+def test_interrupted_while_sending(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
+    hub.faults.add("stall", "PUT /objects/", times=9)
+    env = {**os.environ, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "hub.publish", "test_resnet_gam", "--checkpoint", str(run)]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not hub.faults.happened and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert names(hub) == set()

@@ -21,7 +21,7 @@ from eval.synthetic import draw_synthetic
 __all__ = ["DEFAULT_MODEL", "EMBEDDED_MODELS", "Inputs", "choose_inputs", "read_images"]
 
 DEFAULT_MODEL = "resnet50_gam.corel"
-EMBEDDED_MODELS = ("test_resnet", "test_resnet_se", "test_resnet_cbam", "test_resnet_gam")
+EMBEDDED_MODELS = ("test_resnet.corel", "test_resnet_se.corel", "test_resnet_cbam.corel", "test_resnet_gam.corel")
 SYNTHETIC = "synthetic"
 
 ModelLoader = Callable[[], LoadedModel]
@@ -53,8 +53,10 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
             loaded = load_model(DEFAULT_MODEL)
             return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded])
         except EvalError as error:
-            note = f"{error}\nscoring the embedded default instead: untrained tiny models on images drawn by code"
-            models = [_loader(name, None, False, args.seed) for name in EMBEDDED_MODELS]
+            note = (
+                f"{error}\nscoring the embedded default instead: our tiny COREL models on images drawn by code"
+            )
+            models = [_loader(name, None, True, args.seed) for name in EMBEDDED_MODELS]
             return Inputs(draw_synthetic(), models, note)
     names = [match for name in args.model or [DEFAULT_MODEL] for match in _expand(name)]
     files = args.checkpoint or [None] * len(names)

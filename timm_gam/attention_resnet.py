@@ -32,6 +32,7 @@ from timm_gam.attention import GateInit, gates_are_identity, init_gates, is_plai
 from timm_gam.checkpoint import adopt_backbone, check_backbone_complete
 from timm_gam.gam import GlobalAttention
 from timm_gam.namespace import hub_namespace
+from timm_gam.shipped_weights import SHIPPED
 from timm_gam.weights import fetch_weights
 
 __all__ = ["AttentionResNet"]
@@ -131,9 +132,10 @@ def _imagenet_se(tag: str) -> dict[str, Any]:
 
 
 def _tiny(name: str) -> dict[str, Any]:
-    # No tag: weights for these are not trained yet. The data config is that of timm's test_resnet.
-    config = {"input_size": (3, 160, 160), "pool_size": (5, 5), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    return {name: _cfg(first_conv="conv1.0", **config)}
+    """Trained at 64 x 64 with the data config of timm's test_resnet otherwise; the weights are in the package."""
+    config = {"input_size": (3, 64, 64), "pool_size": (2, 2), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    file = str(SHIPPED / f"{name}.corel" / "model.safetensors")
+    return {f"{name}.corel": _cfg(first_conv="conv1.0", file=file, num_classes=COREL_CLASSES, **config)}
 
 
 default_cfgs = generate_default_cfgs(

@@ -14,6 +14,7 @@ from timm.models._hub import load_cfg_from_json
 from timm_gam.errors import CheckpointError, UnknownModelError
 from timm_gam.hub_download import download_file
 from timm_gam.releases import find_release
+from timm_gam.shipped_weights import find_shipped
 
 __all__ = ["WEIGHTS_NAME", "PretrainedSource", "check_model_name", "fetch_weights", "find_pretrained"]
 
@@ -62,7 +63,7 @@ def check_model_name(name: str) -> str:
 
 
 def find_pretrained(name: str) -> PretrainedSource:
-    """Find the pretrained weights of a model name, downloading them where they are on the Hub.
+    """Find the pretrained weights of a model name: in the package, in a folder, or on the Hub.
 
     Args:
         name: "name", "name.tag", "hf-hub:owner/repo[@revision]" or "local-dir:folder".
@@ -81,8 +82,12 @@ def find_pretrained(name: str) -> PretrainedSource:
         raise UnknownModelError(
             f"'{name}' is no model name; legal: name, name.tag, hf-hub:owner/repo, local-dir:folder"
         )
+    if (shipped := find_shipped(name)) is not None:
+        return _from_folder(shipped)
     architecture = check_model_name(name)
     cfg = get_pretrained_cfg(name)
+    if cfg is not None and (shipped := find_shipped(f"{architecture}.{cfg.tag}")) is not None and cfg.file:
+        return _from_folder(shipped)
     if cfg is None or not cfg.has_weights:
         raise CheckpointError(f"model '{name}' has no pretrained weights; name a checkpoint file, or random weights")
     if not cfg.hf_hub_id:

@@ -53,9 +53,7 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
             loaded = load_model(DEFAULT_MODEL)
             return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded])
         except EvalError as error:
-            note = (
-                f"{error}\nscoring the embedded default instead: our tiny COREL models on images drawn by code"
-            )
+            note = f"{error}\nscoring the embedded default instead: our tiny COREL models on images drawn by code"
             models = [_loader(name, None, True, args.seed) for name in EMBEDDED_MODELS]
             return Inputs(draw_synthetic(), models, note)
     names = [match for name in args.model or [DEFAULT_MODEL] for match in _expand(name)]

@@ -93,14 +93,17 @@ def rank_relevant(
             counter = _RankCounter(group, _target_scores(scores, relevant, self_index, group, block), self_index, pool)
             for rows in _slices(group.start, group.stop, block):
                 left = scores.operand(queries, rows)
-                before = _slices(0, group.start, block)
-                within = _slices(rows.start if symmetric else group.start, group.stop, block)
-                after = _slices(group.stop, len(gallery), block)
-                for columns in (*before, *within, *after):
-                    itself = symmetric and columns == rows
-                    matrix = scores.of(left, left if itself else scores.operand(gallery, columns))
+                # Of one set with itself, a block within the group also holds the scores of its mirror image.
+                mirrored = _slices(rows.stop, group.stop, block) if symmetric else []
+                if symmetric:
+                    others = _slices(0, group.start, block) + _slices(group.stop, len(gallery), block)
+                    counter.count(rows, rows, scores.of(left, left))
+                else:
+                    others = _slices(0, len(gallery), block)
+                for columns in mirrored + others:
+                    matrix = scores.of(left, scores.operand(gallery, columns))
                     counter.count(rows, columns, matrix)
-                    if symmetric and not itself and columns in within:
+                    if columns in mirrored:
                         counter.count(columns, rows, matrix.T)
                 on_progress(rows.stop - rows.start)
             yield from counter.ranks()

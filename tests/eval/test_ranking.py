@@ -102,6 +102,23 @@ def test_separate_gallery_keeps_every_image() -> None:
     assert len(block.row) == sum(int((labels[10:] == label).sum()) for label in labels[:10])
 
 
+@pytest.mark.parametrize(("queries", "gallery"), [(30, 7), (7, 30), (300, 10), (10, 300)])
+def test_queries_and_gallery_of_any_sizes(queries: int, gallery: int) -> None:
+    vectors, labels = data(9, queries + gallery, 8, 4)
+    points = fixed_point(vectors)
+    q, g = np.arange(queries), np.arange(queries, queries + gallery)
+    integers = points.integers(slice(None))
+    scores = integers[q] @ integers[g].T
+    expected = [
+        (i, int((scores[i] > target).sum()), int((scores[i] == target).sum()))
+        for i in q.tolist()
+        for target in scores[i, labels[g] == labels[i]]
+    ]
+    for budget in (1, 2**30):
+        found = rank_relevant(points.take(q), points.take(g), labels[q], labels[g], memory_budget=budget)
+        assert sorted(zip(*joined(list(found)), strict=True)) == sorted(expected)
+
+
 def test_labels_that_the_gallery_lacks() -> None:
     vectors = np.eye(4, dtype=np.float32)
     points = fixed_point(vectors)

@@ -90,7 +90,10 @@ def download_file(
     Raises:
         HubError: as `check_repository`; the repository has no such file; or the file is damaged or another one.
     """
-    cached = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=revision)
+    try:
+        cached = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=revision)
+    except HFValidationError as error:
+        raise HubError(f"'{repo_id}' is no Hub id; one reads owner/name") from error
     if isinstance(cached, str) and (_COMMIT.fullmatch(revision or "") or not _reachable(repo_id, revision)):
         path = Path(cached)
         if _is_intact(path):

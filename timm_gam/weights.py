@@ -20,8 +20,22 @@ __all__ = ["WEIGHTS_NAME", "PretrainedSource", "check_model_name", "fetch_weight
 
 WEIGHTS_NAME = "model.safetensors"
 
-# Arguments of timm.create_model that would make it read other files than the ones beside the config.
-_FACTORY_ARGUMENTS = {"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"}
+# Arguments of timm.create_model that a config must not set: other files to read, another place to run.
+_FACTORY_ARGUMENTS = {
+    "cache_dir",
+    "checkpoint_path",
+    "device",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+}
+    "cache_dir",
+    "checkpoint_path",
+    "device",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+}
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,8 @@ def check_model_name(name: str) -> str:
     Raises:
         UnknownModelError: unknown name (near matches are listed) or unknown tag (its tags are listed).
     """
+    if ":" in name:
+        raise UnknownModelError(f"'{name}' names weights; a plain model name is needed here, such as resnet50_gam")
     architecture, _, tag = name.partition(".")
     if not is_model(architecture):
         near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
@@ -155,6 +171,6 @@ def _from_config(config: Path, file: Path, reference: str) -> PretrainedSource:
         raise CheckpointError(
             f"the config.json of '{reference}' sets {', '.join(sorted(foreign))}: refused as untrusted"
         )
-    if not is_model(architecture):
+    if not isinstance(architecture, str) or not is_model(architecture):
         raise UnknownModelError(f"'{reference}' is for model '{architecture}', which is not registered here")
     return PretrainedSource(architecture, file, reference, cfg, model_args)

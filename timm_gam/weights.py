@@ -29,13 +29,6 @@ _FACTORY_ARGUMENTS = {
     "pretrained_cfg",
     "pretrained_cfg_overlay",
 }
-    "cache_dir",
-    "checkpoint_path",
-    "device",
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from eval.embedding import Embeddings, embed_images
     from eval.errors import DataError, EmbeddingError, EvalError, ModelError, OutputError, UnreadableImageError
     from eval.evaluate import RetrievalResult, Settings, evaluate_model
-    from eval.fixed_point import FixedPoint, fixed_point
     from eval.images import ImageSet
+    from eval.integer_vectors import FixedPoint, fixed_point
     from eval.metrics import metric_names, query_metrics
     from eval.models import LoadedModel, embedding_network, load_model
     from eval.preprocessing import Preprocessing, resolve_preprocessing
@@ -39,7 +39,7 @@ _HOMES = {
     "eval.embedding": ("Embeddings", "embed_images"),
     "eval.errors": ("DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "UnreadableImageError"),
     "eval.evaluate": ("RetrievalResult", "Settings", "evaluate_model"),
-    "eval.fixed_point": ("FixedPoint", "fixed_point"),
+    "eval.integer_vectors": ("FixedPoint", "fixed_point"),
     "eval.images": ("ImageSet",),
     "eval.metrics": ("metric_names", "query_metrics"),
     "eval.models": ("LoadedModel", "embedding_network", "load_model"),

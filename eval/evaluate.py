@@ -16,8 +16,8 @@ from eval.cache import EmbeddingCache, data_fingerprint, digest_images
 from eval.embedding import Embeddings, OnUnreadable, embed_images
 from eval.environment import versions
 from eval.errors import ModelError
-from eval.fixed_point import Distance
 from eval.images import ImageSet
+from eval.integer_vectors import Distance
 from eval.metrics import DEFAULT_KS
 from eval.models import EmbeddingLayer, LoadedModel, ModelInfo, embedding_network
 from eval.preprocessing import Preprocessing, resolve_preprocessing

@@ -1,7 +1,7 @@
 """Exact dot products of integer vectors, by the faster of the matrix libraries at hand.
 
 NumPy and torch bring different BLAS libraries, and on one processor or another either is twice as fast. On the
-integers of `eval.fixed_point` neither rounds, so both give the same bits: the choice changes how long scoring takes and
+integers of `eval.integer_vectors` neither rounds, so both give the same bits: the choice changes how long scoring takes and
 nothing else.
 """
 

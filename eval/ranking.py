@@ -2,7 +2,7 @@
 
 A metric of a query depends on the ranking only through its relevant images: how many gallery images score
 above each, and how many score the same. `rank_relevant` counts just that, block by block of the score matrix, and
-never sorts a gallery. Scores are exact (`eval.fixed_point`), so the counts are the same for every block size, thread
+never sorts a gallery. Scores are exact (`eval.integer_vectors`), so the counts are the same for every block size, thread
 count, machine and order of files.
 """
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.exact_products import Multiply, fastest_multiply
-from eval.fixed_point import FixedPoint
+from eval.integer_vectors import FixedPoint
 
 __all__ = ["DEFAULT_MEMORY_BUDGET", "RelevantRanks", "rank_relevant"]
 
@@ -63,7 +63,7 @@ def rank_relevant(
     """Rank the gallery for every query and yield, group by group, where its relevant images stand.
 
     Score of query q and gallery image g: the dot product q.g for cosine, -|q - g|^2 for Euclidean distance, in units
-    of the integers of `eval.fixed_point`.
+    of the integers of `eval.integer_vectors`.
     Relevant: gallery images with the query's label. Where queries and gallery are one object, its scores are
     symmetric and each is computed once.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from eval.averages import Average, average
 from eval.errors import DataError
-from eval.fixed_point import Distance, fixed_point
+from eval.integer_vectors import Distance, fixed_point
 from eval.metrics import DEFAULT_KS, query_metrics
 from eval.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval.exact_products import LIBRARIES, fastest_multiply
-from eval.fixed_point import fixed_point
+from eval.integer_vectors import fixed_point
 
 
 def python_integers(values: np.ndarray) -> np.ndarray:

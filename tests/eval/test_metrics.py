@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from eval.fixed_point import fixed_point
+from eval.integer_vectors import fixed_point
 from eval.metrics import DEFAULT_KS, metric_names, query_metrics
 from eval.ranking import RelevantRanks, rank_relevant
 

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from eval.fixed_point import fixed_point
+from eval.integer_vectors import fixed_point
 from eval.ranking import RelevantRanks, rank_relevant
 
 

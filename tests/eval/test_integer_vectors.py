@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eval.errors import EmbeddingError
-from eval.fixed_point import Distance, fixed_point
+from eval.integer_vectors import Distance, fixed_point
 
 
 def vectors(count: int = 100, dim: int = 64) -> np.ndarray:

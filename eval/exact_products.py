@@ -1,8 +1,8 @@
 """Exact dot products of integer vectors, by the faster of the matrix libraries at hand.
 
 NumPy and torch bring different BLAS libraries, and on one processor or another either is twice as fast. On the
-integers of `eval.integer_vectors` neither rounds, so both give the same bits: the choice changes how long scoring takes and
-nothing else.
+integers of `eval.integer_vectors` neither rounds, so both give the same bits: the choice changes how long scoring
+takes and nothing else.
 """
 
 from __future__ import annotations

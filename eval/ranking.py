@@ -2,8 +2,8 @@
 
 A metric of a query depends on the ranking only through its relevant images: how many gallery images score
 above each, and how many score the same. `rank_relevant` counts just that, block by block of the score matrix, and
-never sorts a gallery. Scores are exact (`eval.integer_vectors`), so the counts are the same for every block size, thread
-count, machine and order of files.
+never sorts a gallery. Scores are exact (`eval.integer_vectors`), so the counts are the same for every block size,
+thread count, machine and order of files.
 """
 
 from __future__ import annotations

@@ -30,11 +30,12 @@ MAKE = """
 import timm, timm_gam, torch
 from safetensors.torch import save_file
 torch.manual_seed(0)
-save_file(timm.create_model("resnet50_gam", num_classes=80).state_dict(), "{file}")
+save_file(timm.create_model("resnet50_gam").state_dict(), "{file}")
 """
 PULL = """
 import timm, timm_gam
-model = timm.create_model("resnet50_gam", pretrained=True)
+full = {"hf_hub_id": "timm-gam/resnet50_gam.full", "num_classes": 1000}
+model = timm.create_model("resnet50_gam", pretrained=True, num_classes=1000, pretrained_cfg_overlay=full)
 print(sum(p.numel() for p in model.parameters()))
 """
 IMPORT = "import timm, timm_gam"
@@ -63,7 +64,7 @@ def model_steps(hub: LoopbackHub, work: Path) -> dict[str, Any]:
     size = checkpoint.stat().st_size
     steps = {
         "import_only": step(hub, work, "-c", IMPORT),
-        "publish": step(hub, work, "-m", "hub.publish", "resnet50_gam", "--checkpoint", str(checkpoint)),
+        "publish": step(hub, work, "-m", "hub.publish", "resnet50_gam.full", "--checkpoint", str(checkpoint)),
         "pull": step(hub, work, "-c", PULL),
         "pull_from_cache_offline": step(hub, work, "-c", PULL, HF_HUB_OFFLINE="1"),
     }

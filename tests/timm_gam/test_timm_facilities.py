@@ -268,7 +268,8 @@ def test_local_dir_round_trip_is_bit_equal(model: nn.Module, tmp_path: Path) -> 
 
 def saved(tmp_path: Path, name: str = "test_resnet_gam") -> Path:
     path = tmp_path / "whole.safetensors"
-    save_file(timm.create_model(name).state_dict(), path)
+    classes = timm.get_pretrained_cfg("test_resnet_gam").num_classes  # timm keeps a classifier of that size only
+    save_file(timm.create_model(name, num_classes=classes).state_dict(), path)
     return path
 
 

@@ -40,7 +40,7 @@ def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
     ways: list[tuple[str, str, dict[str, Any]]] = [("hf-hub:", f"hf-hub:{repo_id}@{commit}", {})]
     architecture, size, digest, logits = _facts(f"local-dir:{folder}")
     if is_model_in_modules(architecture, ["attention_resnet"]):
-        overlay = {"hf_hub_id": f"{repo_id}@{commit}", "num_classes": logits.shape[1]}
+        overlay = {"hf_hub_id": f"{repo_id}@{commit}", "file": None, "num_classes": logits.shape[1]}
         arguments = {"pretrained_cfg_overlay": overlay, "num_classes": logits.shape[1]}
         ways.insert(0, ("pretrained=True", architecture, arguments))
     for way, model, arguments in ways:

@@ -136,7 +136,7 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
         "wrong model": (["--model", "resnet50_gamn", *data], "near: resnet50_gam"),
         "no match": (["--model", "nothing*", *data], "no model matches"),
         "wrong tag": (["--model", "resnet50_se.zzz", *data], "legal: "),
-        "no weights": (["--model", "test_resnet_gam", *data], "no pretrained weights"),
+        "no weights": (["--model", "seresnet18", *data], "no pretrained weights"),
         "other architecture": (
             ["--model", "test_resnet_gam", "--checkpoint", tmp_path / "plain.safetensors", *data], "is not for"
         ),

@@ -21,7 +21,7 @@ from tests.eval.helpers import write_class_folders
 
 __all__ = ["CLASSES", "evaluate_checkpoint", "write_checkpoint", "write_run"]
 
-CLASSES = 3
+CLASSES = 80  # as the tag .corel has
 
 
 def write_checkpoint(path: Path, model: str = "test_resnet_gam", seed: int = 0, classes: int = CLASSES) -> Path:
@@ -36,7 +36,7 @@ def evaluate_checkpoint(record: Path, model: str, checkpoint: Path) -> Path:
     """Score a checkpoint on a few drawn images, as python -m eval.retrieval does."""
     photos = record.parent / "photos"
     if not photos.is_dir():
-        write_class_folders(photos, classes=CLASSES, images=4)
+        write_class_folders(photos, classes=CLASSES, images=2)
     images = read_folder(photos)
     loaded = load_model(model, checkpoint=checkpoint)
     result = evaluate_model(

@@ -30,7 +30,7 @@ def test_folders_carried_over(run: Path, hub: LoopbackHub, token: str, tmp_path:
     hub.faults.add("500", ".", times=99)
     hub.requests.clear()
     assert load_model(f"local-dir:{model}").info.weights.sha256 == expected
-    assert timm.create_model(f"local-dir:{model}", pretrained=True).num_classes == 3
+    assert timm.create_model(f"local-dir:{model}", pretrained=True).num_classes == 80
     assert len(read_parquet(data / "data")) == 12
     assert hub.requests == []
 
@@ -46,5 +46,5 @@ def test_a_cache_carried_over(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.requests.clear()
     assert load_model(f"hf-hub:{REPO}").info.weights.sha256 == expected
-    assert timm.create_model(f"hf-hub:{REPO}", pretrained=True).num_classes == 3
+    assert timm.create_model(f"hf-hub:{REPO}", pretrained=True).num_classes == 80
     assert hub.requests == []

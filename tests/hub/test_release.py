@@ -55,8 +55,8 @@ def test_a_release_goes_on_after_a_failure(
     # What is released is what the name gives, whatever comes to the head of the repository later.
     hub.add("models", GAM, hub.copy_out("models", SE, tmp_path / "later"))
     monkeypatch.setenv("TIMM_GAM_RELEASES", str(releases))
-    overlay = {"hf_hub_id": GAM, "num_classes": 3}
-    model = timm.create_model("test_resnet_gam", pretrained=True, num_classes=3, pretrained_cfg_overlay=overlay)
+    overlay = {"hf_hub_id": GAM, "file": None}
+    model = timm.create_model("test_resnet_gam", pretrained=True, num_classes=80, pretrained_cfg_overlay=overlay)
     assert weights_digest(model.state_dict()) == weights_digest(load_file(run / "best.safetensors"))
 
 

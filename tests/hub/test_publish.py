@@ -92,7 +92,7 @@ def test_timm_reads_the_config(run: Path, hub: LoopbackHub, token: str, tmp_path
     for name in (f"hf-hub:{REPO}", f"local-dir:{out}"):
         model = timm.create_model(name, pretrained=True)
         assert (model.num_classes, model.pretrained_cfg["input_size"]) == (80, (3, 32, 32)), name
-            assert model.pretrained_cfg["label_names"][:3] == ["class0", "class1", "class2"]
+        assert model.pretrained_cfg["label_names"][:3] == ["class0", "class1", "class2"]
 
 
 def test_float16(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:

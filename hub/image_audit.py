@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eval.cache import data_fingerprint
 from eval.decoding import load_image
-from eval.errors import UnreadableImageError
+from eval.errors import DataError, UnreadableImageError
 from eval.images import ImageSet
 from eval.splits import IMAGE_RULE, published_split
 from hub.duplicates import difference_hash, exact_groups, near_pairs
@@ -90,6 +90,9 @@ def audit_images(images: ImageSet, near_bits: int, on_progress: Callable[[int], 
         images: A labelled image set.
         near_bits: Most bits, of 256, in which near duplicates differ.
         on_progress: Called with the number of images just read.
+
+    Raises:
+        DataError: no image can be read.
     """
     rows: list[int] = []
     digests: list[bytes] = []
@@ -109,6 +112,12 @@ def audit_images(images: ImageSet, near_bits: int, on_progress: Callable[[int], 
             sizes[picture.size] += 1
             total += encoded.stat().st_size  # type: ignore[union-attr]  # a folder gives paths
         on_progress(1)
+    if not rows:
+        name, reason = next(iter(unreadable.items()))
+        raise DataError(
+            f"none of {len(images)} files of '{images.name}' can be read, the first is '{name}' ({reason}); name a "
+            "folder of images"
+        )
     kept = np.array(rows, dtype=np.int64)
     splits, rule = _splits(images, kept)
     pairs = near_pairs(np.array(hashes, dtype=np.bool_).reshape(len(rows), -1), near_bits)

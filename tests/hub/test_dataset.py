@@ -93,3 +93,17 @@ def test_a_conflict_is_reported(photos: Path, hub: LoopbackHub, token: str, caps
     assert main([str(photos), "--repo", REPO]) == 2
     assert "somebody else committed" in capsys.readouterr().err
     assert hub.head("datasets", REPO).files == {}
+
+
+@pytest.mark.parametrize("skip", [[], ["--skip-unreadable"]])
+def test_a_folder_without_a_readable_image_is_one_line(
+    skip: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos" / "a").mkdir(parents=True)
+    (tmp_path / "photos" / "a" / "junk.jpg").write_bytes(b"junk")
+    out = tmp_path / "out"
+    assert main([str(tmp_path / "photos"), "--repo", "me/set", "--dry-run", "--out", str(out), *skip]) == 2
+    error = capsys.readouterr().err.strip()
+    reason = "none of 1 files of 'photos' can be read, the first is 'a/junk.jpg' (not an image)"
+    assert error == f"error: {reason}; name a folder of images"
+    assert not out.exists()

@@ -35,13 +35,13 @@ from PIL import Image
 from timm.data import ImageDataset, create_loader
 from torch.utils.flop_counter import FlopCounterMode
 
+from eval.distributed import World
 from eval.images import ImageSet
+from eval.interruption import Interruption
 from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.sources.folder import read_folder
 from eval.synthetic import draw_synthetic
-from timm_gam.train.distributed import World
 from timm_gam.train.image_cache import cache_decoded
-from timm_gam.train.interruption import Interruption
 from timm_gam.train.loading import EpochLoader
 from timm_gam.train.loop import Trainer
 from timm_gam.train.objective import create_objective

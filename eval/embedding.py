@@ -21,7 +21,16 @@ from eval.decoding import load_image
 from eval.errors import EmbeddingError, UnreadableImageError
 from eval.images import ImageSet
 
-__all__ = ["Embeddings", "OnUnreadable", "Transform", "default_workers", "embed_images", "ignore_interrupts"]
+__all__ = [
+    "EmbeddedBatch",
+    "Embeddings",
+    "OnUnreadable",
+    "Transform",
+    "default_workers",
+    "embed_batches",
+    "embed_images",
+    "ignore_interrupts",
+]
 
 Transform = Callable[[Image.Image], Tensor]
 """Preprocessing: an RGB image -> (3, H, W) float32."""
@@ -46,6 +55,23 @@ class Embeddings:
     digests: tuple[bytes, ...]
     unreadable: dict[str, str]
     seconds: float
+
+
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """What became of one batch.
+
+    Attributes:
+        rows: (b,) int64 ascending rows of the image set, readable images only.
+        vectors: (b, D) float32, finite; (0, 0) where no image is readable.
+        digests: b SHA-256 digests of the encoded bytes that were decoded.
+        unreadable: Image id -> reason, for images that were skipped.
+    """
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    digests: tuple[bytes, ...]
+    unreadable: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -92,36 +118,37 @@ def embed_images(
         UnreadableImageError: an image cannot be decoded and `on_unreadable` is "raise".
         EmbeddingError: an embedding is not finite, not a vector, or no image could be read.
     """
-    device = torch.device(device)
     wanted = np.arange(len(images), dtype=np.int64) if rows is None else rows
-    workers = default_workers(device) if workers is None else workers
-    if not images.reader.parallel:
-        workers = min(workers, 1)
     began = time.perf_counter()
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    network = network.to(device).to(memory_format=memory_format)
-    amp: Any = torch.autocast(device.type, dtype=amp_dtype) if amp_dtype is not None else nullcontext()
     vectors: NDArray[np.float32] | None = None
     digests: list[bytes | None] = [None] * len(wanted)
     unreadable: dict[str, str] = {}
-    with torch.inference_mode(), amp:
-        for batch in _loader(images, wanted, transform, batch_size, workers, device):
-            for image_id, reason in batch.failures:
-                if on_unreadable == "raise":
-                    raise UnreadableImageError(image_id, reason)
-                unreadable[image_id] = reason
-            if batch.pixels is not None:
-                pixels = _padded(batch.pixels, batch_size).to(
-                    device=device, memory_format=memory_format, non_blocking=True
-                )
-                out = network(pixels)[: len(batch.places)].float().cpu().numpy()
-                if vectors is None:
-                    vectors = _allocate(out, len(wanted))
-                vectors[batch.places] = out
-                _refuse_not_finite(out, [images.ids[wanted[place]] for place in batch.places])
-                for place, digest in zip(batch.places, batch.digests, strict=True):
-                    digests[place] = digest
-            on_progress(len(batch.places) + len(batch.failures))
+
+    def take(batch: EmbeddedBatch) -> None:
+        nonlocal vectors
+        unreadable.update(batch.unreadable)
+        if len(batch.rows):
+            if vectors is None:
+                vectors = np.zeros((len(wanted), batch.vectors.shape[1]), dtype=np.float32)
+            places = np.searchsorted(wanted, batch.rows)
+            vectors[places] = batch.vectors
+            for place, digest in zip(places.tolist(), batch.digests, strict=True):
+                digests[place] = digest
+        on_progress(len(batch.rows) + len(batch.unreadable))
+
+    embed_batches(
+        network,
+        images,
+        transform,
+        take,
+        rows=wanted,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        amp_dtype=amp_dtype,
+        channels_last=channels_last,
+        on_unreadable=on_unreadable,
+    )
     if vectors is None:
         raise EmbeddingError(f"none of {len(wanted)} images of '{images.name}' could be read")
     read = np.array([digest is not None for digest in digests])
@@ -132,6 +159,48 @@ def embed_images(
         unreadable=unreadable,
         seconds=time.perf_counter() - began,
     )
+
+
+def embed_batches(
+    network: nn.Module,
+    images: ImageSet,
+    transform: Transform,
+    take: Callable[[EmbeddedBatch], None],
+    *,
+    rows: NDArray[np.int64],
+    batch_size: int = 32,
+    workers: int | None = None,
+    device: str | torch.device = "cpu",
+    amp_dtype: torch.dtype | None = None,
+    channels_last: bool = False,
+    on_unreadable: OnUnreadable = "raise",
+) -> None:
+    """Embed images and hand over each batch as soon as it is there; see `embed_images`.
+
+    Raises:
+        UnreadableImageError: an image cannot be decoded and `on_unreadable` is "raise".
+        EmbeddingError: an embedding is not finite or not a vector.
+    """
+    device = torch.device(device)
+    workers = default_workers(device) if workers is None else workers
+    if not images.reader.parallel:
+        workers = min(workers, 1)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    network = network.to(device).to(memory_format=memory_format)
+    amp: Any = torch.autocast(device.type, dtype=amp_dtype) if amp_dtype is not None else nullcontext()
+    with torch.inference_mode(), amp:
+        for batch in _loader(images, rows, transform, batch_size, workers, device):
+            if batch.failures and on_unreadable == "raise":
+                raise UnreadableImageError(*batch.failures[0])
+            vectors = np.empty((0, 0), dtype=np.float32)
+            if batch.pixels is not None:
+                pixels = _padded(batch.pixels, batch_size).to(
+                    device=device, memory_format=memory_format, non_blocking=True
+                )
+                vectors = network(pixels)[: len(batch.places)].float().cpu().numpy()
+                _refuse_wrong(vectors, [images.ids[rows[place]] for place in batch.places])
+            embedded = rows[np.array(batch.places, dtype=np.int64)]
+            take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), dict(batch.failures)))
 
 
 def default_workers(device: str | torch.device = "cpu") -> int:
@@ -197,13 +266,9 @@ def _padded(pixels: Tensor, batch_size: int) -> Tensor:
     return pixels if missing <= 0 else torch.cat([pixels, pixels[:1].expand(missing, *pixels.shape[1:])])
 
 
-def _allocate(first: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    if first.ndim != 2:
-        raise EmbeddingError(f"the network gave shape {first.shape} for a batch; embeddings (B, D) are needed")
-    return np.zeros((count, first.shape[1]), dtype=np.float32)
-
-
-def _refuse_not_finite(vectors: NDArray[np.float32], ids: list[str]) -> None:
+def _refuse_wrong(vectors: NDArray[np.float32], ids: list[str]) -> None:
+    if vectors.ndim != 2:
+        raise EmbeddingError(f"the network gave shape {vectors.shape} for a batch; embeddings (B, D) are needed")
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise EmbeddingError(

@@ -6,11 +6,12 @@ EvalError
  |-- ModelError             the model or its weights cannot be had or do not fit
  |-- EmbeddingError         a model gave embeddings that cannot be scored
  |-- OutputError            a result cannot be written
+ |-- PeerError              another process of the same run ended
 """
 
 from __future__ import annotations
 
-__all__ = ["DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "UnreadableImageError"]
+__all__ = ["DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "PeerError", "UnreadableImageError"]
 
 
 class EvalError(Exception):
@@ -43,3 +44,7 @@ class EmbeddingError(EvalError):
 
 class OutputError(EvalError):
     """A result cannot be written where it was asked for."""
+
+
+class PeerError(EvalError):
+    """Another process of the same run ended. The message is empty where that one says why."""

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.errors import EvalError
+from eval.interruption import exit_code
 from timm_gam.errors import TimmGamError
 from timm_gam.train.arguments import build_parser
 from timm_gam.train.errors import RecipeError
-from timm_gam.train.interruption import exit_code
 from timm_gam.train.recipe import COMPUTE_KEYS, Recipe, read_recipe, recipe_from
 
 __all__ = ["main"]
@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run(vars(args))
     except (EvalError, TimmGamError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        if str(error):  # empty where another process has said why the run ends
+            print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
         print("interrupted; --resume goes on from the last saved state", file=sys.stderr)

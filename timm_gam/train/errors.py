@@ -5,14 +5,13 @@ TimmGamError
       |-- RecipeError      an option or a key of the YAML file is unknown or has an illegal value
       |-- RunFolderError   a run folder cannot be started, resumed or read
       |-- DivergedError    the loss is no longer finite
-      |-- PeerError        another process of the same run ended
 """
 
 from __future__ import annotations
 
 from timm_gam.errors import TimmGamError
 
-__all__ = ["DivergedError", "PeerError", "RecipeError", "RunFolderError", "TrainError"]
+__all__ = ["DivergedError", "RecipeError", "RunFolderError", "TrainError"]
 
 
 class TrainError(TimmGamError):
@@ -29,7 +28,3 @@ class RunFolderError(TrainError):
 
 class DivergedError(TrainError):
     """The loss is no longer finite."""
-
-
-class PeerError(TrainError):
-    """Another process of the same run ended."""

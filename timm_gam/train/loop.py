@@ -17,10 +17,10 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from eval.distributed import World
+from eval.interruption import Interruption
 from eval.preprocessing import Preprocessing
-from timm_gam.train.distributed import World
 from timm_gam.train.errors import DivergedError
-from timm_gam.train.interruption import Interruption
 from timm_gam.train.loading import Batch
 from timm_gam.train.objective import Objective
 from timm_gam.train.optimization import create_optimization, set_training_mode

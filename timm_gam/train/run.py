@@ -15,18 +15,18 @@ import numpy as np
 import torch
 
 from eval.cache import data_fingerprint, digest_images
+from eval.distributed import World, join_world
 from eval.environment import hardware, versions
 from eval.errors import DataError
 from eval.evaluate import RetrievalResult, compiler_errors
 from eval.images import ImageSet
 from eval.inputs import read_images
+from eval.interruption import Interrupted, interruptible
 from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.report import document
 from timm_gam.train.curves import draw_curves
-from timm_gam.train.distributed import World, join_world
 from timm_gam.train.errors import RunFolderError, TrainError
 from timm_gam.train.image_cache import cache_decoded
-from timm_gam.train.interruption import Interrupted, interruptible
 from timm_gam.train.loading import EpochLoader
 from timm_gam.train.loop import Trainer, peak_memory_mb
 from timm_gam.train.objective import create_objective
@@ -65,7 +65,7 @@ def train(
     """
     folder = RunFolder(path)
     with (
-        join_world(recipe.device) as world,
+        join_world(recipe.device, advice="--resume goes on") as world,
         _determinism(recipe.deterministic),
         compiler_errors(recipe.torchcompile),
         _machine_errors(),

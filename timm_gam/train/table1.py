@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from eval.arguments import OneLineParser
 from eval.errors import EvalError
+from eval.interruption import exit_code
 from timm_gam.errors import TimmGamError
 from timm_gam.train.errors import RunFolderError
-from timm_gam.train.interruption import exit_code
 from timm_gam.train.recipe import COMPUTE_KEYS, Recipe, read_recipe, recipe_from
 from timm_gam.train.run_folder import RunFolder
 

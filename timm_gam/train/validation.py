@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from eval.distributed import World
 from eval.embedding import embed_images
 from eval.images import ImageSet
 from eval.models import embedding_network
 from eval.preprocessing import Preprocessing
 from eval.scoring import score_retrieval
-from timm_gam.train.distributed import World
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.split import TrainingSplit
 

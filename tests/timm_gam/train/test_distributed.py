@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from eval.distributed import World
 from eval.images import ImageSet
 from eval.models import load_model
 from eval.preprocessing import resolve_preprocessing
 from eval.sources.folder import read_folder
 from tests.timm_gam.train.helpers import losses, metrics, small_recipe, train_quietly, write_shapes
-from timm_gam.train.distributed import World
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.run_folder import RunFolder
 from timm_gam.train.split import split_for_training

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from eval.distributed import World
 from eval.errors import DataError
 from eval.images import ImageSet
 from eval.preprocessing import resolve_preprocessing
@@ -18,7 +19,6 @@ from eval.sources.folder import read_folder
 from eval.splits import published_split
 from eval.synthetic import draw_synthetic
 from tests.timm_gam.train.helpers import metrics, small_recipe, train_quietly, write_shapes
-from timm_gam.train.distributed import World
 from timm_gam.train.errors import TrainError
 from timm_gam.train.image_cache import cache_decoded
 from timm_gam.train.loading import EpochLoader, epoch_order

@@ -1,17 +1,18 @@
-"""Ctrl-C and SIGTERM end a run after the update in progress, so that its state can be saved first."""
+"""Ctrl-C and SIGTERM end a run such that what it has done so far is kept."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupted", "Interruption", "exit_code", "interruptible"]
+__all__ = ["Interrupted", "Interruption", "exit_code", "interruptible", "terminable"]
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to end, and its state is saved."""
+    """The run was asked to end by a signal, and what it has done is kept."""
 
     def __init__(self, number: int) -> None:
         self.signal = number
@@ -48,3 +49,26 @@ def interruptible() -> Iterator[Interruption]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Within: SIGTERM raises Interrupted, so that open files are closed and half-written ones removed."""
+    asked = Interruption()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        asked.signal = number
+        raise Interrupted(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    except Exception as error:
+        if asked.signal is None:
+            raise
+        raise Interrupted(asked.signal) from error  # what the loader processes, which were told too, did to this one
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,6 +12,8 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
 
 from eval.errors import DataError, EvalError, PeerError
 
@@ -34,7 +36,7 @@ class World:
     size: int
     device: torch.device
     leads_machine: bool = True
-    store: dist.Store | None = None
+    store: Store | None = None
 
     @property
     def leads(self) -> bool:
@@ -88,9 +90,22 @@ class World:
         first, last = (rank * steps // self.size for rank in (self.rank, self.rank + 1))
         return slice(min(first * step, count), min(last * step, count))
 
-    def count(self, name: str, number: int) -> int:
-        """Add to a counter of all processes, at any time; returns its sum so far."""
-        return number if self.store is None else int(self.store.add(name, number))
+    def tally(self, name: str) -> Callable[[int], int]:
+        """A counter of all processes: takes what this one has done, gives what all have done since the last call.
+
+        Call this before an exchange, and the counter after it at any time.
+        """
+        store = self.store
+        if store is None:
+            return lambda done: done
+        seen = int(store.add(name, 0))
+
+        def add(done: int) -> int:
+            nonlocal seen
+            before, seen = seen, int(store.add(name, done))
+            return seen - before
+
+        return add
 
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -121,10 +136,10 @@ def join_world(device: str | None, advice: str) -> Iterator[World]:
     own = _usable(f"{kind}:{local}" if kind == "cuda" else kind)
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    store, rank, size = next(dist.rendezvous("env://", rank, size))
+    store, rank, size = next(rendezvous("env://", rank, size))
     backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
     try:
-        dist.init_process_group(backend, store=dist.PrefixStore("world", store), rank=rank, world_size=size)
+        dist.init_process_group(backend, store=PrefixStore("world", store), rank=rank, world_size=size)
         try:
             yield World(rank, size, own, leads_machine=local == 0, store=store)
         finally:
@@ -149,7 +164,7 @@ def _usable(name: str) -> torch.device:
     return made.device
 
 
-def _ends_first(store: dist.Store) -> bool:
+def _ends_first(store: Store) -> bool:
     try:
         return int(store.add("ended", 1)) == 1
     except RuntimeError:  # the store has ended too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from eval.cache import EmbeddingCache, data_fingerprint, digest_images
-from eval.embedding import Embeddings, OnUnreadable, embed_images
+from eval.cache import CacheKey, EmbeddingCache, data_fingerprint
+from eval.distributed import ALONE, World
+from eval.embedding import EmbeddedBatch, Embeddings, OnUnreadable, embed_batches
+from eval.embedding_pass import collect_embeddings
 from eval.environment import versions
 from eval.errors import ModelError
 from eval.images import ImageSet
@@ -69,9 +73,15 @@ class RetrievalResult:
     fingerprint: str
     unreadable: dict[str, str]
     queries_with_duplicate: int  # queries whose gallery holds another image with the very same bytes
-    from_cache: bool
+    images_embedded: int  # in this run; the other embeddings were kept from earlier ones
+    processes: int
     embed_seconds: float
     score_seconds: float
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether every embedding was kept from an earlier run."""
+        return self.images_embedded == 0
 
 
 def _no_progress(what: str, unit: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
@@ -86,6 +96,7 @@ def evaluate_model(
     preprocessing: Preprocessing | None = None,
     settings: Settings | None = None,
     progress: ProgressBar = _no_progress,
+    world: World = ALONE,
 ) -> RetrievalResult:
     """Embed the protocol's images with a model and score their retrieval.
 
@@ -96,14 +107,17 @@ def evaluate_model(
         preprocessing: Default: the model's own data config.
         settings: Default: `Settings()`.
         progress: Makes a progress bar; default none.
+        world: The processes that share the work; each calls this alike, and each gets the result.
 
     Raises:
         EvalError: any of the errors in `eval.errors`.
     """
     settings = settings or Settings()
     preprocessing = preprocessing or resolve_preprocessing(loaded.model)
-    embeddings, from_cache = _embed_or_load(loaded, images, protocol, preprocessing, settings, progress)
-    scored_protocol = protocol.restricted_to(embeddings.rows) if embeddings.unreadable else protocol
+    rows = protocol.images
+    world.agree("the images", _listing(images, rows))
+    embeddings, made = _embed_or_reuse(loaded, images, rows, preprocessing, settings, progress, world)
+    scored_protocol = protocol.restricted_to(embeddings.rows) if len(embeddings.rows) < len(rows) else protocol
     began = time.perf_counter()
     with progress("scoring", "query", len(scored_protocol.query)) as on_progress:
         scores = score_retrieval(
@@ -117,6 +131,7 @@ def evaluate_model(
             seed=settings.seed,
             memory_budget=settings.memory_budget,
             on_progress=on_progress,
+            world=world,
         )
     return RetrievalResult(
         model=loaded.info,
@@ -129,10 +144,15 @@ def evaluate_model(
         fingerprint=data_fingerprint(images, embeddings.rows, embeddings.digests),
         unreadable=embeddings.unreadable,
         queries_with_duplicate=_queries_with_duplicate(embeddings, scored_protocol),
-        from_cache=from_cache,
+        images_embedded=made,
+        processes=world.size,
         embed_seconds=embeddings.seconds,
         score_seconds=time.perf_counter() - began,
     )
+
+
+def _listing(images: ImageSet, rows: NDArray[np.int64]) -> str:
+    return json.dumps([(images.ids[row], images.class_names[images.labels[row]]) for row in rows.tolist()])
 
 
 def _queries_with_duplicate(embeddings: Embeddings, protocol: Protocol) -> int:
@@ -142,54 +162,54 @@ def _queries_with_duplicate(embeddings: Embeddings, protocol: Protocol) -> int:
     return sum(copies[digest_of[row]] > (row in gallery) for row in protocol.query.tolist())
 
 
-def _embed_or_load(
+def _embed_or_reuse(
     loaded: LoadedModel,
     images: ImageSet,
-    protocol: Protocol,
+    rows: NDArray[np.int64],
     preprocessing: Preprocessing,
     settings: Settings,
     progress: ProgressBar,
-) -> tuple[Embeddings, bool]:
-    rows = protocol.images
-    cache = EmbeddingCache(settings.cache_folder) if settings.cache_folder is not None else None
-    key = {}
-    if cache is not None:
-        installed = versions()
-        key = {
-            "architecture": loaded.info.architecture,
-            "model_args": loaded.info.model_args,
-            "weights": loaded.info.weights.sha256,
-            "layer": settings.layer,
-            "preprocessing": preprocessing.as_dict(),
-            "precision": str(settings.amp_dtype or torch.float32),
-            "versions": {name: installed[name] for name in _COMPUTED_WITH},
-            "data": data_fingerprint(images, rows, digest_images(images, rows)),
-            "ids": [images.ids[row] for row in rows.tolist()],
-            "unreadable": settings.on_unreadable,
-        }
-        kept = cache.load(key, rows)
-        if kept is not None:
-            return kept, True
-    with compiler_errors(settings.compile_backend), progress(loaded.info.name, "img", len(rows)) as on_progress:
-        network = embedding_network(loaded.model, settings.layer)
-        if settings.compile_backend is not None:
-            network.compile(backend=settings.compile_backend)
-        embeddings = embed_images(
-            network,
-            images,
-            preprocessing.transform(),
-            rows=rows,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            device=settings.device,
-            amp_dtype=settings.amp_dtype,
-            channels_last=settings.channels_last,
-            on_unreadable=settings.on_unreadable,
-            on_progress=on_progress,
-        )
-    if cache is not None:
-        cache.store(key, rows, embeddings)
-    return embeddings, False
+    world: World,
+) -> tuple[Embeddings, int]:
+    def embed(mine: NDArray[np.int64], take: Callable[[EmbeddedBatch], None]) -> None:
+        with compiler_errors(settings.compile_backend):
+            network = embedding_network(loaded.model, settings.layer)
+            if settings.compile_backend is not None:
+                network.compile(backend=settings.compile_backend)
+            embed_batches(
+                network,
+                images,
+                preprocessing.transform(),
+                take,
+                rows=mine,
+                batch_size=settings.batch_size,
+                workers=settings.workers,
+                device=settings.device,
+                amp_dtype=settings.amp_dtype,
+                channels_last=settings.channels_last,
+                on_unreadable=settings.on_unreadable,
+            )
+
+    installed = versions()
+    key: CacheKey = {
+        "architecture": loaded.info.architecture,
+        "model_args": loaded.info.model_args,
+        "weights": loaded.info.weights.sha256,
+        "layer": settings.layer,
+        "preprocessing": preprocessing.as_dict(),
+        "precision": str(settings.amp_dtype or torch.float32),
+        "versions": {name: installed[name] for name in _COMPUTED_WITH},
+    }
+    world.agree("weights, options or package versions", json.dumps(key, sort_keys=True))
+    return collect_embeddings(
+        images,
+        rows,
+        embed,
+        batch_size=settings.batch_size,
+        cache=EmbeddingCache(settings.cache_folder, key) if settings.cache_folder is not None else None,
+        world=world,
+        progress=lambda count: progress(loaded.info.name, "img", count),
+    )
 
 
 @contextmanager

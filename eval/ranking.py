@@ -8,6 +8,7 @@ thread count, machine and order of files.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval.distributed import ALONE, World
 from eval.exact_products import Multiply, fastest_multiply
 from eval.integer_vectors import FixedPoint
 
@@ -59,6 +61,7 @@ def rank_relevant(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     multiply: Multiply | None = None,
     on_progress: Callable[[int], None] = lambda queries: None,
+    world: World = ALONE,
 ) -> Iterator[RelevantRanks]:
     """Rank the gallery for every query and yield, group by group, where its relevant images stand.
 
@@ -78,6 +81,7 @@ def rank_relevant(
             32 bytes per relevant image, is always taken.
         multiply: How dot products are computed; default the faster library here. All give the same ranks.
         on_progress: Called with the number of queries whose scores were just counted.
+        world: The processes that share the blocks; each calls this alike, with equal arguments, and gets all ranks.
 
     Yields:
         RelevantRanks of consecutive groups of queries, all queries once.
@@ -90,22 +94,26 @@ def rank_relevant(
     with _single_threaded_workers() as pool:
         scores = _Scores(queries, gallery, multiply or fastest_multiply(), pool)
         for group in _query_groups(relevant.counts, memory_budget // 2):
-            counter = _RankCounter(group, _target_scores(scores, relevant, self_index, group, block), self_index, pool)
+            targets = _target_scores(scores, relevant, self_index, group, block, world)
+            counter = _RankCounter(group, targets, self_index, pool)
+            turn = itertools.count()  # blocks are dealt out in turn
             for rows in _slices(group.start, group.stop, block):
-                left = scores.operand(queries, rows)
                 # Of one set with itself, a block within the group also holds the scores of its mirror image.
                 mirrored = _slices(rows.stop, group.stop, block) if symmetric else []
                 if symmetric:
-                    others = _slices(0, group.start, block) + _slices(group.stop, len(gallery), block)
-                    counter.count(rows, rows, scores.of(left, left))
+                    others = [rows, *_slices(0, group.start, block), *_slices(group.stop, len(gallery), block)]
                 else:
                     others = _slices(0, len(gallery), block)
-                for columns in mirrored + others:
-                    matrix = scores.of(left, scores.operand(gallery, columns))
+                mine = [columns for columns in mirrored + others if next(turn) % world.size == world.rank]
+                left = scores.operand(queries, rows if mine else slice(0, 0))
+                for columns in mine:
+                    right = left if symmetric and columns == rows else scores.operand(gallery, columns)
+                    matrix = scores.of(left, right)
                     counter.count(rows, columns, matrix)
                     if columns in mirrored:
                         counter.count(columns, rows, matrix.T)
                 on_progress(rows.stop - rows.start)
+            counter.add_up(world)
             yield from counter.ranks()
 
 
@@ -192,6 +200,11 @@ class _RankCounter:
         tied[again] = right[again] - torch.searchsorted(ordered[again], targets[again], right=False)
         self.tied[mine] += tied.numpy()
 
+    def add_up(self, world: World) -> None:
+        """Add what the other processes counted."""
+        world.sum(torch.from_numpy(self.above))
+        world.sum(torch.from_numpy(self.tied))
+
     def ranks(self) -> Iterator[RelevantRanks]:
         """What was counted, for a bounded number of queries at a time."""
         for part in _slices(0, len(self.targets), _YIELDED_QUERIES):
@@ -211,27 +224,38 @@ def _equal_at(ordered: torch.Tensor, place: torch.Tensor, targets: torch.Tensor)
 
 
 def _target_scores(
-    scores: _Scores, relevant: _RelevantRows, self_index: NDArray[np.int64], group: slice, block: int
+    scores: _Scores,
+    relevant: _RelevantRows,
+    self_index: NDArray[np.int64],
+    group: slice,
+    block: int,
+    world: World,
 ) -> NDArray[np.float64]:
     """(Q, W) scores of the relevant images of each query of a group, ascending.
 
     W is the most relevant images any of them has. Rows with fewer, and the query itself, are filled up with +inf,
     which no score is above or equal to.
     """
-    targets = np.full((group.stop - group.start, int(relevant.counts[group].max(initial=0))), np.inf)
-    found = np.flatnonzero(relevant.counts[group])  # others have no relevant image, and `first` of another label
+    counts = relevant.counts[group]
+    targets = np.zeros((len(counts), int(counts.max(initial=0))))
+    found = np.flatnonzero(counts)  # others have no relevant image, and `first` of another label
     same_label = found[np.argsort(relevant.first[group][found], kind="stable")]
+    turn = itertools.count()
     for members in np.split(same_label, np.flatnonzero(np.diff(relevant.first[group][same_label])) + 1):
         if len(members) == 0:
             break
         rows = relevant.of(group.start + int(members[0]))
         for part in _slices(0, len(members), block):
+            if next(turn) % world.size != world.rank:
+                continue
             some = members[part]
             left = scores.operand(scores.queries, group.start + some)
             for columns in _slices(0, len(rows), block):
                 found_scores = scores.of(left, scores.operand(scores.gallery, rows[columns]))
                 found_scores[rows[columns] == self_index[group.start + some][:, None]] = np.inf
                 targets[some, columns] = found_scores
+    world.sum(torch.from_numpy(targets))  # each is 0 in all processes but one
+    targets[np.arange(targets.shape[1]) >= counts[:, None]] = np.inf
     targets.sort(axis=1)
     return targets
 

@@ -103,7 +103,7 @@ def metric_table(results: Sequence[RetrievalResult]) -> str:
         ["weights", *(_weights(r) for r in results)],
         [
             "images/s",
-            *("cached" if r.from_cache else f"{len(r.protocol.images) / r.embed_seconds:.1f}" for r in results),
+            *("cached" if r.from_cache else f"{r.images_embedded / r.embed_seconds:.1f}" for r in results),
         ],
         ["scoring, s", *(f"{r.score_seconds:.2f}" for r in results)],
     ]
@@ -181,6 +181,8 @@ def _entry(result: RetrievalResult) -> dict[str, Any]:
         "timings": {
             "embedding_seconds": round(result.embed_seconds, 3),
             "embedding_from_cache": result.from_cache,
+            "images_embedded": result.images_embedded,
+            "processes": result.processes,
             "scoring_seconds": round(result.score_seconds, 3),
             "batch_size": settings.batch_size,
             "workers": settings.workers,

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING
 from eval.arguments import parse_arguments
 from eval.errors import EvalError
 from eval.files import check_writable
+from eval.interruption import exit_code, terminable
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
+    from eval.distributed import World
     from eval.evaluate import RetrievalResult, Settings
     from eval.inputs import Inputs
     from eval.protocols import Protocol
@@ -30,46 +33,51 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 scored, 2 bad input, 130 interrupted."""
+    """Run the command line; returns the exit code: 0 scored, 2 bad input, 130 or 143 interrupted (Ctrl-C, SIGTERM)."""
     args = parse_arguments(argv)
     try:
         _run(args)
     except EvalError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if str(error):  # empty where another process has said why the run ends
+            print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        print(" ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
+        return exit_code(error)
     return 0
 
 
 def _run(args: argparse.Namespace) -> None:
-    if args.results_file not in (None, "-"):
-        check_writable(Path(args.results_file))
     with _interrupts_exit():
         import eval.report  # all that is heavy  # noqa: F401
+        from eval.distributed import join_world
         from eval.inputs import choose_inputs
 
-    settings = _settings(args)
-    inputs = choose_inputs(args)
-    if inputs.note:
-        print(inputs.note, file=sys.stderr)
-    notes = [inputs.note] if inputs.note else []
-    protocol = _protocol(args, inputs)
-    results: list[RetrievalResult] = []
-    try:
-        for result in _results(args, inputs, protocol, settings):
-            results.append(result)
-    except (EvalError, KeyboardInterrupt) as error:
-        # A model that fails, or Ctrl-C, does not cost the results of the models before it.
-        if results:
-            _publish(args, results, [*notes, f"ended early: {error or 'interrupted'}"])
-        raise
-    _publish(args, results, notes)
+    advice = "what was embedded is kept: start it again" if args.cache_dir else "start it again, with --cache-dir"
+    with terminable(), join_world(args.device, advice) as world:
+        if world.leads and args.results_file not in (None, "-"):
+            check_writable(Path(args.results_file))
+        settings = _settings(args, world)
+        inputs = choose_inputs(args)
+        if inputs.note and world.leads:
+            print(inputs.note, file=sys.stderr)
+        notes = [inputs.note] if inputs.note else []
+        protocol = _protocol(args, inputs)
+        results: list[RetrievalResult] = []
+        try:
+            for result in _results(args, inputs, protocol, settings, world):
+                results.append(result)
+        except (EvalError, KeyboardInterrupt) as error:
+            # A model that fails, or Ctrl-C, does not cost the results of the models before it.
+            if results and world.leads:
+                _publish(args, results, [*notes, f"ended early: {error or 'interrupted'}"])
+            raise
+        if world.leads:
+            _publish(args, results, notes)
 
 
 def _results(
-    args: argparse.Namespace, inputs: Inputs, protocol: Protocol, settings: Settings
+    args: argparse.Namespace, inputs: Inputs, protocol: Protocol, settings: Settings, world: World
 ) -> Iterator[RetrievalResult]:
     from eval.evaluate import evaluate_model
     from eval.preprocessing import resolve_preprocessing
@@ -86,11 +94,17 @@ def _results(
             std=args.std,
         )
         yield evaluate_model(
-            loaded, inputs.images, protocol, preprocessing=preprocessing, settings=settings, progress=_progress_bar
+            loaded,
+            inputs.images,
+            protocol,
+            preprocessing=preprocessing,
+            settings=settings,
+            progress=partial(_progress_bar, world.leads),
+            world=world,
         )
 
 
-def _settings(args: argparse.Namespace) -> Settings:
+def _settings(args: argparse.Namespace, world: World) -> Settings:
     import torch
 
     from eval.evaluate import Settings
@@ -103,7 +117,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         seed=args.seed,
         batch_size=args.batch_size,
         workers=args.workers,
-        device=_device(args.device),
+        device=str(world.device),
         amp_dtype=getattr(torch, args.amp_dtype) if args.amp else None,
         channels_last=args.channels_last,
         compile_backend=args.torchcompile,
@@ -111,20 +125,6 @@ def _settings(args: argparse.Namespace) -> Settings:
         memory_budget=args.memory_budget * 2**20,
         cache_folder=args.cache_dir,
     )
-
-
-def _device(name: str | None) -> str:
-    import torch
-
-    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=name).cpu()  # "meta" makes tensors but holds no values
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by device type
-        reason = str(error).splitlines()[0]
-        raise EvalError(
-            f"device '{name}' cannot be used: {reason}; legal here: cpu, or an accelerator you have"
-        ) from error
-    return name
 
 
 def _protocol(args: argparse.Namespace, inputs: Inputs) -> Protocol:
@@ -180,10 +180,11 @@ def _interrupts_exit() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+def _progress_bar(show: bool, what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=what, unit=unit, delay=1, leave=False, file=sys.stderr, disable=None) as bar:
+    disable = None if show else True  # None: where there is no terminal
+    with tqdm(total=total, desc=what, unit=unit, delay=1, leave=False, file=sys.stderr, disable=disable) as bar:
 
         def advance(done: int) -> None:
             bar.update(done)

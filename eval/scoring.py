@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.averages import Average, average
+from eval.distributed import ALONE, World
 from eval.errors import DataError
 from eval.integer_vectors import Distance, fixed_point
 from eval.metrics import DEFAULT_KS, query_metrics
@@ -46,6 +47,7 @@ def score_retrieval(
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     on_progress: Callable[[int], None] = lambda queries: None,
+    world: World = ALONE,
 ) -> RetrievalScores:
     """Score retrieval over embeddings: by default leave-one-out over all of them.
 
@@ -60,6 +62,7 @@ def score_retrieval(
         seed: Of the bootstrap.
         memory_budget: Bytes that ranking may use beyond the embeddings.
         on_progress: Called with the number of queries whose scores were just counted.
+        world: The processes that share the work; each calls this alike, with equal arguments, and gets the result.
 
     Raises:
         EmbeddingError: embeddings that are not finite or not a matrix.
@@ -83,6 +86,7 @@ def score_retrieval(
         self_index=_places(query, gallery),
         memory_budget=memory_budget,
         on_progress=on_progress,
+        world=world,
     )
     parts = [query_metrics(group, ks) for group in ranks]
     per_query = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

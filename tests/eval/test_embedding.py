@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.numpy import load_file
 from torch import nn
 
 from eval.cache import EmbeddingCache, data_fingerprint, digest_images
-from eval.embedding import Embeddings, embed_images
+from eval.embedding import EmbeddedBatch, embed_images
 from eval.environment import versions
 from eval.errors import EmbeddingError, OutputError, UnreadableImageError
 from eval.evaluate import Settings, evaluate_model
@@ -113,53 +115,82 @@ def test_fingerprint_depends_on_content_ids_and_classes_only(photos, tmp_path: P
     assert data_fingerprint(photos, rows, digest_images(photos, rows)) != first
 
 
-def embeddings(count: int = 4) -> Embeddings:
-    vectors = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
-    digests = tuple(bytes([i]) * 32 for i in range(count))
-    return Embeddings(vectors, np.array([2, 3, 5, 8]), digests, {"a/7.jpg": "truncated"}, 1.0)
+DIGESTS = tuple(bytes([i]) * 32 for i in range(1, 6))
+VECTORS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
 
-def test_cache_gives_back_what_it_was_given(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path / "new" / "cache")
-    wanted, kept = np.array([2, 3, 5, 7, 8]), embeddings()
-    assert cache.load({"model": "a"}, wanted) is None
-    cache.store({"model": "a"}, wanted, kept)
-    again = cache.load({"model": "a"}, wanted)
-    assert again is not None
-    np.testing.assert_array_equal(again.vectors, kept.vectors)
-    np.testing.assert_array_equal(again.rows, kept.rows)
-    assert again.digests == kept.digests
-    assert again.unreadable == kept.unreadable
-    assert cache.load({"model": "b"}, wanted) is None
-    renumbered = cache.load({"model": "a"}, wanted + 100)
-    assert renumbered is not None
-    np.testing.assert_array_equal(renumbered.rows, kept.rows + 100)
-    assert [p.suffix for p in (tmp_path / "new" / "cache").iterdir()] == [".safetensors"]
+def test_entry_is_a_safetensors_file_mapped_into_memory(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path / "new" / "cache", {"model": "a"})
+    assert cache.find(DIGESTS) == []
+    assert cache.entry(DIGESTS) is None
+    cache.write_entry(DIGESTS, 3, iter([VECTORS[:2], VECTORS[2:]]))
+    entry = cache.entry(DIGESTS)
+    assert entry is not None
+    assert isinstance(entry.vectors, np.memmap)
+    assert entry.is_intact()
+    np.testing.assert_array_equal(entry.vectors, VECTORS)
+    np.testing.assert_array_equal(load_file(entry.path)["vectors"], VECTORS)
+    assert load_file(entry.path)["digests"].tobytes() == b"".join(DIGESTS)
+    assert [file.path for file in cache.find((b"", *DIGESTS[1:3]))] == [entry.path]
+    assert cache.entry(DIGESTS[::-1]) is None
+    assert EmbeddingCache(tmp_path / "new" / "cache", {"model": "b"}).find(DIGESTS) == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other"])
-def test_damaged_cache_entry_is_rejected(damage: str, tmp_path: Path) -> None:
-    cache, wanted = EmbeddingCache(tmp_path), np.array([2, 3, 5, 8])
-    cache.store({"model": "a"}, wanted, embeddings())
-    (path,) = tmp_path.glob("*.safetensors")
+def test_parts_are_kept_whatever_ends_the_pass_and_vanish_into_the_entry(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("eval.cache.PART_IMAGES", 2)
+    cache = EmbeddingCache(tmp_path, {"model": "a"})
+    with pytest.raises(KeyboardInterrupt), cache.parts() as parts:
+        for i in range(5):
+            parts.keep(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], DIGESTS[i : i + 1], {}))
+        raise KeyboardInterrupt
+    assert [len(file.digests) for file, _ in parts.written] == [2, 2, 1]
+    assert len(cache.find(DIGESTS)) == 3
+    assert len(cache.find(DIGESTS[:3])) == 2
+    cache.write_entry(DIGESTS[:4], 3, [VECTORS[:4]])
+    cache.remove_parts(DIGESTS[:4])
+    assert sorted(file.digests for file in cache.find(DIGESTS)) == [DIGESTS[:4], DIGESTS[4:]]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other key", "pickle", "shape"])
+def test_damaged_file_is_no_source_of_embeddings(damage: str, tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path, {"model": "a"})
+    cache.write_entry(DIGESTS, 3, [VECTORS])
+    (path,) = tmp_path.iterdir()
     data = bytearray(path.read_bytes())
     if damage == "flip":
-        data[-40] ^= 1
+        data[-5 * 32 - 1] ^= 1
     elif damage == "cut":
         data = data[:-10]
     elif damage == "empty":
         data = bytearray()
-    else:  # a valid entry under another entry's name
-        cache.store({"model": "b"}, wanted, embeddings())
-        data = bytearray(next(p for p in tmp_path.glob("*.safetensors") if p != path).read_bytes())
+    elif damage == "pickle":
+        data = bytearray(b"\x80\x04K\x01.")
+    elif damage == "shape":
+        data = data.replace(b'"shape": [5, 3]', b'"shape": [3, 5]')
+    else:  # a valid file under a name of this key
+        other = EmbeddingCache(tmp_path / "other", {"model": "b"})
+        other.write_entry(DIGESTS, 3, [VECTORS])
+        data = bytearray(next((tmp_path / "other").iterdir()).read_bytes())
     path.write_bytes(bytes(data))
-    assert cache.load({"model": "a"}, wanted) is None
+    assert cache.find(DIGESTS) == []
+
+
+def test_no_space_leaves_nothing_behind(tmp_path: Path) -> None:
+    cache = EmbeddingCache(tmp_path, {"model": "a"})
+
+    def blocks():
+        yield VECTORS[:2]
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OutputError, match="No space left"):
+        cache.write_entry(DIGESTS, 3, blocks())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot make the cache folder"):
-        EmbeddingCache(tmp_path / "file" / "cache")
+        EmbeddingCache(tmp_path / "file" / "cache", {})
 
 
 def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +200,14 @@ def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monke
     preprocessing = resolve_preprocessing(loaded.model, img_size=32)
 
     def run(**changes: object):
-        values = {"loaded": loaded, "preprocessing": preprocessing, "settings": settings, **changes}
-        return evaluate_model(values.pop("loaded"), photos, protocol, **values)
+        values = {
+            "loaded": loaded,
+            "protocol": protocol,
+            "preprocessing": preprocessing,
+            "settings": settings,
+            **changes,
+        }
+        return evaluate_model(values.pop("loaded"), photos, values.pop("protocol"), **values)
 
     first = run()
     assert not first.from_cache
@@ -180,9 +217,20 @@ def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monke
     assert again.fingerprint == first.fingerprint
     assert not run(loaded=load_model("test_resnet", pretrained=False, seed=1)).from_cache
     assert not run(preprocessing=resolve_preprocessing(loaded.model, img_size=64)).from_cache
-    (tmp_path / "photos" / "class0" / "0.jpg").write_bytes((tmp_path / "photos" / "class1" / "0.jpg").read_bytes())
-    assert not run().from_cache, "another photo under the same name"
+    first_photo = tmp_path / "photos" / "class0" / "0.jpg"
+    before = first_photo.read_bytes()
+    first_photo.write_bytes(before + b"x")
+    assert run().images_embedded == 1, "another photo under the same name"
     assert run().from_cache
+    first_photo.write_bytes((tmp_path / "photos" / "class1" / "0.jpg").read_bytes())
+    copied = run()
+    assert copied.from_cache, "a photo that was embedded under another name"
+    assert copied.queries_with_duplicate == 2
+    assert copied.scores.averages == run(settings=replace(settings, cache_folder=None)).scores.averages
+    first_photo.write_bytes(before)
+    part = run(protocol=choose_protocol(photos, split="train"))
+    assert part.from_cache, "another protocol"
+    assert len(part.protocol.query) == 12
     monkeypatch.setattr("eval.evaluate.versions", lambda: {**versions(), "pillow": "0.0"})
     assert not run().from_cache, "decoded by another release"
 

@@ -15,13 +15,12 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torch.utils.benchmark import Timer
+from torch.utils.benchmark.utils.timer import timer  # waits for an accelerator
 
 __all__ = ["OptimizedNetwork", "optimize"]
 
@@ -63,7 +62,7 @@ class OptimizedNetwork(nn.Module):
         if dtype is not None:
             self.applied.append(f"mixed precision {str(dtype).removeprefix('torch.')}")
         self.memory_format: torch.memory_format | None = None  # unknown until a batch comes
-        self._run: Callable[[Tensor], Tensor] = network
+        self._compiled: Run | None = None
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -71,41 +70,64 @@ class OptimizedNetwork(nn.Module):
             if self.memory_format is None:
                 self._prepare(x)
             x = x.contiguous(memory_format=self.memory_format or torch.contiguous_format)
-            try:
-                out = self._run(x)
-            except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
-                if self._run is self.network:
-                    raise
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                self._run, self.applied[-1] = self.network, f"not compiled: {reason}"
-                warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=2)
-                out = self._run(x)
-        return out.float()
+            if self._compiled is not None:
+                try:
+                    return self._compiled(x).float()
+                except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
+                    self._give_up_compiling(error)
+            return self.network(x).float()  # type: ignore[no-any-return]
 
     def _prepare(self, x: Tensor) -> None:
-        self.memory_format = _faster_layout(self.network, x[:_MEASURED_IMAGES])
-        self.network.to(memory_format=self.memory_format)
-        channels_last = self.memory_format is torch.channels_last
-        self.applied.append(f"memory layout {'channels_last' if channels_last else 'NCHW'}, the faster here")
+        """Measure the layouts, and compile those that are not clearly slower than the other."""
+        seconds = {layout: _seconds(self.network.to(memory_format=layout), x[:_SAMPLE], layout) for layout in _LAYOUTS}
+        close = [layout for layout in _LAYOUTS if seconds[layout] < _CLEARLY * min(seconds.values())]
+        compiled: dict[torch.memory_format, Run] = {}
         if self.compiled:
-            options: dict[str, Any] = {"freezing": True, "layout_optimization": channels_last}
-            self._run = torch.compile(self.network, options=options)
             self.applied.append("compiled with frozen weights")
+            try:
+                compiled = {layout: _compile(self.network, layout) for layout in close}
+                seconds = {layout: _seconds(run, x, layout) for layout, run in compiled.items()}
+            except Exception as error:
+                self._give_up_compiling(error)
+                compiled = {}
+        self.memory_format = min(seconds, key=seconds.__getitem__)
+        self._compiled = compiled.get(self.memory_format)
+        self.network.to(memory_format=self.memory_format)
+        self.applied.insert(-1 if self.compiled else len(self.applied), f"memory layout {_NAMES[self.memory_format]}")
+
+    def _give_up_compiling(self, error: Exception) -> None:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        self._compiled, self.applied[-1] = None, f"not compiled: {reason}"
+        warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=3)
 
 
-_LAYOUTS = (torch.channels_last, torch.contiguous_format)
-_MEASURED_IMAGES = 8
+Run = Callable[[Tensor], Tensor]
+
+_NAMES = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}
+_LAYOUTS = tuple(_NAMES)
+_SAMPLE = 8  # images that are measured without a compiler
+_CLEARLY = 1.25  # times slower: not worth compiling
 
 
-def _faster_layout(network: nn.Module, x: Tensor) -> torch.memory_format:
-    """On some processors 7x7 convolutions of small maps are twice as fast in one layout, on others in the other."""
-    seconds = {}
-    for layout in _LAYOUTS:
-        network.to(memory_format=layout)
-        batch = x.contiguous(memory_format=layout)
-        timer = Timer("network(x)", globals={"network": network, "x": batch}, num_threads=torch.get_num_threads())
-        seconds[layout] = timer.timeit(2).mean  # warmed up by the timer
-    return min(_LAYOUTS, key=seconds.__getitem__)
+def _compile(network: nn.Module, layout: torch.memory_format) -> Run:
+    network = copy.deepcopy(network).to(memory_format=layout)
+    run: Run = torch.compile(network, options={"freezing": True, "layout_optimization": layout is torch.channels_last})
+    return run
+
+
+def _seconds(run: Run, x: Tensor, layout: torch.memory_format) -> float:
+    """The shorter of two runs after one that warms up, or compiles.
+
+    On some processors 7x7 convolutions of small maps are twice as fast in one layout, on others in the other.
+    """
+    x = x.contiguous(memory_format=layout)
+    run(x)
+    times = []
+    for _ in range(2):
+        began = timer()
+        run(x)
+        times.append(timer() - began)
+    return min(times)
 
 
 def _folded(network: nn.Module) -> nn.Module:

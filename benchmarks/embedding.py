@@ -26,8 +26,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eval.embedding import default_workers, embed_images
+from eval.embedding import embed_images
 from eval.images import ImageSet
+from eval.loading import default_workers
 from eval.models import embedding_network, load_model
 from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.sources.folder import read_folder
@@ -113,7 +114,7 @@ def embed_seconds(
     network: nn.Module, images: ImageSet, preprocessing: Preprocessing, batch_size: int, workers: int | None = None
 ) -> float:
     workers = default_workers() if workers is None else workers
-    return embed_images(network, images, preprocessing.transform(), batch_size=batch_size, workers=workers).seconds
+    return embed_images(network, images, preprocessing, batch_size=batch_size, workers=workers).seconds
 
 
 def forward_seconds(network: nn.Module, images: ImageSet, preprocessing: Preprocessing, batch_size: int) -> float:

@@ -32,7 +32,16 @@ def test_a_shrunk_photo_stays_large_enough(crop_mode: str, input_size: tuple[int
     preprocessing = dataclasses.replace(USUAL, crop_mode=crop_mode, input_size=input_size)
     resize = preprocessing.pixels().transforms[0]
     factors = set()
-    for width, height in [(64, 64), (255, 300), (256, 256), (1000, 400), (400, 1000), (1024, 2000), (5000, 3000)]:
+    for width, height in [
+        (64, 64),
+        (255, 300),
+        (256, 256),
+        (700, 600),
+        (1000, 400),
+        (400, 1000),
+        (1024, 2000),
+        (5000, 3000),
+    ]:
         factor = preprocessing.shrink(width, height)
         factors.add(factor)
         photo = Image.new("RGB", (width, height))

@@ -45,7 +45,7 @@ def load(reader: Drawn, rows: int = 20, workers: int = 2, **options: object) -> 
         return list(batches)
 
 
-# torch raises from a signal handler; within a weak reference's callback Python reports that and goes on, and torch finds
+# torch raises from a signal handler; in a weak reference's callback Python reports that and goes on, and torch finds
 # the dead process at its next look, within 5 s.
 swallowed = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

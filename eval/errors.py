@@ -5,12 +5,21 @@ EvalError
  |    |-- UnreadableImageError   one image cannot be decoded; carries its id
  |-- ModelError             the model or its weights cannot be had or do not fit
  |-- EmbeddingError         a model gave embeddings that cannot be scored
+ |-- MachineError           memory ran out, or a loader process was killed
  |-- OutputError            a result cannot be written
 """
 
 from __future__ import annotations
 
-__all__ = ["DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "UnreadableImageError"]
+__all__ = [
+    "DataError",
+    "EmbeddingError",
+    "EvalError",
+    "MachineError",
+    "ModelError",
+    "OutputError",
+    "UnreadableImageError",
+]
 
 
 class EvalError(Exception):
@@ -39,6 +48,10 @@ class ModelError(EvalError):
 
 class EmbeddingError(EvalError):
     """A model gave embeddings that cannot be scored (not finite, wrong shape)."""
+
+
+class MachineError(EvalError):
+    """Memory ran out, or a loader process was killed."""
 
 
 class OutputError(EvalError):

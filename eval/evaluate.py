@@ -184,7 +184,7 @@ def _embed_or_load(
         embeddings = embed_images(
             network,
             images,
-            preprocessing.transform(),
+            preprocessing,
             rows=rows,
             batch_size=settings.batch_size,
             workers=settings.workers,

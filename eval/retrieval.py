@@ -84,6 +84,7 @@ def _results(
             interpolation=args.interpolation,
             mean=args.mean,
             std=args.std,
+            shrink_on_load=args.shrink_on_load,
         )
         yield evaluate_model(
             loaded, inputs.images, protocol, preprocessing=preprocessing, settings=settings, progress=_progress_bar

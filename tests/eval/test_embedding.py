@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,7 @@ def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monke
     assert again.fingerprint == first.fingerprint
     assert not run(loaded=load_model("test_resnet", pretrained=False, seed=1)).from_cache
     assert not run(preprocessing=resolve_preprocessing(loaded.model, img_size=64)).from_cache
+    assert not run(preprocessing=dataclasses.replace(preprocessing, shrink_on_load=True)).from_cache
     (tmp_path / "photos" / "class0" / "0.jpg").write_bytes((tmp_path / "photos" / "class1" / "0.jpg").read_bytes())
     assert not run().from_cache, "another photo under the same name"
     assert run().from_cache

@@ -83,6 +83,7 @@ def test_same_seed_same_numbers(photos: Path, tmp_path: Path) -> None:
         ["--crop-pct", "1.0", "--crop-mode", "squash", "--interpolation", "bilinear", "--mean", "0", "0", "0"],
         ["--memory-budget", "1", "--bootstrap", "0"],
         ["--torchcompile", "eager"],
+        ["--shrink-on-load"],
     ],
     ids=lambda options: options[0],
 )

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eval.decoding import load_image
-from eval.embedding import default_workers, ignore_interrupts
 from eval.errors import UnreadableImageError
 from eval.images import ImageSet
+from eval.loading import default_workers, ignore_interrupts
 from eval.preprocessing import Preprocessing
 from timm_gam.train.distributed import World
 from timm_gam.train.errors import RecipeError

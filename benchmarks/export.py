@@ -1,0 +1,96 @@
+"""Export every variant at 224 px as its users would, and record how far each file is from the eager model.
+
+    python benchmarks/export.py --record benchmarks/results/export.json
+    python benchmarks/export.py --mobilenet mobilenetv2_100.onnxzoo7.safetensors --record benchmarks/results/export.json
+
+Without weights of their own the networks are random, with batch norms drawn so that no residual branch is zero, as it
+would be at initialisation. `--mobilenet` adds an ImageNet MobileNetV2, a real network (not part of this project). AOTInductor
+takes a minute a model: `--aoti` names the models it is used for. `--add` keeps what the record has of other models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+import timm_gam  # registers the models  # noqa: F401
+from eval.environment import hardware
+from eval.models import LoadedModel, load_model
+from eval.preprocessing import resolve_preprocessing
+from timm_gam.checkpoint import weights_digest
+from timm_gam.export.folder import export_model
+
+VARIANTS = [
+    n
+    for kind in ("gam", "se", "cbam", "gam_g4")
+    for n in timm.list_models(f"*resnet*_{kind}", module="attention_resnet")
+]
+MODELS = ["resnet50", *sorted(set(VARIANTS))]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", default=MODELS)
+    parser.add_argument("--aoti", nargs="*", default=["resnet50_gam"], help="models that AOTInductor compiles too")
+    parser.add_argument("--mobilenet", type=Path, help="safetensors weights of mobilenetv2_100")
+    parser.add_argument("--add", action="store_true")
+    parser.add_argument("--record", type=Path)
+    args = parser.parse_args()
+    models = json.loads(args.record.read_text(encoding="utf-8"))["models"] if args.add else {}
+    record: dict[str, Any] = {}
+    for name in [*args.model, *(["mobilenetv2_100"] if args.mobilenet else [])]:
+        loaded = load_model(name, checkpoint=args.mobilenet) if name == "mobilenetv2_100" else random_network(name)
+        models[name] = measure(loaded, ["onnx", "torch", *(["aoti"] if name in args.aoti else [])])
+        print(name, json.dumps(models[name]["files"]), flush=True)
+        record = {
+            "what": "embedding network at 224 px, batches of 1, 2 and 5, against the eager model, float32 on a CPU",
+            "models": models,
+            "hardware": hardware(),
+        }
+        if args.record is not None:
+            args.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def random_network(name: str) -> LoadedModel:
+    loaded = load_model(name, pretrained=False)
+    torch.manual_seed(0)
+    for module in loaded.model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    weights = replace(loaded.info.weights, sha256=weights_digest(loaded.model.state_dict()))
+    return replace(loaded, info=replace(loaded.info, weights=weights))
+
+
+def measure(loaded: LoadedModel, formats: list[str]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        began = time.perf_counter()
+        content = export_model(
+            loaded,
+            Path(temporary) / "out",
+            formats=formats,
+            preprocessing=resolve_preprocessing(loaded.model, img_size=224),
+        )
+        seconds = time.perf_counter() - began
+    kept = ("file", "bytes", "opset", "checked_with", "deviation")
+    files = {entry["format"]: {key: entry[key] for key in kept if key in entry} for entry in content["files"]}
+    return {
+        "weights": content["weights"],
+        "seconds": round(seconds, 1),
+        "files": files,
+        "versions": {key: content["versions"][key] for key in ("python", "torch", "timm")},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -4,8 +4,8 @@
     python benchmarks/export.py --mobilenet mobilenetv2_100.onnxzoo7.safetensors --record benchmarks/results/export.json
 
 Without weights of their own the networks are random, with batch norms drawn so that no residual branch is zero, as it
-would be at initialisation. `--mobilenet` adds an ImageNet MobileNetV2, a real network (not part of this project). AOTInductor
-takes a minute a model: `--aoti` names the models it is used for. `--add` keeps what the record has of other models.
+would be at initialisation. `--mobilenet` adds an ImageNet MobileNetV2, a real network that is not part of this project.
+`--aoti` names the models that AOTInductor compiles too, a minute each. `--add` keeps what the record has of others.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`python -m timm_gam.export`: a model as files that need neither timm nor this package. `--help` teaches by example.
 
-This is the only module of the package that parses, prints and exits; `export_model` is the function to call from Python.
+This is the only module of the package that parses, prints and exits; from Python, call `export_model`.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ def _write_aoti(program: ExportedProgram, path: Path, input_name: str, output_na
 
 def _load_aoti(path: Path) -> Run:
     run = torch._inductor.aoti_load_package(str(path))
-    return lambda x: run(x)  # type: ignore[no-any-return]
+    return lambda x: run(x)
 
 
 @contextlib.contextmanager

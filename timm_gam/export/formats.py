@@ -27,6 +27,7 @@ __all__ = ["FORMATS", "Format", "Run"]
 Run = Callable[[Tensor], Tensor]
 """(B, 3, H, W) float32 on the CPU -> (B, D) float32."""
 
+_OPSET = 18  # what torch translates to directly in every release we support, without a conversion
 _INLINE_BYTES = 1_500_000_000  # an ONNX file itself must stay below 2 GB; larger weights lie in a file beside it
 
 
@@ -58,7 +59,9 @@ def _write_onnx(program: ExportedProgram, path: Path, input_name: str, output_na
 
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     with _quiet():
-        written = torch.onnx.export(program, (), input_names=[input_name], output_names=[output_name], dynamo=True)
+        written = torch.onnx.export(
+            program, (), input_names=[input_name], output_names=[output_name], opset_version=_OPSET, dynamo=True
+        )
     if written is None:
         raise ExportError("torch.onnx.export gave no program")
     _tidy(written.model, input_name)

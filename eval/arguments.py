@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["OneLineParser", "build_parser", "parse_arguments"]
+__all__ = ["OneLineParser", "add_preprocessing_arguments", "build_parser", "parse_arguments"]
 
 _EPILOG = """\
 examples
@@ -133,13 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
         "-k", nargs="+", type=_positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
     )
 
-    image = parser.add_argument_group("preprocessing (default: the model's own)")
-    image.add_argument("--img-size", type=_positive, metavar="PIXELS", help="side of the square input")
-    image.add_argument("--crop-pct", type=float, metavar="SHARE", help="centre crop as a share of the resized image")
-    image.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how the image becomes a square")
-    image.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
-    image.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="subtracted from values in [0, 1]")
-    image.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="divides after that")
+    image = add_preprocessing_arguments(parser)
     image.add_argument(
         "--shrink-on-load",
         action="store_true",
@@ -179,6 +173,18 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--per-class", action="store_true", help="also print a table per class")
     output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")
     return parser
+
+
+def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options that change a model's own preprocessing, under the names of `eval.resolve_preprocessing`."""
+    image = parser.add_argument_group("preprocessing (default: the model's own)")
+    image.add_argument("--img-size", type=_positive, metavar="PIXELS", help="side of the square input")
+    image.add_argument("--crop-pct", type=float, metavar="SHARE", help="centre crop as a share of the resized image")
+    image.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how the image becomes a square")
+    image.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
+    image.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="subtracted from values in [0, 1]")
+    image.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="divides after that")
+    return image
 
 
 def _positive(text: str) -> int:

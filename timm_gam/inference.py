@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 from torch.utils.benchmark.utils.timer import timer  # waits for an accelerator
 
-__all__ = ["OptimizedNetwork", "optimize"]
+__all__ = ["OptimizedNetwork", "fold_batch_norms", "optimize"]
 
 
 def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bool = True) -> OptimizedNetwork:
@@ -42,11 +42,15 @@ def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bo
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype is {dtype}; legal: torch.bfloat16, torch.float16, None")
-    network = copy.deepcopy(model).eval().requires_grad_(False)
-    before = _batch_norms(network)
-    network = _folded(reparameterize_model(network, inplace=True))
+    network, before = fold_batch_norms(model), _batch_norms(model)
     applied = [f"{before - _batch_norms(network)} of {before} batch norms folded into convolutions"] if before else []
     return OptimizedNetwork(network, dtype, compiled, applied)
+
+
+def fold_batch_norms(model: nn.Module) -> nn.Module:
+    """A frozen copy of `model` in eval mode, its batch norms folded into the convolutions before them where it can be
+    traced."""
+    return _folded(reparameterize_model(copy.deepcopy(model).eval().requires_grad_(False), inplace=True))
 
 
 class OptimizedNetwork(nn.Module):

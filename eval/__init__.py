@@ -5,7 +5,7 @@ Each step is a function over plain arrays that can be called alone; `python -m e
     images = eval.read_folder("photos")
     loaded = eval.load_model("resnet50.a1_in1k")
     network = eval.embedding_network(loaded.model)
-    embeddings = eval.embed_images(network, images, eval.resolve_preprocessing(loaded.model).transform())
+    embeddings = eval.embed_images(network, images, eval.resolve_preprocessing(loaded.model))
     scores = eval.score_retrieval(embeddings.vectors, images.labels)
     print(scores.averages["map"].micro)
 """
@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from eval.embedding import Embeddings, embed_images
-    from eval.errors import DataError, EmbeddingError, EvalError, ModelError, OutputError, UnreadableImageError
+    from eval.errors import (
+        DataError,
+        EmbeddingError,
+        EvalError,
+        MachineError,
+        ModelError,
+        OutputError,
+        UnreadableImageError,
+    )
     from eval.evaluate import RetrievalResult, Settings, evaluate_model
     from eval.images import ImageSet
     from eval.integer_vectors import FixedPoint, fixed_point
@@ -37,7 +45,15 @@ if TYPE_CHECKING:
 # Where each public name lives. Imported on first use, so that `--help` does not wait for torch.
 _HOMES = {
     "eval.embedding": ("Embeddings", "embed_images"),
-    "eval.errors": ("DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "UnreadableImageError"),
+    "eval.errors": (
+        "DataError",
+        "EmbeddingError",
+        "EvalError",
+        "MachineError",
+        "ModelError",
+        "OutputError",
+        "UnreadableImageError",
+    ),
     "eval.evaluate": ("RetrievalResult", "Settings", "evaluate_model"),
     "eval.integer_vectors": ("FixedPoint", "fixed_point"),
     "eval.images": ("ImageSet",),
@@ -64,6 +80,7 @@ __all__ = [
     "FixedPoint",
     "ImageSet",
     "LoadedModel",
+    "MachineError",
     "ModelError",
     "OutputError",
     "Preprocessing",

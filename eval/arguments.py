@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["OneLineParser", "build_parser", "parse_arguments"]
+__all__ = ["OneLineParser", "add_preprocessing_arguments", "build_parser", "parse_arguments"]
 
 _EPILOG = """\
 examples
@@ -23,6 +23,8 @@ examples
     python -m eval.retrieval --model resnet50_gam.corel --dataset timm-gam/corel --protocol query-gallery
   your own weights; embeddings kept, so that the next protocol costs seconds:
     python -m eval.retrieval --model resnet50_gam --checkpoint model.safetensors --data-dir photos --cache-dir cache
+  many images: the network prepared for this machine, in mixed precision:
+    python -m eval.retrieval --model resnet50_gam.corel --data-dir photos --optimize --amp
   nothing at all: the published GAM model on COREL where the Hub can be reached, else an embedded default:
     python -m eval.retrieval
 
@@ -51,6 +53,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         _refuse(parser, args, ["--query-split", "--gallery-split"], "--gallery-dir ranks all of it for all of the data")
     if args.data_dir is not None and args.streaming:
         parser.error("--streaming came with --data-dir; it is for --dataset only")
+    if args.optimize and (args.channels_last or args.torchcompile is not None):
+        parser.error("--optimize came with --channels-last or --torchcompile; it chooses and compiles by itself")
     return args
 
 
@@ -129,13 +133,12 @@ def build_parser() -> argparse.ArgumentParser:
         "-k", nargs="+", type=_positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
     )
 
-    image = parser.add_argument_group("preprocessing (default: the model's own)")
-    image.add_argument("--img-size", type=_positive, metavar="PIXELS", help="side of the square input")
-    image.add_argument("--crop-pct", type=float, metavar="SHARE", help="centre crop as a share of the resized image")
-    image.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how the image becomes a square")
-    image.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
-    image.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="subtracted from values in [0, 1]")
-    image.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="divides after that")
+    image = add_preprocessing_arguments(parser)
+    image.add_argument(
+        "--shrink-on-load",
+        action="store_true",
+        help="let the JPEG decoder reduce photos much larger than the input; faster, and scores move a little",
+    )
 
     compute = parser.add_argument_group("computing")
     compute.add_argument("-b", "--batch-size", type=_positive, default=32, metavar="N", help="(default: %(default)s)")
@@ -145,6 +148,11 @@ def build_parser() -> argparse.ArgumentParser:
     compute.add_argument("--amp-dtype", choices=("bfloat16", "float16"), default="bfloat16", help="(default: bfloat16)")
     compute.add_argument("--channels-last", action="store_true", help="memory layout; often faster")
     compute.add_argument("--torchcompile", nargs="?", const="inductor", metavar="BACKEND", help="use torch.compile")
+    compute.add_argument(
+        "--optimize",
+        action="store_true",
+        help="prepare the network for this machine: batch norms folded, weights frozen, layout chosen, compiled",
+    )
     compute.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="keep embeddings here and reuse them")
     compute.add_argument(
         "--memory-budget", type=_positive, default=512, metavar="MB", help="for ranking (default: %(default)s)"
@@ -165,6 +173,18 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--per-class", action="store_true", help="also print a table per class")
     output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")
     return parser
+
+
+def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """The options that change a model's own preprocessing, under the names of `eval.resolve_preprocessing`."""
+    image = parser.add_argument_group("preprocessing (default: the model's own)")
+    image.add_argument("--img-size", type=_positive, metavar="PIXELS", help="side of the square input")
+    image.add_argument("--crop-pct", type=float, metavar="SHARE", help="centre crop as a share of the resized image")
+    image.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how the image becomes a square")
+    image.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
+    image.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="subtracted from values in [0, 1]")
+    image.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="divides after that")
+    return image
 
 
 def _positive(text: str) -> int:

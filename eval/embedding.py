@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,27 +11,15 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from eval.decoding import load_image
+from eval.decoding import Shrink
 from eval.errors import EmbeddingError, UnreadableImageError
 from eval.images import ImageSet
+from eval.loading import default_workers, load_batches
+from eval.preprocessing import Preprocessing, Transform
 
-__all__ = [
-    "EmbeddedBatch",
-    "Embeddings",
-    "OnUnreadable",
-    "Transform",
-    "default_workers",
-    "embed_batches",
-    "embed_images",
-    "ignore_interrupts",
-]
-
-Transform = Callable[[Image.Image], Tensor]
-"""Preprocessing: an RGB image -> (3, H, W) float32."""
+__all__ = ["EmbeddedBatch", "Embeddings", "OnUnreadable", "embed_batches", "embed_images"]
 
 OnUnreadable = Literal["raise", "skip"]
 
@@ -74,18 +60,10 @@ class EmbeddedBatch:
     unreadable: dict[str, str]
 
 
-@dataclass(frozen=True)
-class _Batch:
-    places: list[int]
-    digests: list[bytes]
-    pixels: Tensor | None  # (b, 3, H, W) float32, None where no image of the batch is readable
-    failures: list[tuple[str, str]]  # (image id, reason)
-
-
 def embed_images(
     network: nn.Module,
     images: ImageSet,
-    transform: Transform,
+    preprocessing: Preprocessing | Transform,
     *,
     rows: NDArray[np.int64] | None = None,
     batch_size: int = 32,
@@ -104,7 +82,8 @@ def embed_images(
     Args:
         network: (B, 3, H, W) float32 -> (B, D), in eval mode; moved to `device`.
         images: The image set.
-        transform: Preprocessing of one image; must pickle.
+        preprocessing: A `Preprocessing` normalises whole batches on `device`, so that uint8 pixels travel there; any
+            other callable gives float32 itself, and must pickle.
         rows: Ascending rows of `images` to embed; default all.
         batch_size: Images per forward pass.
         workers: Loader processes; default `default_workers(device)`; 0 decodes in this process.
@@ -116,6 +95,7 @@ def embed_images(
 
     Raises:
         UnreadableImageError: an image cannot be decoded and `on_unreadable` is "raise".
+        MachineError: a loader process was killed, or memory ran out.
         EmbeddingError: an embedding is not finite, not a vector, or no image could be read.
     """
     wanted = np.arange(len(images), dtype=np.int64) if rows is None else rows
@@ -139,7 +119,7 @@ def embed_images(
     embed_batches(
         network,
         images,
-        transform,
+        preprocessing,
         take,
         rows=wanted,
         batch_size=batch_size,
@@ -164,7 +144,7 @@ def embed_images(
 def embed_batches(
     network: nn.Module,
     images: ImageSet,
-    transform: Transform,
+    preprocessing: Preprocessing | Transform,
     take: Callable[[EmbeddedBatch], None],
     *,
     rows: NDArray[np.int64],
@@ -179,86 +159,47 @@ def embed_batches(
 
     Raises:
         UnreadableImageError: an image cannot be decoded and `on_unreadable` is "raise".
+        MachineError: a loader process was killed, or memory ran out.
         EmbeddingError: an embedding is not finite or not a vector.
     """
     device = torch.device(device)
-    workers = default_workers(device) if workers is None else workers
-    if not images.reader.parallel:
-        workers = min(workers, 1)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     network = network.to(device).to(memory_format=memory_format)
     amp: Any = torch.autocast(device.type, dtype=amp_dtype) if amp_dtype is not None else nullcontext()
-    with torch.inference_mode(), amp:
-        for batch in _loader(images, rows, transform, batch_size, workers, device):
-            if batch.failures and on_unreadable == "raise":
-                raise UnreadableImageError(*batch.failures[0])
+    transform, normalise, shrink = _steps(preprocessing)
+    loaded = load_batches(
+        images.reader,
+        rows,
+        transform,
+        batch_size=batch_size,
+        workers=default_workers(device) if workers is None else workers,
+        shrink=shrink,
+        pin_memory=device.type == "cuda",
+    )
+    with loaded as batches, torch.inference_mode(), amp:
+        for batch in batches:
+            unreadable = {images.ids[rows[place]]: reason for place, reason in batch.failures}
+            if unreadable and on_unreadable == "raise":
+                raise UnreadableImageError(*next(iter(unreadable.items())))
             vectors = np.empty((0, 0), dtype=np.float32)
+            embedded = rows[np.array(batch.places, dtype=np.int64)]
             if batch.pixels is not None:
                 pixels = _padded(batch.pixels, batch_size).to(
                     device=device, memory_format=memory_format, non_blocking=True
                 )
-                vectors = network(pixels)[: len(batch.places)].float().cpu().numpy()
-                _refuse_wrong(vectors, [images.ids[rows[place]] for place in batch.places])
-            embedded = rows[np.array(batch.places, dtype=np.int64)]
-            take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), dict(batch.failures)))
+                vectors = network(normalise(pixels))[: len(batch.places)].float().cpu().numpy()
+                _refuse_wrong(vectors, embedded, images)
+            take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), unreadable))
 
 
-def default_workers(device: str | torch.device = "cpu") -> int:
-    """Loader processes that suit this machine: few beside a CPU network, more where an accelerator waits."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 2) if torch.device(device).type == "cpu" else min(cores, 16)
-
-
-class _BatchStream(IterableDataset[_Batch]):
-    """Whole preprocessed batches, shared out among loader processes batch by batch."""
-
-    def __init__(self, images: ImageSet, wanted: NDArray[np.int64], transform: Transform, batch_size: int) -> None:
-        self.images, self.wanted, self.transform, self.batch_size = images, wanted, transform, batch_size
-
-    def __iter__(self) -> Iterator[_Batch]:
-        info = get_worker_info()
-        worker, workers = (info.id, info.num_workers) if info else (0, 1)
-        starts = range(worker * self.batch_size, len(self.wanted), workers * self.batch_size)
-        mine = [place for start in starts for place in range(start, min(start + self.batch_size, len(self.wanted)))]
-        encoded = self.images.reader.read([int(self.wanted[place]) for place in mine])
-        batch = _Batch([], [], None, [])
-        pixels: list[Tensor] = []
-        for read, (place, (row, source)) in enumerate(zip(mine, encoded, strict=True), start=1):
-            image_id = self.images.ids[row]
-            try:
-                image, digest = load_image(source, image_id)
-            except UnreadableImageError as error:
-                batch.failures.append((error.image_id, error.reason))
-            else:
-                pixels.append(self.transform(image))
-                batch.places.append(place)
-                batch.digests.append(digest)
-            if read % self.batch_size == 0 or read == len(mine):
-                stacked = torch.stack(pixels) if pixels else None
-                yield _Batch(batch.places, batch.digests, stacked, batch.failures)
-                batch, pixels = _Batch([], [], None, []), []
-
-
-def _loader(
-    images: ImageSet,
-    wanted: NDArray[np.int64],
-    transform: Transform,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-) -> DataLoader[_Batch]:
-    return DataLoader(
-        _BatchStream(images, wanted, transform, batch_size),
-        batch_size=None,
-        num_workers=workers,
-        worker_init_fn=ignore_interrupts if workers else None,
-        pin_memory=device.type == "cuda",
-    )
-
-
-def ignore_interrupts(worker: int) -> None:
-    """Let Ctrl-C, which reaches every process of the group, end the main one alone: it stops the loader processes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _steps(
+    preprocessing: Preprocessing | Transform,
+) -> tuple[Transform, Callable[[Tensor], Tensor], Shrink | None]:
+    """What a loader process does with an image, what is done with a batch on the device, and how JPEGs are shrunk."""
+    if isinstance(preprocessing, Preprocessing):
+        shrink = preprocessing.shrink if preprocessing.shrink_on_load else None
+        return preprocessing.pixels(), preprocessing.normalise, shrink
+    return preprocessing, lambda pixels: pixels, None
 
 
 def _padded(pixels: Tensor, batch_size: int) -> Tensor:
@@ -266,11 +207,12 @@ def _padded(pixels: Tensor, batch_size: int) -> Tensor:
     return pixels if missing <= 0 else torch.cat([pixels, pixels[:1].expand(missing, *pixels.shape[1:])])
 
 
-def _refuse_wrong(vectors: NDArray[np.float32], ids: list[str]) -> None:
+def _refuse_wrong(vectors: NDArray[np.float32], rows: NDArray[np.int64], images: ImageSet) -> None:
     if vectors.ndim != 2:
         raise EmbeddingError(f"the network gave shape {vectors.shape} for a batch; embeddings (B, D) are needed")
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise EmbeddingError(
-            f"embedding of image '{ids[bad[0]]}' holds NaN or infinity; check the weights, or score without --amp"
+            f"embedding of image '{images.ids[rows[bad[0]]]}' holds NaN or infinity; check the weights, or score "
+            "without --amp"
         )

@@ -5,13 +5,23 @@ EvalError
  |    |-- UnreadableImageError   one image cannot be decoded; carries its id
  |-- ModelError             the model or its weights cannot be had or do not fit
  |-- EmbeddingError         a model gave embeddings that cannot be scored
+ |-- MachineError           memory ran out, or a loader process was killed
  |-- OutputError            a result cannot be written
  |-- PeerError              another process of the same run ended
 """
 
 from __future__ import annotations
 
-__all__ = ["DataError", "EmbeddingError", "EvalError", "ModelError", "OutputError", "PeerError", "UnreadableImageError"]
+__all__ = [
+    "DataError",
+    "EmbeddingError",
+    "EvalError",
+    "MachineError",
+    "ModelError",
+    "OutputError",
+    "PeerError",
+    "UnreadableImageError",
+]
 
 
 class EvalError(Exception):
@@ -40,6 +50,10 @@ class ModelError(EvalError):
 
 class EmbeddingError(EvalError):
     """A model gave embeddings that cannot be scored (not finite, wrong shape)."""
+
+
+class MachineError(EvalError):
+    """Memory ran out, or a loader process was killed."""
 
 
 class OutputError(EvalError):

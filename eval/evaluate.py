@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+import timm_gam
 from eval.cache import CacheKey, EmbeddingCache, data_fingerprint
 from eval.distributed import ALONE, World
 from eval.embedding import EmbeddedBatch, Embeddings, OnUnreadable, embed_batches
@@ -54,6 +55,7 @@ class Settings:
     amp_dtype: torch.dtype | None = None  # None: float32
     channels_last: bool = False
     compile_backend: str | None = None  # torch.compile backend; None: eager
+    optimize: bool = False  # prepare the network with `timm_gam.optimize`
     on_unreadable: OnUnreadable = "raise"
     memory_budget: int = DEFAULT_MEMORY_BUDGET  # bytes for ranking beyond the embeddings
     cache_folder: Path | None = None  # None: embeddings are not kept
@@ -75,6 +77,7 @@ class RetrievalResult:
     queries_with_duplicate: int  # queries whose gallery holds another image with the very same bytes
     images_embedded: int  # in this run; the other embeddings were kept from earlier ones
     processes: int
+    optimizations: list[str]  # what `Settings.optimize` did to the network; empty where it embedded nothing
     embed_seconds: float
     score_seconds: float
 
@@ -116,7 +119,8 @@ def evaluate_model(
     preprocessing = preprocessing or resolve_preprocessing(loaded.model)
     rows = protocol.images
     world.agree("the images", _listing(images, rows))
-    embeddings, made = _embed_or_reuse(loaded, images, rows, preprocessing, settings, progress, world)
+    optimizations: list[str] = []
+    embeddings, made = _embed_or_reuse(loaded, images, rows, preprocessing, settings, progress, world, optimizations)
     scored_protocol = protocol.restricted_to(embeddings.rows) if len(embeddings.rows) < len(rows) else protocol
     began = time.perf_counter()
     with progress("scoring", "query", len(scored_protocol.query)) as on_progress:
@@ -146,6 +150,7 @@ def evaluate_model(
         queries_with_duplicate=_queries_with_duplicate(embeddings, scored_protocol),
         images_embedded=made,
         processes=world.size,
+        optimizations=optimizations,
         embed_seconds=embeddings.seconds,
         score_seconds=time.perf_counter() - began,
     )
@@ -170,16 +175,19 @@ def _embed_or_reuse(
     settings: Settings,
     progress: ProgressBar,
     world: World,
+    optimizations: list[str],
 ) -> tuple[Embeddings, int]:
     def embed(mine: NDArray[np.int64], take: Callable[[EmbeddedBatch], None]) -> None:
         with compiler_errors(settings.compile_backend):
             network = embedding_network(loaded.model, settings.layer)
             if settings.compile_backend is not None:
                 network.compile(backend=settings.compile_backend)
+            if settings.optimize:
+                network = timm_gam.optimize(network, dtype=settings.amp_dtype)
             embed_batches(
                 network,
                 images,
-                preprocessing.transform(),
+                preprocessing,
                 take,
                 rows=mine,
                 batch_size=settings.batch_size,
@@ -189,6 +197,8 @@ def _embed_or_reuse(
                 channels_last=settings.channels_last,
                 on_unreadable=settings.on_unreadable,
             )
+            if isinstance(network, timm_gam.OptimizedNetwork):
+                optimizations.extend(network.applied)
 
     installed = versions()
     key: CacheKey = {
@@ -198,6 +208,7 @@ def _embed_or_reuse(
         "layer": settings.layer,
         "preprocessing": preprocessing.as_dict(),
         "precision": str(settings.amp_dtype or torch.float32),
+        "optimize": settings.optimize,
         "versions": {name: installed[name] for name in _COMPUTED_WITH},
     }
     world.agree("weights, options or package versions", json.dumps(key, sort_keys=True))

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.data.transforms import str_to_interp_mode
-from torch import nn
+from torch import Tensor, nn
 
-from eval.embedding import Transform
 from eval.errors import ModelError
 
-__all__ = ["Preprocessing", "resolve_preprocessing"]
+__all__ = ["Preprocessing", "Transform", "resolve_preprocessing"]
+
+Transform = Callable[[Image.Image], Tensor]
+"""An RGB image -> (3, H, W) float32, or uint8 where what follows normalises."""
+
+SHRINK_MARGIN = 2
+"""A JPEG that is shrunk on load stays at least this many times as large as it is resized to."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +35,8 @@ class Preprocessing:
         interpolation: Of the resize, such as "bicubic".
         mean: Subtracted from values in [0, 1], per channel.
         std: Divides after that, per channel.
+        shrink_on_load: Let the JPEG decoder reduce images that stay SHRINK_MARGIN times as large as they are resized
+            to. Not timm's: it decodes whole.
     """
 
     input_size: tuple[int, int, int]
@@ -35,10 +45,35 @@ class Preprocessing:
     interpolation: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    shrink_on_load: bool = False
 
     def transform(self) -> Transform:
         """timm's own evaluation transform: an RGB image -> (3, H, W) float32."""
-        transform: Transform = create_transform(is_training=False, **asdict(self))
+        return self._timm_transform(normalize=True)
+
+    def pixels(self) -> Transform:
+        """The same up to its last step: an RGB image -> (3, H, W) uint8, a quarter of the bytes."""
+        return self._timm_transform(normalize=False)
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """The last step for a batch, on its device: (B, 3, H, W) uint8 -> float32, equal to the last digit."""
+        # 255 as a tensor: by a number CUDA would multiply with 1 / 255, which rounds otherwise.
+        full, mean, std = (
+            torch.tensor(values, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
+            for values in ((255.0,), self.mean, self.std)
+        )
+        return pixels.float().div_(full).sub_(mean).div_(std)
+
+    def shrink(self, width: int, height: int) -> int:
+        """By how much a JPEG decoder may reduce an upright image of this size: 1, 2, 4 or 8."""
+        resized_height, resized_width = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
+        ratios = width / resized_width, height / resized_height
+        ratio = max(ratios) if self.crop_mode == "border" else min(ratios)  # of the resize that follows
+        return next((factor for factor in (8, 4, 2) if factor * SHRINK_MARGIN <= ratio), 1)
+
+    def _timm_transform(self, normalize: bool) -> Transform:
+        steps = {key: value for key, value in asdict(self).items() if key != "shrink_on_load"}
+        transform: Transform = create_transform(is_training=False, normalize=normalize, **steps)
         return transform
 
     def as_dict(self) -> dict[str, Any]:
@@ -55,6 +90,7 @@ def resolve_preprocessing(
     interpolation: str | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    shrink_on_load: bool = False,
 ) -> Preprocessing:
     """The model's own preprocessing, with what is given put in its place.
 
@@ -77,6 +113,7 @@ def resolve_preprocessing(
         interpolation=interpolation or own.interpolation,
         mean=tuple(mean or own.mean),
         std=tuple(std or own.std),
+        shrink_on_load=shrink_on_load,
     )
     try:
         str_to_interp_mode(chosen.interpolation)

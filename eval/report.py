@@ -183,6 +183,7 @@ def _entry(result: RetrievalResult) -> dict[str, Any]:
             "embedding_from_cache": result.from_cache,
             "images_embedded": result.images_embedded,
             "processes": result.processes,
+            "optimizations": result.optimizations,
             "scoring_seconds": round(result.score_seconds, 3),
             "batch_size": settings.batch_size,
             "workers": settings.workers,

@@ -92,6 +92,7 @@ def _results(
             interpolation=args.interpolation,
             mean=args.mean,
             std=args.std,
+            shrink_on_load=args.shrink_on_load,
         )
         yield evaluate_model(
             loaded,
@@ -121,6 +122,7 @@ def _settings(args: argparse.Namespace, world: World) -> Settings:
         amp_dtype=getattr(torch, args.amp_dtype) if args.amp else None,
         channels_last=args.channels_last,
         compile_backend=args.torchcompile,
+        optimize=args.optimize,
         on_unreadable="skip" if args.skip_unreadable else "raise",
         memory_budget=args.memory_budget * 2**20,
         cache_folder=args.cache_dir,

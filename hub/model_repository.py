@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -68,4 +67,6 @@ def _model_config(trained: TrainedModel) -> dict[str, Any]:
 
 def _data_config(trained: TrainedModel) -> dict[str, Any] | None:
     """The preprocessing the weights were scored with, where they were; else the architecture's own."""
-    return None if trained.result is None else json.loads(json.dumps(trained.result["preprocessing"]))
+    if trained.result is None:
+        return None
+    return {key: value for key, value in trained.result["preprocessing"].items() if key != "shrink_on_load"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from timm_gam import attention_resnet as attention_resnet  # registers the models
 from timm_gam.attention import attention_parameters
-from timm_gam.errors import CheckpointError, HubError, TimmGamError, UnknownModelError
+from timm_gam.errors import CheckpointError, ExportError, HubError, TimmGamError, UnknownModelError
 from timm_gam.gam import GlobalAttention
 from timm_gam.inference import OptimizedNetwork, optimize
 from timm_gam.namespace import hub_namespace
@@ -18,6 +18,7 @@ from timm_gam.transfer import TransferReport, from_backbone
 
 __all__ = [
     "CheckpointError",
+    "ExportError",
     "GlobalAttention",
     "HubError",
     "OptimizedNetwork",

@@ -4,13 +4,14 @@
      |-- UnknownModelError   no such model or tag
      |-- CheckpointError     weights lack tensors, have others' shapes, or cannot be read
      |-- HubError            the Hub does not give what was asked of it
+     |-- ExportError         a model cannot be exported, or its export disagrees with it
 
 All are RuntimeErrors, which is what timm raises in the same places.
 """
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "HubError", "TimmGamError", "UnknownModelError"]
+__all__ = ["CheckpointError", "ExportError", "HubError", "TimmGamError", "UnknownModelError"]
 
 
 class TimmGamError(RuntimeError):
@@ -27,3 +28,7 @@ class CheckpointError(TimmGamError):
 
 class HubError(TimmGamError):
     """The Hub does not give what was asked of it: missing, private, unreachable."""
+
+
+class ExportError(TimmGamError):
+    """A model cannot be exported as asked, or what was written disagrees with it."""

@@ -4,22 +4,25 @@
     network = timm_gam.optimize(model, dtype=torch.bfloat16)  # faster, not exact
     print(network.applied)                                    # what was done, and what could not be
 
-Batch norms become part of the convolutions before them, weights are laid out channels-last, and torch.compile freezes
-them: each is then packed once for its kernel instead of at every call, and a gate is computed together with the product
-it scales. Where no compiler is installed the rest still holds, and `applied` says so.
+Batch norms become part of the convolutions before them, the faster of the two memory layouts is measured on the first
+batch, and torch.compile freezes the weights: each is then packed once for its kernel instead of at every call, and a
+gate is computed together with the product it scales. Where no compiler is installed the rest still holds, and
+`applied` says so.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 
 import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+from torch.utils.benchmark.utils.timer import timer  # waits for an accelerator
 
-__all__ = ["OptimizedNetwork", "optimize"]
+__all__ = ["OptimizedNetwork", "fold_batch_norms", "optimize"]
 
 
 def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bool = True) -> OptimizedNetwork:
@@ -39,49 +42,96 @@ def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bo
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype is {dtype}; legal: torch.bfloat16, torch.float16, None")
-    network = copy.deepcopy(model).eval().requires_grad_(False)
-    before = _batch_norms(network)
-    network = _folded(reparameterize_model(network, inplace=True))
+    network, before = fold_batch_norms(model), _batch_norms(model)
     applied = [f"{before - _batch_norms(network)} of {before} batch norms folded into convolutions"] if before else []
-    network = network.to(memory_format=torch.channels_last)
-    applied.append("channels_last")
     return OptimizedNetwork(network, dtype, compiled, applied)
+
+
+def fold_batch_norms(model: nn.Module) -> nn.Module:
+    """A frozen copy of `model` in eval mode, its batch norms folded into the convolutions before them where it can be
+    traced."""
+    return _folded(reparameterize_model(copy.deepcopy(model).eval().requires_grad_(False), inplace=True))
 
 
 class OptimizedNetwork(nn.Module):
     """A frozen network: (B, 3, H, W) float32 -> what the model gives, as float32.
 
     Attributes:
-        applied: What was done to the model, and after the first batch also what could not be.
+        applied: What was done to the model; complete after the first batch, also with what could not be done.
     """
 
     def __init__(self, network: nn.Module, dtype: torch.dtype | None, compiled: bool, applied: list[str]) -> None:
         super().__init__()
-        self.network, self.dtype, self.applied = network, dtype, applied
+        self.network, self.dtype, self.compiled, self.applied = network, dtype, compiled, applied
         if dtype is not None:
             self.applied.append(f"mixed precision {str(dtype).removeprefix('torch.')}")
-        self._compiled = torch.compile(network, options={"freezing": True}) if compiled else None
-        if compiled:
-            self.applied.append("compiled with frozen weights")
+        self.memory_format: torch.memory_format | None = None  # unknown until a batch comes
+        self._compiled: Run | None = None
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            out: Tensor = self._run(x)
-        return out.float()
+            if self.memory_format is None:
+                self._prepare(x)
+            x = x.contiguous(memory_format=self.memory_format or torch.contiguous_format)
+            if self._compiled is not None:
+                try:
+                    return self._compiled(x).float()
+                except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
+                    self._give_up_compiling(error)
+            return self.network(x).float()  # type: ignore[no-any-return]
 
-    def _run(self, x: Tensor) -> Tensor:
-        if self._compiled is not None:
+    def _prepare(self, x: Tensor) -> None:
+        """Measure the layouts, and compile those that are not clearly slower than the other."""
+        seconds = {layout: _seconds(self.network.to(memory_format=layout), x[:_SAMPLE], layout) for layout in _LAYOUTS}
+        close = [layout for layout in _LAYOUTS if seconds[layout] < _CLEARLY * min(seconds.values())]
+        compiled: dict[torch.memory_format, Run] = {}
+        if self.compiled:
+            self.applied.append("compiled with frozen weights")
             try:
-                out: Tensor = self._compiled(x)
-                return out
-            except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
-                reason = (str(error).splitlines() or [type(error).__name__])[0]
-                self._compiled = None
-                self.applied[-1] = f"not compiled: {reason}"
-                warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=2)
-        return self.network(x)  # type: ignore[no-any-return]
+                compiled = {layout: _compile(self.network, layout) for layout in close}
+                seconds = {layout: _seconds(run, x, layout) for layout, run in compiled.items()}
+            except Exception as error:
+                self._give_up_compiling(error)
+                compiled = {}
+        self.memory_format = min(seconds, key=seconds.__getitem__)
+        self._compiled = compiled.get(self.memory_format)
+        self.network.to(memory_format=self.memory_format)
+        self.applied.insert(-1 if self.compiled else len(self.applied), f"memory layout {_NAMES[self.memory_format]}")
+
+    def _give_up_compiling(self, error: Exception) -> None:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        self._compiled, self.applied[-1] = None, f"not compiled: {reason}"
+        warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=3)
+
+
+Run = Callable[[Tensor], Tensor]
+
+_NAMES = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}
+_LAYOUTS = tuple(_NAMES)
+_SAMPLE = 8  # images that are measured without a compiler
+_CLEARLY = 1.25  # times slower: not worth compiling
+
+
+def _compile(network: nn.Module, layout: torch.memory_format) -> Run:
+    network = copy.deepcopy(network).to(memory_format=layout)
+    run: Run = torch.compile(network, options={"freezing": True, "layout_optimization": layout is torch.channels_last})
+    return run
+
+
+def _seconds(run: Run, x: Tensor, layout: torch.memory_format) -> float:
+    """The shorter of two runs after one that warms up, or compiles.
+
+    On some processors 7x7 convolutions of small maps are twice as fast in one layout, on others in the other.
+    """
+    x = x.contiguous(memory_format=layout)
+    run(x)
+    times = []
+    for _ in range(2):
+        began = timer()
+        run(x)
+        times.append(timer() - began)
+    return min(times)
 
 
 def _folded(network: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eval.errors import DataError
 from eval.images import ImageSet
@@ -55,20 +56,30 @@ def read_folder(path: str | Path) -> ImageSet:
         ids=tuple(relative for relative, _, _ in found),
         labels=np.array([index[name] for _, name, _ in found], dtype=np.int64),
         class_names=tuple(names),
-        reader=_FolderReader(root, tuple(relative for relative, _, _ in found)),
+        reader=_FolderReader.of(root, [relative for relative, _, _ in found]),
         splits=tuple(split for _, _, split in found) if splits else None,
     )
 
 
 @dataclass(frozen=True)
 class _FolderReader:
+    """Holds its paths in one buffer: reading a `str` writes its reference count, so that each loader process would
+    come to own a copy of the page it lies on."""
+
     root: Path
-    relative: tuple[str, ...]
+    relative: bytes  # of all images, end to end
+    ends: NDArray[np.int64]
     parallel: bool = True
+
+    @classmethod
+    def of(cls, root: Path, relative: Sequence[str]) -> _FolderReader:
+        encoded = [name.encode() for name in relative]
+        return cls(root, b"".join(encoded), np.cumsum([len(name) for name in encoded], dtype=np.int64))
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Path]]:
         for index in indices:
-            yield index, self.root / self.relative[index]
+            start = self.ends[index - 1] if index else 0
+            yield index, self.root / self.relative[start : self.ends[index]].decode()
 
 
 def _subfolders(folder: Path) -> list[str]:

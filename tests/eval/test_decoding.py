@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -113,6 +114,51 @@ def test_digest_is_of_the_encoded_bytes(tmp_path: Path) -> None:
     expected = hashlib.sha256(data).digest()
     assert load_image(data, "x")[1] == load_image(tmp_path / "red.png", "x")[1] == content_digest(data, "x") == expected
     assert content_digest(RED, "x") != content_digest(RED.transpose(Image.Transpose.ROTATE_90), "x")
+
+
+def smooth(width: int = 400, height: int = 200) -> Image.Image:
+    """No pixel differs much from its neighbours, so that every good reduction is nearly the same."""
+    y, x = np.mgrid[0:height, 0:width]
+    return Image.fromarray(np.stack([x * 255 // width, y * 255 // height, 0 * x + 90], -1).astype(np.uint8))
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("RGB", {}), ("RGB", {"progressive": True}), ("RGB", {"subsampling": 2}), ("RGB", {"exif": turned()}),
+     ("L", {}), ("CMYK", {})],
+    ids=["rgb", "progressive", "4:2:0", "turned", "grey", "cmyk"],
+)  # fmt: skip
+def test_jpeg_shrunk_on_load_is_the_photo_made_smaller(mode: str, options: dict, factor: int) -> None:
+    data = encoded(smooth().convert(mode), "JPEG", quality=95, **options)
+    whole, digest = load_image(data, "x")
+    asked: list[tuple[int, int]] = []
+    shrunk, same_digest = load_image(data, "x", lambda width, height: asked.append((width, height)) or factor)
+    assert asked == [whole.size], "the upright size"
+    assert shrunk.mode == "RGB"
+    assert shrunk.size == (whole.width // factor, whole.height // factor)
+    assert digest == same_digest
+    expected = np.asarray(whole.resize(shrunk.size, Image.Resampling.BOX), dtype=int)
+    assert np.abs(np.asarray(shrunk, dtype=int) - expected).max() <= 4
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_only_jpeg_is_shrunk_on_load(kind: str) -> None:
+    data = encoded(smooth(), kind)
+    np.testing.assert_array_equal(load_image(data, "x", lambda *size: 8)[0], load_image(data, "x")[0])
+
+
+def test_pipe_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for read in (load_image, content_digest):
+        with pytest.raises(UnreadableImageError, match="not a regular file"):
+            read(tmp_path / "pipe.jpg", "pipe")
 
 
 def test_real_photos_all_decode(coreldb: Path) -> None:

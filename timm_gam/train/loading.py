@@ -17,9 +17,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from eval.decoding import load_image
 from eval.distributed import World
-from eval.embedding import default_workers, ignore_interrupts
 from eval.errors import UnreadableImageError
 from eval.images import ImageSet
+from eval.loading import default_workers, ignore_interrupts
 from eval.preprocessing import Preprocessing
 from timm_gam.train.errors import RecipeError
 from timm_gam.train.recipe import Recipe

@@ -43,7 +43,7 @@ def validate(
         embedded = embed_images(
             embedding_network(model),
             images,
-            preprocessing.transform(),
+            preprocessing,
             rows=rows,
             batch_size=max(1, recipe.batch_size // world.size),
             workers=0 if world.device.type == "cpu" else recipe.workers,

@@ -23,6 +23,8 @@ examples
     python -m eval.retrieval --model resnet50_gam.corel --dataset timm-gam/corel --protocol query-gallery
   your own weights; embeddings kept, so that the next protocol costs seconds:
     python -m eval.retrieval --model resnet50_gam --checkpoint model.safetensors --data-dir photos --cache-dir cache
+  many images: the network prepared for this machine, in mixed precision:
+    python -m eval.retrieval --model resnet50_gam.corel --data-dir photos --optimize --amp
   nothing at all: the published GAM model on COREL where the Hub can be reached, else an embedded default:
     python -m eval.retrieval
 
@@ -51,6 +53,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         _refuse(parser, args, ["--query-split", "--gallery-split"], "--gallery-dir ranks all of it for all of the data")
     if args.data_dir is not None and args.streaming:
         parser.error("--streaming came with --data-dir; it is for --dataset only")
+    if args.optimize and (args.channels_last or args.torchcompile is not None):
+        parser.error("--optimize came with --channels-last or --torchcompile; it chooses and compiles by itself")
     return args
 
 
@@ -145,6 +149,11 @@ def build_parser() -> argparse.ArgumentParser:
     compute.add_argument("--amp-dtype", choices=("bfloat16", "float16"), default="bfloat16", help="(default: bfloat16)")
     compute.add_argument("--channels-last", action="store_true", help="memory layout; often faster")
     compute.add_argument("--torchcompile", nargs="?", const="inductor", metavar="BACKEND", help="use torch.compile")
+    compute.add_argument(
+        "--optimize",
+        action="store_true",
+        help="prepare the network for this machine: batch norms folded, weights frozen, layout chosen, compiled",
+    )
     compute.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="keep embeddings here and reuse them")
     compute.add_argument(
         "--memory-budget", type=_positive, default=512, metavar="MB", help="for ranking (default: %(default)s)"

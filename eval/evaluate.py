@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import timm_gam
 from eval.cache import EmbeddingCache, data_fingerprint, digest_images
 from eval.embedding import Embeddings, OnUnreadable, embed_images
 from eval.environment import versions
@@ -50,6 +51,7 @@ class Settings:
     amp_dtype: torch.dtype | None = None  # None: float32
     channels_last: bool = False
     compile_backend: str | None = None  # torch.compile backend; None: eager
+    optimize: bool = False  # prepare the network with `timm_gam.optimize`
     on_unreadable: OnUnreadable = "raise"
     memory_budget: int = DEFAULT_MEMORY_BUDGET  # bytes for ranking beyond the embeddings
     cache_folder: Path | None = None  # None: embeddings are not kept
@@ -70,6 +72,7 @@ class RetrievalResult:
     unreadable: dict[str, str]
     queries_with_duplicate: int  # queries whose gallery holds another image with the very same bytes
     from_cache: bool
+    optimizations: list[str]  # what `Settings.optimize` did to the network; empty where it embedded nothing
     embed_seconds: float
     score_seconds: float
 
@@ -102,7 +105,7 @@ def evaluate_model(
     """
     settings = settings or Settings()
     preprocessing = preprocessing or resolve_preprocessing(loaded.model)
-    embeddings, from_cache = _embed_or_load(loaded, images, protocol, preprocessing, settings, progress)
+    embeddings, from_cache, optimizations = _embed_or_load(loaded, images, protocol, preprocessing, settings, progress)
     scored_protocol = protocol.restricted_to(embeddings.rows) if embeddings.unreadable else protocol
     began = time.perf_counter()
     with progress("scoring", "query", len(scored_protocol.query)) as on_progress:
@@ -130,6 +133,7 @@ def evaluate_model(
         unreadable=embeddings.unreadable,
         queries_with_duplicate=_queries_with_duplicate(embeddings, scored_protocol),
         from_cache=from_cache,
+        optimizations=optimizations,
         embed_seconds=embeddings.seconds,
         score_seconds=time.perf_counter() - began,
     )
@@ -149,7 +153,7 @@ def _embed_or_load(
     preprocessing: Preprocessing,
     settings: Settings,
     progress: ProgressBar,
-) -> tuple[Embeddings, bool]:
+) -> tuple[Embeddings, bool, list[str]]:
     rows = protocol.images
     cache = EmbeddingCache(settings.cache_folder) if settings.cache_folder is not None else None
     key = {}
@@ -162,6 +166,7 @@ def _embed_or_load(
             "layer": settings.layer,
             "preprocessing": preprocessing.as_dict(),
             "precision": str(settings.amp_dtype or torch.float32),
+            "optimize": settings.optimize,
             "versions": {name: installed[name] for name in _COMPUTED_WITH},
             "data": data_fingerprint(images, rows, digest_images(images, rows)),
             "ids": [images.ids[row] for row in rows.tolist()],
@@ -169,11 +174,13 @@ def _embed_or_load(
         }
         kept = cache.load(key, rows)
         if kept is not None:
-            return kept, True
+            return kept, True, []
     with compiler_errors(settings.compile_backend), progress(loaded.info.name, "img", len(rows)) as on_progress:
         network = embedding_network(loaded.model, settings.layer)
         if settings.compile_backend is not None:
             network.compile(backend=settings.compile_backend)
+        if settings.optimize:
+            network = timm_gam.optimize(network, dtype=settings.amp_dtype)
         embeddings = embed_images(
             network,
             images,
@@ -189,7 +196,7 @@ def _embed_or_load(
         )
     if cache is not None:
         cache.store(key, rows, embeddings)
-    return embeddings, False
+    return embeddings, False, network.applied if isinstance(network, timm_gam.OptimizedNetwork) else []
 
 
 @contextmanager

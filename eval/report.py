@@ -181,6 +181,7 @@ def _entry(result: RetrievalResult) -> dict[str, Any]:
         "timings": {
             "embedding_seconds": round(result.embed_seconds, 3),
             "embedding_from_cache": result.from_cache,
+            "optimizations": result.optimizations,
             "scoring_seconds": round(result.score_seconds, 3),
             "batch_size": settings.batch_size,
             "workers": settings.workers,

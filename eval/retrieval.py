@@ -107,6 +107,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         amp_dtype=getattr(torch, args.amp_dtype) if args.amp else None,
         channels_last=args.channels_last,
         compile_backend=args.torchcompile,
+        optimize=args.optimize,
         on_unreadable="skip" if args.skip_unreadable else "raise",
         memory_budget=args.memory_budget * 2**20,
         cache_folder=args.cache_dir,

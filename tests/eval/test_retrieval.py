@@ -90,6 +90,21 @@ def test_options(options: list[str], photos: Path) -> None:
     assert run("--model", "test_resnet", "--data-dir", photos, *QUICK, *options) == 0
 
 
+def test_optimized_network_gives_the_same_scores_and_says_what_was_done(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    results = []
+    for options in ([], ["--optimize"]):
+        arguments = ("--model", "test_resnet_gam", "--data-dir", photos, *QUICK, *options, "--results-file", out)
+        assert run(*arguments) == 0
+        results.append(json.loads(out.read_text())["results"][0])
+    plain, optimized = results
+    assert plain["timings"]["optimizations"] == []
+    assert any("batch norms folded" in line for line in optimized["timings"]["optimizations"])
+    assert any("compiled" in line for line in optimized["timings"]["optimizations"])
+    for name, value in plain["metrics"].items():
+        assert optimized["metrics"][name]["micro"] == pytest.approx(value["micro"], abs=1e-9), name
+
+
 def test_separate_gallery(photos: Path, tmp_path: Path) -> None:
     gallery = write_class_folders(tmp_path / "gallery", classes=3, images=4)
     out = tmp_path / "r.json"
@@ -194,6 +209,7 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, photos: Path, tmp_path
         (["--query-split", "val"], "name --protocol query-gallery with it"),
         (["--protocol", "query-gallery", "--split", "test"], "two splits: --query-split and --gallery-split"),
         (["--data-dir", "photos", "--streaming"], "for --dataset only"),
+        (["--optimize", "--channels-last"], "it chooses and compiles by itself"),
     ],
 )
 def test_illegal_options_exit_with_2(options: list[str], message: str, capsys) -> None:

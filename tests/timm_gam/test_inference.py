@@ -100,3 +100,11 @@ def test_without_a_compiler_the_rest_holds_and_says_so(monkeypatch: pytest.Monke
 def test_other_dtypes_are_refused() -> None:
     with pytest.raises(ValueError, match="legal: torch.bfloat16"):
         timm_gam.optimize(trained_looking("test_resnet_se"), dtype=torch.float64)
+
+
+def test_the_memory_layout_is_measured_on_the_first_batch_and_named() -> None:
+    network = timm_gam.optimize(trained_looking("test_resnet_gam"), compiled=False)
+    assert network.memory_format is None and not any("memory layout" in line for line in network.applied)
+    network(images(trained_looking("test_resnet_gam")))
+    assert network.memory_format in (torch.channels_last, torch.contiguous_format)
+    assert sum("memory layout" in line for line in network.applied) == 1

@@ -1,0 +1,335 @@
+"""`python -m eval.approximate`: approximate search of embeddings, and what it costs in recall. `--help` by example.
+
+Only this module parses, prints and exits; the work is done by `eval.approximate_index` and `eval.nearest`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import datetime
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eval.arguments import OneLineParser
+from eval.errors import DataError, EvalError
+from eval.files import check_writable
+
+if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from eval.approximate_index import ApproximateIndex
+    from eval.integer_vectors import FixedPoint
+    from eval.nearest import Neighbours
+
+__all__ = ["Question", "ask", "main", "measure", "read_vectors"]
+
+_EPILOG = """\
+examples
+  how much faster can this gallery be searched, at a recall of 0.99? the index is chosen by its size:
+    python -m eval.approximate gallery.npy
+  embeddings that python -m eval.retrieval --cache-dir cache kept, with queries of their own:
+    python -m eval.approximate cache/0123abcd.safetensors --queries queries.npy
+  FAISS factory strings side by side, numbers kept:
+    python -m eval.approximate gallery.npy --index HNSW32 IVF4096,Flat IVF2048,PQ256x4fs,RFlat --results-file out.json
+  build once, search later:
+    python -m eval.approximate gallery.npy --index IVF4096,Flat --save gallery.faiss
+    python -m eval.approximate gallery.npy --load gallery.faiss --recall 0.95
+
+Recall is the share of the exact k nearest that are found, ties counted fairly. Half of the queries choose the search
+parameters, the other half are measured. Without --queries, rows of the gallery are queries and never find themselves.
+
+exit codes: 0 measured, 2 bad input (one line says what is legal), 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 measured, 2 bad input, 130 interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        _run(args)
+    except EvalError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """Queries with their exact answer.
+
+    Attributes:
+        queries: (Q, D) float.
+        points: Queries and gallery, prepared for exact scores.
+        exact: The exact neighbours of each query.
+        exact_seconds: What they took.
+        self_index: (Q,) int64 gallery row of each query, None where queries are not of the gallery.
+    """
+
+    queries: NDArray[np.floating]
+    points: tuple[FixedPoint, FixedPoint]
+    exact: Neighbours
+    exact_seconds: float
+    self_index: NDArray[np.int64] | None
+
+    def part(self, rows: NDArray[np.int64]) -> Question:
+        """Some of the queries."""
+        from eval.nearest import Neighbours
+
+        return Question(
+            self.queries[rows],
+            (self.points[0].take(rows), self.points[1]),
+            Neighbours(self.exact.rows[rows], self.exact.scores[rows]),
+            self.exact_seconds * len(rows) / len(self.queries),
+            None if self.self_index is None else self.self_index[rows],
+        )
+
+
+def read_vectors(path: Path) -> NDArray[np.floating]:
+    """(N, D) float embeddings of a .npy or .safetensors file (tensor "vectors"), mapped from disk.
+
+    Raises:
+        DataError: no such file, or no matrix of numbers in it.
+    """
+    import numpy as np
+
+    legal = "a .npy matrix, or a .safetensors file with a float32 tensor 'vectors'"
+    vectors: Any
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, framework="pt") as file:
+                vectors = file.get_tensor("vectors").numpy()
+        else:
+            vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise DataError(f"cannot read embeddings '{path}': {error.strerror or error}; legal: {legal}") from error
+    except Exception as error:  # both readers refuse bad files in several ways
+        raise DataError(f"'{path}' holds no embeddings: {str(error).splitlines()[0]}; legal: {legal}") from error
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or 0 in vectors.shape:
+        shape = getattr(vectors, "shape", "no array")
+        raise DataError(f"'{path}' holds {shape} of {getattr(vectors, 'dtype', 'no type')}; legal: {legal}")
+    return vectors
+
+
+def ask(
+    gallery: NDArray[np.floating],
+    queries: NDArray[np.floating] | None,
+    *,
+    distance: Any = "cosine",
+    k: int = 10,
+    sample: int = 2000,
+    seed: int = 0,
+    on_progress: Callable[[int], None] = lambda products: None,
+) -> Question:
+    """Draw at most `sample` queries, of the gallery itself where none are given, and answer them exactly.
+
+    Raises:
+        EmbeddingError, DataError: embeddings that cannot be scored, or too few.
+    """
+    import numpy as np
+
+    from eval.integer_vectors import fixed_point
+    from eval.nearest import nearest, on_one_scale
+
+    source = gallery if queries is None else queries
+    if len(source) < 2:
+        raise DataError(f"{len(source)} queries came; at least 2 are needed, to tune with and to measure")
+    drawn = np.random.default_rng(seed).choice(len(source), size=min(sample, len(source)), replace=False)
+    rows = np.sort(drawn).astype(np.int64)
+    chosen = np.asarray(source[rows])
+    points = on_one_scale(fixed_point(chosen, distance), fixed_point(gallery, distance))
+    itself = rows if queries is None else None
+    began = time.perf_counter()
+    exact = nearest(*points, k, self_index=itself, on_progress=on_progress)
+    return Question(chosen, points, exact, time.perf_counter() - began, itself)
+
+
+def measure(index: ApproximateIndex, question: Question, *, seed: int = 0) -> dict[str, Any]:
+    """Recall with its 95 % interval and speed of an index, beside exact search."""
+    import numpy as np
+
+    from eval.averages import average
+    from eval.nearest import recall_against_exact
+
+    k = question.exact.rows.shape[1]
+    index.search(question.queries[:16], k, self_index=None)  # warms up
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        found = index.search(question.queries, k, self_index=question.self_index)
+        seconds.append(time.perf_counter() - began)
+    recall = recall_against_exact(found, question.exact, *question.points, self_index=question.self_index)
+    summary = average({"recall": recall}, np.zeros(len(recall), dtype=np.int64), seed=seed)["recall"]
+    exact_rate, rate = len(recall) / question.exact_seconds, len(recall) / float(np.median(seconds))
+    return {
+        **asdict(index.facts),
+        f"recall@{k}": summary.micro,
+        f"recall@{k}_ci95": list(summary.micro_interval or ()),
+        "queries": len(recall),
+        "queries_per_second": rate,
+        "search_seconds": seconds,
+        "exact_queries_per_second": exact_rate,
+        "times_exact": rate / exact_rate,
+    }
+
+
+def _run(args: argparse.Namespace) -> None:
+    for path in (args.results_file, args.save):
+        if path is not None:
+            check_writable(path)
+    if args.load and (args.index or args.save):
+        raise DataError("--load came with --index or --save, which would do nothing; name one or the other")
+    if args.save and len(args.index or [None]) > 1:
+        raise DataError(f"--save came with {len(args.index)} index types; it keeps one: name one")
+    import numpy as np
+
+    from eval.approximate_index import build_index, import_faiss, load_index
+
+    import_faiss()
+    gallery = read_vectors(args.gallery)
+    queries = read_vectors(args.queries) if args.queries else None
+    if args.load:
+        kept = load_index(args.load, gallery)
+        if kept.facts.distance != args.distance:
+            raise DataError(f"index '{args.load}' is for {kept.facts.distance} distance; name it with --distance")
+    with _progress_bar(
+        "exact search", "pair", len(gallery) * min(args.sample, len(gallery if queries is None else queries))
+    ) as advance:
+        question = ask(
+            gallery, queries, distance=args.distance, k=args.k, sample=args.sample, seed=args.seed, on_progress=advance
+        )  # fmt: skip
+    half = np.random.default_rng(args.seed).permutation(len(question.queries))
+    tuning, measured = (question.part(np.sort(rows)) for rows in np.array_split(half, 2))
+    results, notes = [], []
+    for factory in [None] if args.load else args.index or [None]:
+        if args.load:
+            index = kept
+        else:
+            with _progress_bar("building", "row", len(gallery)) as advance:
+                index = build_index(gallery, factory, distance=args.distance, seed=args.seed, on_progress=advance)
+        if args.search_parameters is not None:
+            index.set_parameters(args.search_parameters)
+        elif not index.tune(args.recall, tuning.queries, tuning.exact, tuning.points, self_index=tuning.self_index):
+            notes.append(f"{index.facts.factory} does not reach a recall of {args.recall}; its best setting is shown")
+        if args.save:
+            index.save(args.save)
+        results.append(measure(index, measured, seed=args.seed))
+    _publish(args, results, notes)
+
+
+def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: list[str]) -> None:
+    from eval.environment import hardware, versions
+    from eval.report import text_table, write_json
+
+    first, name = results[0], f"recall@{args.k}"
+    print(f"gallery   {first['count']} x {first['dim']}, {first['distance']}; {first['queries']} queries measured")
+    print(f"exact     {first['exact_queries_per_second']:.1f} queries/s (float32 first pass, scored again exactly)\n")
+    rows = [["index", name, "queries/s", "times exact", "build, s", "MB", "search parameters"]]
+    for result in results:
+        low, high = result[f"{name}_ci95"]
+        rows.append(
+            [
+                result["factory"],
+                f"{result[name]:.4f} [{low:.4f}, {high:.4f}]",
+                f"{result['queries_per_second']:.0f}",
+                f"{result['times_exact']:.1f}",
+                f"{result['build_seconds']:.1f}",
+                f"{result['bytes'] / 1e6:.1f}",
+                result["parameters"] or "-",
+            ]
+        )
+    print(text_table(rows, rules=(0,)))
+    for note in notes:
+        print(f"note: {note}")
+    if args.save:
+        print(f"wrote {args.save} and {args.save}.json")
+    if args.results_file:
+        document = {
+            "schema": "timm-gam/approximate/1",
+            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "wanted_recall": args.recall,
+            "notes": notes,
+            "exact": "eval.nearest: float32 products and top-k in blocks, scored again without rounding",
+            "versions": {**versions(), **first["versions"]},
+            "hardware": hardware(),
+            "results": results,
+        }
+        write_json(args.results_file, document)
+        print(f"wrote {args.results_file}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m eval.approximate",
+        description="Search embeddings approximately, by FAISS, and measure the recall against exact search.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("gallery", type=Path, metavar="GALLERY", help=".npy, or .safetensors with a tensor 'vectors'")
+    parser.add_argument("--queries", type=Path, metavar="FILE", help="likewise (default: rows of the gallery)")
+    parser.add_argument(
+        "--distance", choices=("cosine", "euclidean"), default="cosine", help="between embeddings (default: cosine)"
+    )
+    parser.add_argument(
+        "--index", nargs="+", metavar="FACTORY", help="FAISS factory strings (default: chosen by the gallery's size)"
+    )
+    parser.add_argument("--recall", type=_share, default=0.99, help="to reach, above 0 and at most 1 (default: 0.99)")
+    parser.add_argument("--search-parameters", metavar="NAME=VALUE[,...]", help="FAISS's own, instead of tuning")
+    parser.add_argument("-k", type=_positive, default=10, metavar="K", help="neighbours (default: 10)")
+    parser.add_argument("--sample", type=_two, default=2000, metavar="N", help="the most queries (default: 2000)")
+    parser.add_argument("--seed", type=_natural, default=0, help="of the queries and rows drawn (default: 0)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the index, and FILE.json beside it")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="an index that --save kept, of this very gallery")
+    parser.add_argument("--results-file", type=Path, metavar="FILE", help="write the results as JSON")
+    return parser
+
+
+def _share(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 1")
+
+
+def _natural(text: str, least: int = 0) -> int:
+    with contextlib.suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+
+
+def _positive(text: str) -> int:
+    return _natural(text, 1)
+
+
+def _two(text: str) -> int:
+    return _natural(text, 2)
+
+
+@contextlib.contextmanager
+def _progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
+    from tqdm import tqdm
+
+    with tqdm(
+        total=total, desc=what, unit=unit, unit_scale=True, delay=1, leave=False, file=sys.stderr, disable=None
+    ) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        yield advance
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -140,8 +140,8 @@ def recall_against_exact(
     if self_index is not None:
         real &= rows != self_index[:, None]
     scores = pair_scores(queries, gallery, np.maximum(rows, 0))
-    recall: NDArray[np.float64] = (real & (scores >= exact.scores[:, -1:])).mean(axis=1)
-    return recall * (rows.shape[1] / k)
+    recall: NDArray[np.float64] = (real & (scores >= exact.scores[:, -1:])).sum(axis=1) / k
+    return recall
 
 
 def pair_scores(queries: FixedPoint, gallery: FixedPoint, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -189,7 +189,7 @@ def _top(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
         kept = scores.topk(min(width, scores.shape[1]), dim=1)
         return kept.values, kept.indices
     # Group g holds columns g, g + groups, ...: the maximum runs along memory.
-    chosen = scores.unflatten(1, (_GROUP, groups)).amax(dim=1).topk(width, dim=1, sorted=False).indices
+    chosen = scores.view(len(scores), _GROUP, groups).amax(dim=1).topk(width, dim=1, sorted=False).indices
     columns = (chosen[:, :, None] + groups * torch.arange(_GROUP)).flatten(1)
     kept = scores.gather(1, columns).topk(width, dim=1)
     return kept.values, columns.gather(1, kept.indices)

@@ -245,5 +245,3 @@ def test_interruption_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert run(tmp_path / "g.npy", "--index", "Flat", "--save", index) == 130
     assert capsys.readouterr().err == "interrupted\n"
     assert [path.name for path in tmp_path.iterdir()] == ["g.npy"]
-
-

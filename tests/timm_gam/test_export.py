@@ -228,8 +228,8 @@ def test_what_exists_is_never_replaced(tmp_path: Path, capsys) -> None:
 
 
 def test_missing_compiler_and_packages_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", (None, "no-such-compiler"))
-    assert export(tmp_path / "out", "test_resnet_se", "--format", "onnx", "aoti") == 2
+    with torch._inductor.config.patch({"cpp.cxx": (None, "no-such-compiler")}):  # monkeypatch would remove the setting
+        assert export(tmp_path / "out", "test_resnet_se", "--format", "onnx", "aoti") == 2
     assert "aoti needs a C++ compiler, and none was found; install g++" in capsys.readouterr().err
     monkeypatch.setattr(export_formats.importlib.util, "find_spec", lambda name: None)
     assert export(tmp_path / "out", "test_resnet_se") == 2

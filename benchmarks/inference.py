@@ -80,6 +80,7 @@ def main() -> None:
         setting["share_of_peak"] = setting["gflops"] / peaks[setting["precision"]]
     record = {
         "what": f"resnet50_gam, batch {args.batch_size} at {args.img_size} px, random weights, seed 0",
+        "batch_size": args.batch_size,
         "network": network,
         "gam_blocks": blocks,
         "peak_gflops": peaks,

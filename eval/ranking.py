@@ -29,6 +29,7 @@ DEFAULT_MEMORY_BUDGET = 512 * 2**20
 
 _LARGEST_BLOCK = 2048  # rows and columns of a score block
 _SMALLEST_BLOCK = 64
+_WIDEST = 4  # times its rows, where queries and gallery are two sets
 _TILE_ROWS = 256  # rows of a block that one thread works on at a time
 _YIELDED_QUERIES = 1024
 _BYTES_PER_PAIR = 16  # of the counters: a score, the number above it and the number tied with it
@@ -103,7 +104,7 @@ def rank_relevant(
                 if symmetric:
                     others = [rows, *_slices(0, group.start, block), *_slices(group.stop, len(gallery), block)]
                 else:
-                    others = _slices(0, len(gallery), block)
+                    others = _slices(0, len(gallery), _width(block, queries.dim, memory_budget // 2))
                 mine = [columns for columns in mirrored + others if next(turn) % world.size == world.rank]
                 left = scores.operand(queries, rows if mine else slice(0, 0))
                 for columns in mine:
@@ -290,6 +291,14 @@ def _block_size(dim: int, memory: int) -> int:
     while block > _SMALLEST_BLOCK and 8 * block * (block + 4 * dim) > memory:
         block //= 2
     return block
+
+
+def _width(block: int, dim: int, memory: int) -> int:
+    """Columns of a score block of `block` rows: each relevant image is searched for once per block, so it is wide."""
+    width = _WIDEST * block
+    while width > block and 8 * (block * width + (block + 2 * width) * dim) > memory:
+        width //= 2
+    return width
 
 
 def _slices(start: int, stop: int, step: int) -> list[slice]:

@@ -52,12 +52,15 @@ def import_faiss() -> Any:
 def default_factory(count: int, dim: int) -> str:
     """The FAISS factory string for `count` vectors of `dim` dimensions.
 
-    Up to 20,000 vectors: all of them, as an index gains nothing. Above: clusters, whose members are scanned as codes of
-    2 bits a dimension that fit into registers, the best of them scored again in full. sqrt(count) clusters, in powers
-    of two, times 2.
+    Up to 20,000 vectors: all of them, as an index gains nothing. To 10 million: a graph, the only kind that was both
+    exact enough and faster on a million real vectors (docs/SCALE.md). Above, where a graph takes days to build:
+    2 sqrt(count) clusters, in powers of two, whose members are scanned as codes of 2 bits a dimension that fit into
+    registers, the best of them scored again in full.
     """
     if count <= 20_000:
         return "Flat"
+    if count <= 10_000_000:
+        return "HNSW32"
     clusters = 2 ** round(np.log2(2 * np.sqrt(count)))
     return f"IVF{clusters},PQ{dim // 2}x4fs,RFlat" if dim % 2 == 0 else f"IVF{clusters},Flat"
 

@@ -169,7 +169,8 @@ def test_what_cannot_be_built_or_searched_is_refused() -> None:
 
 def test_the_default_grows_with_the_gallery() -> None:
     assert default_factory(1_000, 512) == "Flat"
-    assert default_factory(1_000_000, 512) == "IVF2048,PQ256x4fs,RFlat"
+    assert default_factory(1_000_000, 512) == "HNSW32"
+    assert default_factory(100_000_000, 512) == "IVF16384,PQ256x4fs,RFlat"
 
 
 def run(*arguments: object) -> int:
@@ -186,7 +187,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert expected in text
     for entry in json.loads(out.read_text())["results"]:
         low, high = entry["recall@10_ci95"]
-        assert low <= entry["recall@10"] <= high
+        assert low - 1e-12 <= entry["recall@10"] <= high + 1e-12  # means of resampled ones, rounded
         assert entry["recall@10"] > 0.97
     assert run(gallery, "--index", "IVF8,Flat", "--save", tmp_path / "a.faiss", "--sample", 200) == 0
     assert run(gallery, "--load", tmp_path / "a.faiss", "--search-parameters", "nprobe=1", "--sample", 200) == 0

@@ -3,9 +3,10 @@
     python benchmarks/scoring_scale.py --record benchmarks/results/scoring_scale.json
 
 The gallery is a memory-mapped file, every size is scored by a process of its own, and all metrics come from the full
-ranking. The floor is the arithmetic of the float64 product, queries x gallery x dimensions multiply-adds, over the
-matrix-product rate measured in the same process. Memory is the process's largest resident set, pages of the mapped file
-included. Sizes that the record holds already are not measured again. With matplotlib, a plot is drawn beside it.
+ranking. The floor is the arithmetic of the matrix product by the kernel that scoring chose, over the rate measured in
+the same process (benchmarks/product_floor.py), and beside it that of float64. Memory is the process's largest resident
+set, pages of the mapped file included. Sizes that the record holds already are not measured again. With matplotlib, a
+plot is drawn beside it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from product_floor import float64_rate, floor_seconds
 
-from eval.exact_products import fastest_multiply
+from eval.exact_products import fastest_kernel
+from eval.integer_vectors import fixed_point
 from eval.scoring import score_retrieval
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
@@ -61,23 +64,25 @@ def main() -> None:
     plot(record["sizes"], args.record.with_suffix(".png"))
 
 
-def measure(size: int) -> dict[str, float]:
+def measure(size: int) -> dict[str, Any]:
     labels = np.concatenate([np.arange(size), np.arange(QUERIES)]) % CLASSES
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vectors.npy"
         write(path, labels)
         vectors = np.load(path, mmap_mode="r")
         query, gallery = np.arange(size, size + QUERIES), np.arange(size)
-        rate = matmul_rate()
         began = time.perf_counter()
         scores = score_retrieval(vectors, labels, query=query, gallery=gallery, replicates=0)
         took = time.perf_counter() - began
+        peak = peak_bytes()
+        kernel = fastest_kernel(DIM, fixed_point(vectors).largest)
     return {
         "seconds": took,
-        "floor_seconds": 2 * QUERIES * size * DIM / rate,
-        "float64_matmul_gflops": rate / 1e9,
+        "kernel": repr(kernel),
+        "floor_seconds": floor_seconds(kernel, QUERIES * size, DIM),
+        "float64_floor_seconds": 2 * QUERIES * size * DIM / float64_rate(DIM),
         "queries_per_second": QUERIES / took,
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": peak,
         "map": scores.averages["map"].micro,
     }
 
@@ -89,18 +94,6 @@ def write(path: Path, labels: NDArray[np.int64]) -> None:
     for start in range(0, len(labels), 10_000):
         rows = slice(start, start + 10_000)
         file[rows] = centres[labels[rows]] + 4 * rng.normal(size=(len(labels[rows]), DIM)).astype(np.float32)
-
-
-def matmul_rate() -> float:
-    """Float64 operations per second of a large matrix product, the best of ten by the faster library."""
-    a, b = np.random.default_rng(0).normal(size=(2, 2048, DIM))
-    multiply = fastest_multiply()
-    times = []
-    for _ in range(11):
-        began = time.perf_counter()
-        multiply(a, b)
-        times.append(time.perf_counter() - began)
-    return 2 * 2048 * 2048 * DIM / min(times[1:])
 
 
 def peak_bytes() -> int:
@@ -119,7 +112,7 @@ def plot(sizes: dict[str, dict[str, float]], path: Path) -> None:
     counts = sorted(sizes, key=int)
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
-    for name, label in (("seconds", "scoring"), ("floor_seconds", "floor: the float64 product alone")):
+    for name, label in (("seconds", "scoring"), ("floor_seconds", "floor: the matrix product alone")):
         axes.loglog([int(count) for count in counts], [sizes[count][name] for count in counts], "o-", label=label)
     axes.set(xlabel="gallery images", ylabel="seconds", title=f"{QUERIES:,} queries, {DIM} dimensions, all metrics")
     axes.legend()

@@ -155,7 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compute.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="keep embeddings here and reuse them")
     compute.add_argument(
-        "--memory-budget", type=_positive, default=512, metavar="MB", help="for ranking (default: %(default)s)"
+        "--memory-budget", type=_positive, default=768, metavar="MB", help="for ranking (default: %(default)s)"
     )
     compute.add_argument("--seed", type=_seed, default=0, help="of random weights and of the bootstrap (default: 0)")
     compute.add_argument(

@@ -1,53 +1,243 @@
-"""Exact dot products of integer vectors, by the faster of the matrix libraries at hand.
+"""Exact dot products of integer vectors, by the fastest of the matrix kernels at hand.
 
-NumPy and torch bring different BLAS libraries, and on one processor or another either is twice as fast. On the
-integers of `eval.integer_vectors` neither rounds, so both give the same bits: the choice changes how long scoring
-takes and nothing else.
+NumPy and torch bring different BLAS libraries, and processors with 8-bit matrix units (AMX, VNNI and their like)
+multiply small integers ten to twenty times as fast as float64. On the integers of `eval.integer_vectors` no kernel
+rounds, so all give the same bits: the choice changes how long scoring takes and nothing else.
+
+8-bit digits: an integer x in balanced base 256 is the sum of d_i 256^i with digits d_i in [-128, 127], so x.y is the
+sum over i, j of (d_i.e_j) 256^(i+j). A matrix unit adds up each d_i.e_j in int32 without overflow. Digits of equal
+i + j are laid side by side, so that n digits take 2n - 1 products and not n squared (the scheme of Ozaki et al.,
+"Error-free transformations of matrix multiplication by using fast routines of matrix multiplication and its
+applications", Numerical Algorithms 2012, here without its remainder: all digits are used).
 """
 
 from __future__ import annotations
 
 import functools
+import threading
 import time
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["LIBRARIES", "Multiply", "fastest_multiply"]
+from eval.threads import single_threaded_workers
 
-Multiply = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
-"""(R, D) and (C, D) float64 integers -> (R, C) float64: every row times every row."""
+__all__ = ["Digits", "Kernel", "NumpyFloat64", "TorchFloat64", "fastest_kernel", "kernels"]
 
-_PROBE = 512  # vectors that are timed
+Run = Callable[[Callable[[slice], None], Iterable[slice]], Iterator[None]]
+"""Works on slices one by one, as `map` does, or several at a time, as that of a pool of threads."""
 
-
-def _numpy(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    product: NDArray[np.float64] = a @ b.T  # of one array with itself, NumPy computes one triangle
-    return product
-
-
-def _torch(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    product: NDArray[np.float64] = (torch.from_numpy(a) @ torch.from_numpy(b).T).numpy()
-    return product
+_BASE = 256
+_TILE_ROWS, _TILE_COLUMNS = 256, 2048  # of products that a thread computes at a time
+_ADDED_ROWS = 32  # of them that it adds up at a time, in cache
+_LARGEST_SUM = 2**31 - 1  # of int32
+_TIMED_ROWS, _TIMED_DIM = 1024, 2048  # vectors, and the most components, of the products that are timed
 
 
-LIBRARIES: dict[str, Multiply] = {"numpy": _numpy, "torch": _torch}
+class Kernel(ABC):
+    """One way to multiply blocks of integer vectors. Equal kernels are equal objects."""
+
+    @property
+    @abstractmethod
+    def bytes_per_component(self) -> int:
+        """Of an operand, for each component of each vector."""
+
+    @property
+    @abstractmethod
+    def scratch_bytes(self) -> int:
+        """That each thread needs at most while it multiplies."""
+
+    @abstractmethod
+    def operand(self, count: int, dim: int) -> NDArray[Any]:
+        """Room for `count` vectors of `dim` components, one row each, in the form this kernel multiplies."""
+
+    @abstractmethod
+    def fill(self, operand: NDArray[Any], integers: NDArray[np.float64]) -> None:
+        """Write (B, D) float64 integers into (B, ...) rows of an operand."""
+
+    @abstractmethod
+    def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
+        """Write every row of one operand times every row of another, or of the same, into (R, C) `out`."""
+
+    def products(self, left: NDArray[np.float64], right: NDArray[np.float64], run: Run = map) -> NDArray[np.float64]:
+        """(R, D) and (C, D) float64 integers -> (R, C) float64: `fill` and `multiply` in one."""
+        operands = []
+        for integers in (left,) if left is right else (left, right):
+            operands.append(self.operand(*integers.shape))
+            self.fill(operands[-1], integers)
+        out = np.empty((len(left), len(right)))
+        self.multiply(operands[0], operands[-1], out, run)
+        return out
+
+
+@dataclass(frozen=True)
+class NumpyFloat64(Kernel):
+    """NumPy's matrix product, which computes one triangle of an operand with itself."""
+
+    bytes_per_component = 8
+    scratch_bytes = 0
+
+    def operand(self, count: int, dim: int) -> NDArray[Any]:
+        return np.empty((count, dim))
+
+    def fill(self, operand: NDArray[Any], integers: NDArray[np.float64]) -> None:
+        operand[:] = integers
+
+    def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
+        np.matmul(left, right.T, out=out)
+
+
+@dataclass(frozen=True)
+class TorchFloat64(NumpyFloat64):
+    """torch's matrix product."""
+
+    def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
+        torch.mm(torch.from_numpy(left), torch.from_numpy(right).T, out=torch.from_numpy(out))
+
+
+@dataclass(frozen=True)
+class Digits(Kernel):
+    """Balanced base-256 digits, multiplied by torch's int8 matrix product.
+
+    An operand holds the digits of each vector as [d_n-1 | ... | d_1 | d_0 | d_1 | ... | d_n-1]: read from the left they
+    fall and from the middle they rise, so the slices of equal i + j lie side by side in both orders.
+
+    torch misreads operands of a single column, and little is gained with a few:
+    vectors have at least `shortest` components.
+
+    Attributes:
+        count: Digits of each component, 1 to 4.
+    """
+
+    count: int
+    shortest: ClassVar[int] = 16
+
+    @property
+    def bytes_per_component(self) -> int:
+        return 2 * self.count - 1
+
+    @property
+    def scratch_bytes(self) -> int:
+        return 4 * (2 * self.count - 1) * _TILE_ROWS * _TILE_COLUMNS
+
+    @staticmethod
+    def needed(largest: float) -> int:
+        """Digits that hold integers up to `largest` in absolute value."""
+        count, reach = 1, 127
+        while reach < largest:
+            count, reach = count + 1, reach * _BASE + 127
+        return count
+
+    @property
+    def longest(self) -> int:
+        """Components of the longest vectors of which int32 holds all sums."""
+        return _LARGEST_SUM // (self.count * 128 * 128)
+
+    def operand(self, count: int, dim: int) -> NDArray[Any]:
+        # torch aligns to cache lines, which matrix units read faster.
+        return torch.empty((count, (2 * self.count - 1) * dim), dtype=torch.int8).numpy()
+
+    def fill(self, operand: NDArray[Any], integers: NDArray[np.float64]) -> None:
+        # x + (128, ..., 128) has the plain base-256 digits d_i + 128, which are the bytes of that integer in memory;
+        # flipping the highest bit of each takes the 128 off again.
+        shift = np.uint32(sum(128 * _BASE**i for i in range(self.count)))
+        digits = integers.astype("<i4").view("<u4")
+        digits += shift
+        digits ^= shift
+        parts = digits.view(np.int8).reshape(*integers.shape, 4)
+        dim = integers.shape[1]
+        for place in range(2 * self.count - 1):
+            operand[:, place * dim : (place + 1) * dim] = parts[..., abs(self.count - 1 - place)]
+
+    def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
+        same = left is right
+
+        def work(rows: slice) -> None:
+            for start in range(rows.start if same else 0, len(right), _TILE_COLUMNS):
+                columns = slice(start, min(start + _TILE_COLUMNS, len(right)))
+                self._multiply_tile(left[rows], right[columns], out[rows, columns])
+
+        tiles = [slice(start, min(start + _TILE_ROWS, len(left))) for start in range(0, len(left), _TILE_ROWS)]
+        list(run(work, tiles))
+        if same:
+
+            def mirror(rows: slice) -> None:
+                out[rows.stop :, rows] = out[rows, rows.stop :].T
+
+            list(run(mirror, tiles))
+
+    def _multiply_tile(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64]) -> None:
+        n, dim = self.count, left.shape[1] // (2 * self.count - 1)
+        planes = list(_scratch((2 * n - 1, len(left), len(right))))
+        for weight, plane in enumerate(planes):  # sums of the products that count 256^weight
+            high, low = min(n - 1, weight), max(0, weight - n + 1)
+            falling = slice((n - 1 - high) * dim, (n - low) * dim)  # d_high, ..., d_low
+            rising = slice((n - 1 + low) * dim, (n + high) * dim)  # e_low, ..., e_high
+            torch._int_mm(torch.from_numpy(left[:, falling]), torch.from_numpy(right[:, rising]).T, out=plane)
+        for start in range(0, len(out), _ADDED_ROWS):
+            rows = slice(start, start + _ADDED_ROWS)
+            total = planes[-1][rows].numpy().astype(np.float64)
+            for plane in planes[-2::-1]:
+                total *= _BASE
+                total += plane[rows].numpy()
+            out[rows] = total
+
+
+def kernels(dim: int, largest: float) -> list[Kernel]:
+    """The kernels that are exact here for vectors of `dim` integers whose absolute values are at most `largest`."""
+    found: list[Kernel] = [NumpyFloat64(), TorchFloat64()]
+    digits = Digits(Digits.needed(largest))
+    if digits.shortest <= dim <= digits.longest and _int8_products_are_exact():
+        found.append(digits)
+    return found
+
+
+def fastest_kernel(dim: int, largest: float) -> Kernel:
+    """The fastest of `kernels` on this machine, each timed once in a process in some 50 ms."""
+    return min(kernels(dim, largest), key=lambda kernel: _seconds(kernel, min(dim, _TIMED_DIM)))
 
 
 @functools.cache
-def fastest_multiply() -> Multiply:
-    """The faster library on this machine, timed once in some 50 ms."""
-    rows = np.rint(np.random.default_rng(0).normal(size=(_PROBE, 1024)) * 2**20)
-    return min(LIBRARIES.values(), key=lambda multiply: _seconds(multiply, rows))
+def _int8_products_are_exact() -> bool:
+    """Whether torch multiplies int8 here and, at the ends of its range, without saturating on the way."""
+    values = np.random.default_rng(0).choice(np.array([-128, 127, 1, -1], dtype=np.int8), size=(2, 67, 517))
+    values[:, :8] = [[[-128], [127]] * 4, [[127], [127]] * 4]  # rows whose sums are as large as they get
+    expected = values[0].astype(np.int64) @ values[1].astype(np.int64).T
+    try:
+        got = torch._int_mm(torch.from_numpy(values[0]), torch.from_numpy(values[1]).T)
+    except (AttributeError, RuntimeError):  # this torch, or this machine, has none
+        return False
+    return np.array_equal(got.numpy(), expected)
 
 
-def _seconds(multiply: Multiply, rows: NDArray[np.float64]) -> float:
-    other = rows.copy()
+@functools.cache
+def _seconds(kernel: Kernel, dim: int) -> float:
+    values = np.random.default_rng(0).integers(-127, 128, size=(2, _TIMED_ROWS, dim)).astype(np.float64)
+    left, right = (kernel.operand(_TIMED_ROWS, dim) for _ in values)
+    kernel.fill(left, values[0])
+    kernel.fill(right, values[1])
+    out = np.empty((_TIMED_ROWS, _TIMED_ROWS))
     times = []
-    for _ in range(4):  # the first run warms up
-        began = time.perf_counter()
-        multiply(rows, other)
-        times.append(time.perf_counter() - began)
+    with single_threaded_workers() as pool:
+        for _ in range(4):  # the first run warms up
+            began = time.perf_counter()
+            kernel.multiply(left, right, out, pool.map)
+            times.append(time.perf_counter() - began)
     return min(times[1:])
+
+
+_local = threading.local()
+
+
+def _scratch(shape: tuple[int, int, int]) -> torch.Tensor:
+    """Room for int32 planes that this thread fills anew each time."""
+    count = shape[0] * shape[1] * shape[2]
+    if getattr(_local, "room", torch.empty(0)).numel() < count:
+        _local.room = torch.empty(count, dtype=torch.int32)
+    room: torch.Tensor = _local.room[:count]
+    return room.view(shape)

@@ -65,7 +65,7 @@ class TieGroups:
     @classmethod
     def of(cls, ranks: RelevantRanks) -> TieGroups:
         """Group the (query, relevant image) pairs of `ranks` that share a score."""
-        order = np.lexsort((ranks.above, ranks.row))
+        order = np.argsort(ranks.row * (1 + ranks.above.max(initial=0)) + ranks.above, kind="stable")  # mostly in order
         row, above, tied = ranks.row[order], ranks.above[order], ranks.tied[order]
         opens = np.ones(len(row), dtype=np.bool_)
         opens[1:] = (row[1:] != row[:-1]) | (above[1:] != above[:-1])
@@ -74,6 +74,12 @@ class TieGroups:
         num_relevant = np.bincount(row, minlength=len(ranks.query))
         pairs_before_query = np.concatenate(([0], np.cumsum(num_relevant)))[row[heads]]
         return cls(num_relevant, row[heads], above[heads], tied[heads], relevant, heads - pairs_before_query)
+
+    def reaching(self, cutoff: int) -> TieGroups:
+        """Without the groups past the first `cutoff` ranks that say nothing about them: all but each query's first."""
+        kept = np.flatnonzero((self.start < cutoff) | (self.relevant_before == 0))
+        per_group = (self.row, self.start, self.size, self.relevant, self.relevant_before)
+        return TieGroups(self.num_relevant, *(values[kept] for values in per_group))
 
     def total(self, per_group: Floats) -> Floats:
         """Sum a (G,) quantity over the groups of each query -> (Q,)."""
@@ -243,7 +249,8 @@ def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[
         Metric name -> (Q,) float64 in [0, 1]; NaN for queries without relevant images.
     """
     groups = TieGroups.of(ranks)
-    at_k = {f"{name}@{k}": metric(groups, k) for name, metric in _AT_K.items() for k in ks}
+    first = groups.reaching(max(ks, default=0))
+    at_k = {f"{name}@{k}": metric(first, k) for name, metric in _AT_K.items() for k in ks}
     return at_k | {name: metric(groups) for name, metric in _WHOLE.items()}
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.errors import DataError
-from eval.exact_products import fastest_multiply
+from eval.exact_products import fastest_kernel
 from eval.integer_vectors import FixedPoint
 
 __all__ = ["Neighbours", "nearest", "on_one_scale", "recall_against_exact"]
@@ -220,12 +220,12 @@ def _comparable(scores: NDArray[np.float64], queries: FixedPoint) -> NDArray[np.
 
 def _without_rounding(queries: FixedPoint, gallery: FixedPoint, itself: NDArray[np.int64], k: int) -> Neighbours:
     """As `nearest`, by exact products alone."""
-    multiply = fastest_multiply()
+    kernel = fastest_kernel(queries.dim, max(queries.largest, gallery.largest))
     left = queries.integers(slice(None))
     best = Neighbours(np.empty((len(left), 0), dtype=np.int64), np.empty((len(left), 0)))
     for rows in _slices(len(gallery), _GALLERY // 4):
         right = gallery.integers(rows)
-        scores = multiply(left, right)
+        scores = kernel.products(left, right)
         if queries.distance == "euclidean":
             scores = 2 * scores - np.einsum("nd,nd->n", right, right) - np.einsum("nd,nd->n", left, left)[:, None]
         columns = np.broadcast_to(np.arange(rows.start, rows.stop), scores.shape)

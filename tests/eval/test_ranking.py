@@ -162,3 +162,48 @@ def test_memory_stays_within_the_budget() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.25 * budget  # an N x N float64 matrix would be 288 MB
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_scores_that_float32_cannot_tell_apart(distance: str) -> None:
+    """Neighbours within far less than float32's precision of each other, in both orders, and exact ties among them."""
+    rng = np.random.default_rng(5)
+    base = rng.normal(size=12)
+    vectors = base + 1e-6 * rng.normal(size=(600, 12))
+    vectors[300:320] = vectors[:20]
+    labels = rng.integers(0, 5, 600)
+    points = fixed_point(vectors, distance)
+    integers = points.integers(slice(None))
+    scores = integers @ integers.T
+    if distance == "euclidean":
+        squares = np.diag(scores)
+        scores = 2 * scores - squares - squares[:, None]
+    assert (np.unique(scores.astype(np.float32)).size < np.unique(scores).size) or distance == "euclidean"
+    for budget in (2**20, 2**28):
+        found = rank_relevant(points, points, labels, labels, self_index=np.arange(600), memory_budget=budget)
+        assert sorted(zip(*joined(list(found)), strict=True)) == sorted(full_matrix(scores, labels))
+
+
+def test_progress_adds_up_to_the_queries() -> None:
+    vectors, labels = data(10, 700, 16, 9)
+    points = fixed_point(vectors)
+    for queries in (points, points.take(np.arange(333))):
+        told: list[int] = []
+        mine = labels[: len(queries)]
+        list(rank_relevant(queries, points, mine, labels, memory_budget=2**20, on_progress=told.append))
+        assert sum(told) == len(queries)
+        assert len(told) > 2
+
+
+def test_the_largest_scores_there_are() -> None:
+    """Equal vectors, and opposite ones of the greatest length, whose squared distance is as large as it gets."""
+    vectors = np.concatenate([np.eye(3), -np.eye(3), np.eye(3)])
+    labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    for distance in ("cosine", "euclidean"):
+        points = fixed_point(vectors, distance)
+        integers = points.integers(slice(None))
+        scores = integers @ integers.T
+        if distance == "euclidean":
+            scores = 2 * scores - 2 * np.diag(scores)[0]
+        found = rank_relevant(points, points, labels, labels, self_index=np.arange(9))
+        assert sorted(zip(*joined(list(found)), strict=True)) == sorted(full_matrix(scores, labels))

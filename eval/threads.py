@@ -1,0 +1,30 @@
+"""Threads that share the work on blocks of a matrix."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import torch
+
+__all__ = ["single_threaded_workers"]
+
+
+@contextmanager
+def single_threaded_workers() -> Iterator[ThreadPoolExecutor]:
+    """As many threads as torch uses, each working on its own tile alone: no barriers, and tiles stay in cache."""
+    threads = torch.get_num_threads()
+    started = threading.Barrier(threads + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        started.wait()
+
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(threads):
+            pool.submit(start)
+        started.wait()
+        torch.set_num_threads(threads)  # a thread that sets its own number changes this one's as well
+        yield pool

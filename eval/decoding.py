@@ -66,7 +66,7 @@ def load_image(encoded: EncodedImage, image_id: str, shrink: Shrink | None = Non
                 rgb = eight_bits.convert("RGB")
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(image_id, _too_large(str(error).split(" exceeds")[0])) from error
-    except UnreadableImageError:
+    except (UnreadableImageError, MemoryError):  # no memory says nothing of the image
         raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more
         reason = "empty file" if not data else (str(error).splitlines() or [type(error).__name__])[0]

@@ -111,8 +111,11 @@ def read_images(
     columns = {"image_column": image_column, "label_column": label_column, "id_column": id_column}
     if data_dir is not None:
         path = Path(data_dir)
-        if path.suffix == ".parquet" or (path.is_dir() and next(path.glob("*.parquet"), None) is not None):
+        if _is_parquet(path):
             return read_parquet(path, **columns)
+        named = [f"--{name.replace('_', '-')}" for name, column in columns.items() if column is not None]
+        if named:
+            raise DataError(f"{' and '.join(named)} came with the folder '{path}', which has no columns; leave it out")
         return read_folder(path)
     if dataset == SYNTHETIC:
         return draw_synthetic()
@@ -123,5 +126,10 @@ def _images(args: argparse.Namespace) -> ImageSet:
     columns = {"image_column": args.image_column, "label_column": args.label_column, "id_column": args.id_column}
     images = read_images(args.data_dir, args.dataset, **columns, streaming=args.streaming)
     if args.gallery_dir is not None:
-        images = pair_query_gallery(images, read_images(args.gallery_dir, None, **columns))
+        gallery_columns = columns if _is_parquet(Path(args.gallery_dir)) else {}
+        images = pair_query_gallery(images, read_images(args.gallery_dir, None, **gallery_columns))
     return images
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix == ".parquet" or (path.is_dir() and next(path.glob("*.parquet"), None) is not None)

@@ -52,9 +52,13 @@ class Batch:
 
 
 def default_workers(device: str | torch.device = "cpu") -> int:
-    """Loader processes that suit this machine: few beside a CPU network, more where an accelerator waits."""
+    """Loader processes that suit this machine: few beside a CPU network, more where an accelerator waits.
+
+    On two cores one was the fastest that keeps decoding and computing apart, for small and for large photographs
+    (`benchmarks/embedding.py`).
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, 2) if torch.device(device).type == "cpu" else min(cores, 16)
+    return min(max(cores // 2, 1), 2) if torch.device(device).type == "cpu" else min(cores, 16)
 
 
 @contextmanager

@@ -165,3 +165,12 @@ def test_real_photos_all_decode(coreldb: Path) -> None:
     files = sorted(coreldb.rglob("*.jpg"))
     assert len(files) == 10_800
     assert {load_image(file, file.name)[0].size for file in files[::40]} == {(120, 80), (80, 120)}
+
+
+def test_a_lack_of_memory_says_nothing_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(*args: object, **kwargs: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", no_memory)
+    with pytest.raises(MemoryError):
+        load_image(encoded(RED), "photo")

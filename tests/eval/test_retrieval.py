@@ -167,6 +167,7 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
         "folder as file": ([*model, *data, "--results-file", tmp_path], "is a folder"),
         "unknown split": ([*model, *data, "--split", "validation"], "legal: all, test, train"),
         "two data sets": ([*model, *data, "--dataset", "a/b"], "name one"),
+        "columns of a folder": ([*model, *data, "--label-column", "kind"], "--label-column came with the folder"),
         "device": ([*model, *data, "--device", "cuda:77"], "cannot be used"),
         "device name": ([*model, *data, "--device", "quantum"], "cannot be used"),
         "device without values": ([*model, *data, "--device", "meta"], "cannot be used"),
@@ -180,8 +181,8 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
 
 @pytest.mark.parametrize("case", [
     "missing folder", "wrong model", "no match", "wrong tag", "no weights", "other architecture", "pickle",
-    "two models, one file", "not finite", "unwritable", "folder as file", "unknown split", "two data sets", "device",
-    "device name", "device without values", "checkpoint of the default model", "interpolation", "compiler",
+    "two models, one file", "not finite", "unwritable", "folder as file", "unknown split", "two data sets",
+    "columns of a folder", "device", "device name", "device without values", "checkpoint of the default model", "interpolation", "compiler",
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(case: str, photos: Path, tmp_path: Path, capsys) -> None:
     arguments, message = bad_inputs(photos, tmp_path)[case]

@@ -182,7 +182,8 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
 @pytest.mark.parametrize("case", [
     "missing folder", "wrong model", "no match", "wrong tag", "no weights", "other architecture", "pickle",
     "two models, one file", "not finite", "unwritable", "folder as file", "unknown split", "two data sets",
-    "columns of a folder", "device", "device name", "device without values", "checkpoint of the default model", "interpolation", "compiler",
+    "columns of a folder", "device", "device name", "device without values", "checkpoint of the default model",
+    "interpolation", "compiler",
 ])  # fmt: skip
 def test_bad_input_is_one_line_and_exit_code_2(case: str, photos: Path, tmp_path: Path, capsys) -> None:
     arguments, message = bad_inputs(photos, tmp_path)[case]

@@ -145,7 +145,7 @@ class _Sizes:
     def within(cls, memory: int, kernel: Kernel, dim: int, widest: int) -> _Sizes:
         """Those that fit into `memory` bytes, of blocks up to `widest` times as wide as high.
 
-        Each target is searched for once per block, so wide blocks are faster.
+        Targets are sorted with every block, so wide blocks are faster.
         """
         operand = kernel.bytes_per_component * dim
         threads = torch.get_num_threads()
@@ -160,7 +160,8 @@ class _Sizes:
         while widen > 1 and needed(rows, widen * rows) > memory:
             widen //= 2
         left = max(0, memory - needed(rows, widen * rows) + operand * (1 + widen) * rows)
-        return cls(rows, widen * rows, left, max(1, left // (operand * rows) - widen))
+        # Two blocks of the gallery: when the next comes, the last is to be dropped but is not the one used longest ago.
+        return cls(rows, widen * rows, left, max(1, left // (operand * rows) - 2 * widen))
 
 
 def _blocks(group: slice, gallery: int, sizes: _Sizes, *, symmetric: bool) -> Iterator[tuple[slice, slice, bool]]:
@@ -267,8 +268,9 @@ class _Scores:
         key = (points is self.gallery, rows.start, rows.stop)
         if key not in self.operands:
             operand = self._operand(points, rows)
-            while self.operands and operand.vectors.nbytes * (1 + len(self.operands)) > self.kept:
-                self.operands.popitem(last=False)  # the one used longest ago
+            kept = sum(other.vectors.nbytes for other in self.operands.values())
+            while self.operands and kept + operand.vectors.nbytes > self.kept:
+                kept -= self.operands.popitem(last=False)[1].vectors.nbytes  # the one used longest ago
             self.operands[key] = operand
         self.operands.move_to_end(key)
         return self.operands[key]

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from eval.integer_vectors import fixed_point
+from eval.integer_vectors import FixedPoint, fixed_point
 from eval.ranking import RelevantRanks, rank_relevant
 
 
@@ -207,3 +207,25 @@ def test_the_largest_scores_there_are() -> None:
             scores = 2 * scores - 2 * np.diag(scores)[0]
         found = rank_relevant(points, points, labels, labels, self_index=np.arange(9))
         assert sorted(zip(*joined(list(found)), strict=True)) == sorted(full_matrix(scores, labels))
+
+
+def test_vectors_are_prepared_once_where_those_of_the_queries_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[tuple[int, int]] = []
+    integers = FixedPoint.integers
+
+    def counting(points: FixedPoint, rows: slice | np.ndarray) -> np.ndarray:
+        if isinstance(rows, slice):  # targets are read by index
+            read.append((len(points), rows.start))
+        return integers(points, rows)
+
+    monkeypatch.setattr(FixedPoint, "integers", counting)
+    vectors, labels = data(11, 4000, 16, 40)
+    points = fixed_point(vectors)
+    query, gallery = np.arange(600), np.arange(600, 4000)
+    budget = 6 * 2**20
+    blocks = rank_relevant(
+        points.take(query), points.take(gallery), labels[query], labels[gallery], memory_budget=budget
+    )
+    list(blocks)
+    assert len(read) == len(set(read)) > 3
+    assert len({start for count, start in read if count == 600}) > 1, "several blocks of queries"

@@ -213,6 +213,6 @@ def _refuse_wrong(vectors: NDArray[np.float32], rows: NDArray[np.int64], images:
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise EmbeddingError(
-            f"embedding of image '{images.ids[rows[bad[0]]]}' holds NaN or infinity; check the weights, or score "
-            "without --amp"
+            f"embedding of image '{images.ids[rows[bad[0]]]}' holds NaN or infinity; check the weights, and if it "
+            "was with --amp, score without"
         )

@@ -17,9 +17,7 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +28,7 @@ from product_floor import float64_rate, floor_seconds
 from pytorch_metric_learning.distances import CosineSimilarity
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
+from scoring_scale import peak_bytes
 
 from eval.exact_products import fastest_kernel
 from eval.integer_vectors import fixed_point
@@ -102,11 +101,6 @@ def peer_calculator(k: str | None) -> AccuracyCalculator:
         k=k,
         knn_func=CustomKNN(CosineSimilarity(), batch_size=1000),
     )
-
-
-def peak_bytes() -> int:
-    """Largest resident set of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.threads import single_threaded_workers
+from eval.blocks import single_threaded_workers, slices
 
 __all__ = ["Digits", "Kernel", "NumpyFloat64", "TorchFloat64", "fastest_kernel", "kernels"]
 
@@ -47,10 +47,9 @@ class Kernel(ABC):
     def bytes_per_component(self) -> int:
         """Of an operand, for each component of each vector."""
 
-    @property
     @abstractmethod
-    def scratch_bytes(self) -> int:
-        """That each thread needs at most while it multiplies."""
+    def scratch_bytes(self, columns: int) -> int:
+        """That each thread needs while it multiplies by a right operand of `columns` vectors."""
 
     @abstractmethod
     def operand(self, count: int, dim: int) -> NDArray[Any]:
@@ -80,7 +79,9 @@ class NumpyFloat64(Kernel):
     """NumPy's matrix product, which computes one triangle of an operand with itself."""
 
     bytes_per_component = 8
-    scratch_bytes = 0
+
+    def scratch_bytes(self, columns: int) -> int:
+        return 0
 
     def operand(self, count: int, dim: int) -> NDArray[Any]:
         return np.empty((count, dim))
@@ -121,9 +122,8 @@ class Digits(Kernel):
     def bytes_per_component(self) -> int:
         return 2 * self.count - 1
 
-    @property
-    def scratch_bytes(self) -> int:
-        return 4 * (2 * self.count - 1) * _TILE_ROWS * _TILE_COLUMNS
+    def scratch_bytes(self, columns: int) -> int:
+        return 4 * (2 * self.count - 1) * _TILE_ROWS * min(columns, _TILE_COLUMNS)
 
     @staticmethod
     def needed(largest: float) -> int:
@@ -158,11 +158,10 @@ class Digits(Kernel):
         same = left is right
 
         def work(rows: slice) -> None:
-            for start in range(rows.start if same else 0, len(right), _TILE_COLUMNS):
-                columns = slice(start, min(start + _TILE_COLUMNS, len(right)))
+            for columns in slices(rows.start if same else 0, len(right), _TILE_COLUMNS):
                 self._multiply_tile(left[rows], right[columns], out[rows, columns])
 
-        tiles = [slice(start, min(start + _TILE_ROWS, len(left))) for start in range(0, len(left), _TILE_ROWS)]
+        tiles = slices(0, len(left), _TILE_ROWS)
         list(run(work, tiles))
         if same:
 
@@ -179,8 +178,7 @@ class Digits(Kernel):
             falling = slice((n - 1 - high) * dim, (n - low) * dim)  # d_high, ..., d_low
             rising = slice((n - 1 + low) * dim, (n + high) * dim)  # e_low, ..., e_high
             torch._int_mm(torch.from_numpy(left[:, falling]), torch.from_numpy(right[:, rising]).T, out=plane)
-        for start in range(0, len(out), _ADDED_ROWS):
-            rows = slice(start, start + _ADDED_ROWS)
+        for rows in slices(0, len(out), _ADDED_ROWS):
             total = planes[-1][rows].numpy().astype(np.float64)
             for plane in planes[-2::-1]:
                 total *= _BASE

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eval.blocks import slices
 from eval.errors import DataError
 from eval.exact_products import fastest_kernel
 from eval.integer_vectors import FixedPoint
@@ -164,9 +165,9 @@ def _first_pass(
     queries: FixedPoint, gallery: FixedPoint, width: int, on_progress: Callable[[int], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """(Q, width) float32 scores, descending, and their gallery rows."""
-    lefts = [_operand(queries, rows)[0] for rows in _slices(len(queries), _QUERIES)]
+    lefts = [_operand(queries, rows)[0] for rows in slices(0, len(queries), _QUERIES)]
     best = [(torch.empty(len(left), 0), torch.empty(len(left), 0, dtype=torch.int64)) for left in lefts]
-    for rows in _slices(len(gallery), _GALLERY):
+    for rows in slices(0, len(gallery), _GALLERY):
         right, offset = _operand(gallery, rows)
         for i, left in enumerate(lefts):
             scores = torch.mm(left, right.T) if offset is None else torch.addmm(offset, left, right.T)
@@ -199,7 +200,7 @@ def _operand(points: FixedPoint, rows: slice) -> tuple[Tensor, Tensor | None]:
     """(B, D) float32 vectors of length up to 1; for Euclidean distance also (B,) minus half their squared lengths."""
     vectors = torch.empty(rows.stop - rows.start, points.dim)
     halves = torch.empty(len(vectors)) if points.distance == "euclidean" else None
-    for tile in _slices(len(vectors), _TILE_ROWS):
+    for tile in slices(0, len(vectors), _TILE_ROWS):
         block = points.integers(slice(rows.start + tile.start, rows.start + tile.stop)) * _UNIT
         vectors[tile] = torch.from_numpy(block)
         if halves is not None:
@@ -212,7 +213,7 @@ def _comparable(scores: NDArray[np.float64], queries: FixedPoint) -> NDArray[np.
     if queries.distance == "cosine":
         return scores * _UNIT**2
     squares = np.empty(len(queries))
-    for rows in _slices(len(queries), _TILE_ROWS):
+    for rows in slices(0, len(queries), _TILE_ROWS):
         block = queries.integers(rows)
         squares[rows] = np.einsum("nd,nd->n", block, block)
     return (scores + squares) * (_UNIT**2 / 2)
@@ -223,7 +224,7 @@ def _without_rounding(queries: FixedPoint, gallery: FixedPoint, itself: NDArray[
     kernel = fastest_kernel(queries.dim, max(queries.largest, gallery.largest))
     left = queries.integers(slice(None))
     best = Neighbours(np.empty((len(left), 0), dtype=np.int64), np.empty((len(left), 0)))
-    for rows in _slices(len(gallery), _GALLERY // 4):
+    for rows in slices(0, len(gallery), _GALLERY // 4):
         right = gallery.integers(rows)
         scores = kernel.products(left, right)
         if queries.distance == "euclidean":
@@ -250,7 +251,3 @@ def _full_precision() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def _slices(count: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, count)) for start in range(0, count, step)]

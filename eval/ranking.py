@@ -23,10 +23,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval.blocks import single_threaded_workers, slices
 from eval.distributed import ALONE, World
 from eval.exact_products import Kernel, fastest_kernel
 from eval.integer_vectors import FixedPoint
-from eval.threads import single_threaded_workers
 
 __all__ = ["DEFAULT_MEMORY_BUDGET", "RelevantRanks", "rank_relevant"]
 
@@ -151,7 +151,7 @@ class _Sizes:
         threads = torch.get_num_threads()
 
         def needed(rows: int, columns: int) -> int:
-            scratch = max(kernel.scratch_bytes * columns // _LARGEST_BLOCK, _TILE_ROWS * 24 * max(columns, dim))
+            scratch = max(kernel.scratch_bytes(columns), _TILE_ROWS * 24 * max(columns, dim))
             return 8 * rows * columns + operand * (rows + columns) + threads * scratch
 
         rows, widen = _LARGEST_BLOCK, widest
@@ -169,12 +169,12 @@ def _blocks(group: slice, gallery: int, sizes: _Sizes, *, symmetric: bool) -> It
 
     Of one set with itself, a block within the group also holds the scores of its mirror image, which is left out.
     """
-    queries = _slices(group.start, group.stop, sizes.rows)
+    queries = slices(group.start, group.stop, sizes.rows)
     if symmetric:
-        before, after = _slices(0, group.start, sizes.rows), _slices(group.stop, gallery, sizes.rows)
+        before, after = slices(0, group.start, sizes.rows), slices(group.stop, gallery, sizes.rows)
         images = [*before, *queries, *after]
     else:
-        images = _slices(0, gallery, sizes.columns)
+        images = slices(0, gallery, sizes.columns)
     for first in range(0, len(queries), sizes.rows_at_once):
         for columns in images:
             within = symmetric and group.start <= columns.start < group.stop
@@ -261,7 +261,7 @@ class _Scores:
                 out[tile] -= squares[1]
                 out[tile] -= squares[0][tile, None]
 
-            list(self.pool.map(subtract, _slices(0, len(out), _TILE_ROWS)))
+            list(self.pool.map(subtract, slices(0, len(out), _TILE_ROWS)))
         return out
 
     def _kept_operand(self, points: FixedPoint, rows: slice) -> _Operand:
@@ -287,7 +287,7 @@ class _Scores:
             if squares is not None:
                 squares[tile] = np.einsum("nd,nd->n", integers, integers)
 
-        list(self.pool.map(read, _slices(0, count, _TILE_ROWS)))
+        list(self.pool.map(read, slices(0, count, _TILE_ROWS)))
         return _Operand(vectors, squares)
 
 
@@ -345,7 +345,7 @@ class _RankCounter:
             self.above[mine] += above
 
         rows_in_cache = max(1, _COUNTED // (scores.shape[1] + self.targets.shape[1]))
-        list(self.pool.map(count_tile, _slices(0, len(scores), rows_in_cache)))
+        list(self.pool.map(count_tile, slices(0, len(scores), rows_in_cache)))
 
     def _left_out(self, queries: slice, columns: slice) -> NDArray[np.bool_]:
         """(Q, C) true for relevant images, and for the query itself."""
@@ -363,7 +363,7 @@ class _RankCounter:
 
     def ranks(self) -> Iterator[RelevantRanks]:
         """What was counted, for a bounded number of queries at a time."""
-        for part in _slices(0, len(self.targets), _YIELDED_QUERIES):
+        for part in slices(0, len(self.targets), _YIELDED_QUERIES):
             targets = torch.from_numpy(self.targets[part])
             real = self.targets[part] < _NO_TARGET
             last = torch.searchsorted(targets, targets, right=True).numpy()
@@ -401,11 +401,11 @@ def _targets(
         if len(members) == 0:
             break
         rows = relevant.of(group.start + int(members[0]))
-        for part in _slices(0, len(members), block):
+        for part in slices(0, len(members), block):
             if next(turn) % world.size != world.rank:
                 continue
             some = members[part]
-            for columns in _slices(0, len(rows), block):
+            for columns in slices(0, len(rows), block):
                 found_targets = scores.exact(group.start + some, rows[columns])
                 found_targets[rows[columns] == self_index[group.start + some][:, None]] = _NO_TARGET
                 targets[some, columns] = found_targets
@@ -426,7 +426,3 @@ def _query_groups(counts: NDArray[np.int64], memory: int) -> Iterator[slice]:
         widest = wider
     if len(counts) > start:
         yield slice(start, len(counts))
-
-
-def _slices(start: int, stop: int, step: int) -> list[slice]:
-    return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from eval import exact_products
+from eval.blocks import single_threaded_workers
 from eval.exact_products import Digits, Kernel, NumpyFloat64, TorchFloat64, fastest_kernel, kernels
 from eval.integer_vectors import fixed_point
 from eval.ranking import rank_relevant
-from eval.threads import single_threaded_workers
 
 KERNELS = [NumpyFloat64(), TorchFloat64(), Digits(4)]
 

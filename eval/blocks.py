@@ -1,4 +1,4 @@
-"""Threads that share the work on blocks of a matrix."""
+"""Blocks of a matrix, and threads that share the work on them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from contextlib import contextmanager
 
 import torch
 
-__all__ = ["single_threaded_workers"]
+__all__ = ["single_threaded_workers", "slices"]
+
+
+def slices(start: int, stop: int, step: int) -> list[slice]:
+    """Consecutive slices of `step` places that cover start to stop; the last may be shorter."""
+    return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
 
 
 @contextmanager

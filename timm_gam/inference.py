@@ -20,7 +20,6 @@ import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
-from torch.utils.benchmark.utils.timer import timer  # waits for an accelerator
 
 __all__ = ["OptimizedNetwork", "fold_batch_norms", "optimize"]
 
@@ -124,6 +123,9 @@ def _seconds(run: Run, x: Tensor, layout: torch.memory_format) -> float:
 
     On some processors 7x7 convolutions of small maps are twice as fast in one layout, on others in the other.
     """
+    # It waits for an accelerator. Imported here, as it brings torch's C++ extension tools, and their warnings, along.
+    from torch.utils.benchmark.utils.timer import timer
+
     x = x.contiguous(memory_format=layout)
     run(x)
     times = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import timm
 import torch
@@ -108,3 +111,8 @@ def test_the_memory_layout_is_measured_on_the_first_batch_and_named() -> None:
     network(images(trained_looking("test_resnet_gam")))
     assert network.memory_format in (torch.channels_last, torch.contiguous_format)
     assert sum("memory layout" in line for line in network.applied) == 1
+
+
+def test_import_brings_no_extension_compiler_and_so_none_of_its_warnings() -> None:
+    code = "import sys, timm_gam; sys.exit('torch.utils.cpp_extension' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

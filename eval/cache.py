@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.decoding import content_digest
+from eval.digests import Digests
 from eval.embedding import EmbeddedBatch
 from eval.errors import OutputError, UnreadableImageError
 from eval.images import ImageSet
@@ -54,22 +55,22 @@ def data_fingerprint(images: ImageSet, rows: NDArray[np.int64], digests: Sequenc
     Returns:
         64 hexadecimal digits.
     """
-    lines = sorted(
-        (images.ids[row], images.class_names[images.labels[row]], digest.hex())
-        for row, digest in zip(rows.tolist(), digests, strict=True)
-    )
-    return hashlib.sha256(json.dumps(lines).encode()).hexdigest()
+    fingerprint = hashlib.sha256(b"[")  # of a JSON list, line by line
+    for number, place in enumerate(sorted(range(len(rows)), key=lambda place: images.ids[rows[place]])):
+        row = rows[place]
+        line = images.ids[row], images.class_names[images.labels[row]], digests[place].hex()
+        fingerprint.update((", " if number else "").encode() + json.dumps(line).encode())
+    fingerprint.update(b"]")
+    return fingerprint.hexdigest()
 
 
-def digest_images(images: ImageSet, rows: NDArray[np.int64]) -> tuple[bytes, ...]:
+def digest_images(images: ImageSet, rows: NDArray[np.int64]) -> Digests:
     """Content digest of each image in `rows`, without decoding; a vanished file gets an empty digest."""
-    digests = []
-    for row, encoded in images.reader.read(rows.tolist()):
-        try:
-            digests.append(content_digest(encoded, images.ids[row]))
-        except UnreadableImageError:
-            digests.append(b"")
-    return tuple(digests)
+    digests = Digests.none(len(rows))
+    for place, (row, encoded) in enumerate(images.reader.read(rows.tolist())):
+        with suppress(UnreadableImageError):
+            digests[place] = content_digest(encoded, images.ids[row])
+    return digests
 
 
 class EmbeddingCache:
@@ -89,7 +90,7 @@ class EmbeddingCache:
         self._key = json.dumps({"format": _FORMAT, **key}, sort_keys=True)
         self._name = hashlib.sha256(self._key.encode()).hexdigest()[:16]
 
-    def find(self, digests: Sequence[bytes]) -> list[VectorFile]:
+    def find(self, digests: Digests) -> list[VectorFile]:
         """Intact files that together hold every kept embedding of images with these digests; few rather than many."""
         missing = set(digests)
         files = [file for path in self.folder.glob(f"{self._name}-*") if (file := self._open(path)) is not None]
@@ -101,12 +102,12 @@ class EmbeddingCache:
                 missing.difference_update(file.digests)
         return found
 
-    def entry(self, digests: Sequence[bytes]) -> VectorFile | None:
+    def entry(self, digests: Digests) -> VectorFile | None:
         """The entry of just these images in this order, or None."""
         file = self._open(self._path(digests, ".safetensors"))
-        return file if file is not None and file.digests == tuple(digests) else None
+        return file if file is not None and file.digests == digests else None
 
-    def write_entry(self, digests: Sequence[bytes], dim: int, blocks: Iterable[NDArray[np.float32]]) -> None:
+    def write_entry(self, digests: Digests, dim: int, blocks: Iterable[NDArray[np.float32]]) -> None:
         """Write the entry of a list of images.
 
         Raises:
@@ -114,7 +115,7 @@ class EmbeddingCache:
         """
         write_vectors(self._path(digests, ".safetensors"), self._key, digests, dim, blocks)
 
-    def remove_parts(self, digests: Sequence[bytes]) -> None:
+    def remove_parts(self, digests: Digests) -> None:
         """Remove the parts that hold nothing but images of an entry that is there now."""
         held = set(digests)
         for path in self.folder.glob(f"{self._name}-*{_PART}"):
@@ -132,7 +133,7 @@ class EmbeddingCache:
         finally:
             parts.flush()
 
-    def write_part(self, digests: Sequence[bytes], vectors: NDArray[np.float32]) -> VectorFile:
+    def write_part(self, digests: Digests, vectors: NDArray[np.float32]) -> VectorFile:
         """Write a part.
 
         Raises:
@@ -148,8 +149,8 @@ class EmbeddingCache:
     def _open(self, path: Path) -> VectorFile | None:
         return open_vectors(path, self._key)
 
-    def _path(self, digests: Sequence[bytes], suffix: str) -> Path:
-        content = hashlib.sha256(b"".join(digests)).hexdigest()[:16]
+    def _path(self, digests: Digests, suffix: str) -> Path:
+        content = hashlib.sha256(digests.table.data).hexdigest()[:16]
         return self.folder / f"{self._name}-{content}{suffix}"
 
 
@@ -184,7 +185,8 @@ class Parts:
         rows, digests, vectors = self._rows, self._digests, self._vectors
         self._begin()
         if digests:
-            self.written.append((self._cache.write_part(digests, np.concatenate(vectors)), np.concatenate(rows)))
+            file = self._cache.write_part(Digests.of(digests), np.concatenate(vectors))
+            self.written.append((file, np.concatenate(rows)))
 
     def _begin(self) -> None:
         self._began = time.monotonic()

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from eval.decoding import Shrink
+from eval.digests import Digests
 from eval.errors import EmbeddingError, UnreadableImageError
 from eval.images import ImageSet
 from eval.loading import default_workers, load_batches
@@ -38,7 +39,7 @@ class Embeddings:
 
     vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
-    digests: tuple[bytes, ...]
+    digests: Digests
     unreadable: dict[str, str]
     seconds: float
 
@@ -101,7 +102,7 @@ def embed_images(
     wanted = np.arange(len(images), dtype=np.int64) if rows is None else rows
     began = time.perf_counter()
     vectors: NDArray[np.float32] | None = None
-    digests: list[bytes | None] = [None] * len(wanted)
+    digests = Digests.none(len(wanted))
     unreadable: dict[str, str] = {}
 
     def take(batch: EmbeddedBatch) -> None:
@@ -131,11 +132,11 @@ def embed_images(
     )
     if vectors is None:
         raise EmbeddingError(f"none of {len(wanted)} images of '{images.name}' could be read")
-    read = np.array([digest is not None for digest in digests])
+    read = digests.known
     return Embeddings(
         vectors=vectors if read.all() else vectors[read],
         rows=wanted[read],
-        digests=tuple(digest for digest in digests if digest is not None),
+        digests=digests.take(read),
         unreadable=unreadable,
         seconds=time.perf_counter() - began,
     )

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.cache import EmbeddingCache, digest_images
+from eval.digests import Digests
 from eval.distributed import World
 from eval.embedding import EmbeddedBatch, Embeddings
 from eval.errors import EmbeddingError, OutputError
@@ -30,7 +31,6 @@ Embed = Callable[[NDArray[np.int64], Callable[[EmbeddedBatch], None]], None]
 
 _EXCHANGED = 2**26  # bytes of embeddings at a time
 _NOBODY = np.iinfo(np.int32).max
-_DIGEST = 32  # bytes
 
 
 def collect_embeddings(
@@ -60,7 +60,7 @@ def collect_embeddings(
     Raises:
         EvalError: an image cannot be read, an embedding cannot be used, or a file cannot be written.
     """
-    digests = [b""] * len(rows) if cache is None else _digest(images, rows, world)
+    digests = Digests.none(len(rows)) if cache is None else _digest(images, rows, world)
     collection = _Collection(rows, digests)
     for file in [] if cache is None else cache.find(digests):
         collection.reuse(file)
@@ -85,15 +85,15 @@ def collect_embeddings(
         raise EmbeddingError(f"none of {len(rows)} images of '{images.name}' could be read")
     digests = _exchanged(collection.digests, owners == world.rank, world)
     seconds = time.perf_counter() - began if made else 0.0
-    kept = [digests[place] for place in places.tolist()]
+    kept = digests.take(places)
     vectors = _vectors(collection, owners, places, kept, cache, world)
-    return Embeddings(vectors, rows[places], tuple(kept), unreadable, seconds), made
+    return Embeddings(vectors, rows[places], kept, unreadable, seconds), made
 
 
 class _Collection:
     """Where this process has the embeddings of the rows: in which array, and at which position of it."""
 
-    def __init__(self, rows: NDArray[np.int64], digests: list[bytes]) -> None:
+    def __init__(self, rows: NDArray[np.int64], digests: Digests) -> None:
         self.rows, self.digests = rows, digests
         self.arrays: list[NDArray[np.float32]] = []
         self.array = np.full(len(rows), -1, dtype=np.int32)
@@ -121,9 +121,9 @@ class _Collection:
         """Take what a file of the cache holds and nothing before it did."""
         at = {digest: position for position, digest in enumerate(file.digests)}
         places = [place for place in np.flatnonzero(self.array < 0).tolist() if self.digests[place] in at]
-        found = [self.digests[place] for place in places]
+        found = self.digests.take(np.array(places, dtype=np.int64))
         # Images with the same bytes have one embedding each in a file of this very list.
-        same = found == list(file.digests)
+        same = found == file.digests
         positions = range(len(found)) if same else [at[digest] for digest in found]
         self.add(file.vectors, np.array(places, dtype=np.int64), np.array(positions, dtype=np.int64))
 
@@ -206,7 +206,7 @@ def _vectors(
     collection: _Collection,
     owners: NDArray[np.int32],
     places: NDArray[np.int64],
-    digests: list[bytes],
+    digests: Digests,
     cache: EmbeddingCache | None,
     world: World,
 ) -> NDArray[np.float32]:
@@ -255,23 +255,20 @@ def _exchange(
         yield block
 
 
-def _digest(images: ImageSet, rows: NDArray[np.int64], world: World) -> list[bytes]:
+def _digest(images: ImageSet, rows: NDArray[np.int64], world: World) -> Digests:
     """Content digests of the rows, read by all processes; empty for a file that has vanished."""
     mine = world.share(len(rows), 1)
-    digests = [b""] * len(rows)
-    digests[mine] = digest_images(images, rows[mine])
+    digests = Digests.none(len(rows))
+    digests.table[mine] = digest_images(images, rows[mine]).table
     is_mine = np.zeros(len(rows), dtype=np.bool_)
     is_mine[mine] = True
     return _exchanged(digests, is_mine, world)
 
 
-def _exchanged(digests: list[bytes], is_mine: NDArray[np.bool_], world: World) -> list[bytes]:
+def _exchanged(digests: Digests, is_mine: NDArray[np.bool_], world: World) -> Digests:
     """Each digest from the process that has it."""
     if world.size == 1:
         return digests
-    table = np.zeros((len(digests), _DIGEST), dtype=np.uint8)
-    for place in np.flatnonzero(is_mine).tolist():
-        if digests[place]:
-            table[place] = np.frombuffer(digests[place], dtype=np.uint8)
+    table = np.where(is_mine[:, None], digests.table, np.uint8(0))
     world.sum(torch.from_numpy(table))
-    return [row.tobytes() if row.any() else b"" for row in table]
+    return Digests(table)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -161,10 +160,10 @@ def _listing(images: ImageSet, rows: NDArray[np.int64]) -> str:
 
 
 def _queries_with_duplicate(embeddings: Embeddings, protocol: Protocol) -> int:
-    digest_of = dict(zip(embeddings.rows.tolist(), embeddings.digests, strict=True))
-    gallery = set(protocol.gallery.tolist())
-    copies = Counter(digest_of[row] for row in gallery)
-    return sum(copies[digest_of[row]] > (row in gallery) for row in protocol.query.tolist())
+    content = embeddings.digests.groups()
+    gallery, query = (content[np.searchsorted(embeddings.rows, rows)] for rows in (protocol.gallery, protocol.query))
+    copies = np.bincount(gallery, minlength=len(content))
+    return int((copies[query] > np.isin(protocol.query, protocol.gallery)).sum())
 
 
 def _embed_or_reuse(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from eval.digests import DIGEST_BYTES, Digests
 from eval.files import atomic_path
 
 __all__ = ["VectorFile", "open_vectors", "write_vectors"]
 
-_DIGEST = 32  # bytes
 _HASHED = 2**24  # bytes at a time
 _UNKNOWN = "0" * 64  # stands in the header until the SHA-256 is known
 
@@ -38,7 +38,7 @@ class VectorFile:
 
     path: Path
     vectors: NDArray[np.float32]
-    digests: tuple[bytes, ...]
+    digests: Digests
     sha256: str
 
     def is_intact(self) -> bool:
@@ -59,7 +59,7 @@ def open_vectors(path: Path, key: str) -> VectorFile | None:
         with path.open("rb") as raw:
             size = int.from_bytes(raw.read(8), "little")
             entry = json.loads(raw.read(size))["vectors"]
-        if metadata.get("key") != key or entry["dtype"] != "F32" or digests.shape != (entry["shape"][0], _DIGEST):
+        if metadata.get("key") != key or entry["dtype"] != "F32" or digests.shape != (entry["shape"][0], DIGEST_BYTES):
             return None
         start = 8 + size + entry["data_offsets"][0]
         vectors = np.memmap(path, dtype="<f4", mode="r", offset=start, shape=tuple(entry["shape"]))
@@ -67,12 +67,10 @@ def open_vectors(path: Path, key: str) -> VectorFile | None:
         return None
     if vectors.ndim != 2:
         return None
-    return VectorFile(path, vectors, tuple(digest.tobytes() for digest in digests), metadata.get("sha256", ""))
+    return VectorFile(path, vectors, Digests(digests), metadata.get("sha256", ""))
 
 
-def write_vectors(
-    path: Path, key: str, digests: Sequence[bytes], dim: int, blocks: Iterable[NDArray[np.float32]]
-) -> None:
+def write_vectors(path: Path, key: str, digests: Digests, dim: int, blocks: Iterable[NDArray[np.float32]]) -> None:
     """Write embeddings as they come, whole or not at all.
 
     Args:
@@ -92,7 +90,7 @@ def write_vectors(
             data = np.ascontiguousarray(block, dtype="<f4").data
             file.write(data)
             digest.update(data)
-        file.write(b"".join(digests))
+        file.write(digests.table.data)
         file.seek(0)
         file.write(_header(key, digest.hexdigest(), len(digests), dim))
 
@@ -102,14 +100,14 @@ def _header(key: str, sha256: str, count: int, dim: int) -> bytes:
     header = {
         "__metadata__": {"key": key, "sha256": sha256},
         "vectors": {"dtype": "F32", "shape": [count, dim], "data_offsets": [0, end]},
-        "digests": {"dtype": "U8", "shape": [count, _DIGEST], "data_offsets": [end, end + _DIGEST * count]},
+        "digests": {"dtype": "U8", "shape": [count, DIGEST_BYTES], "data_offsets": [end, end + DIGEST_BYTES * count]},
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # as safetensors aligns its data
     return len(text).to_bytes(8, "little") + text
 
 
-def _begin(digests: Sequence[bytes], dim: int) -> hashlib._Hash:
+def _begin(digests: Digests, dim: int) -> hashlib._Hash:
     digest = hashlib.sha256(f"{len(digests)} x {dim}".encode())
-    digest.update(b"".join(digests))
+    digest.update(digests.table.data)
     return digest

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from safetensors.numpy import load_file
 from torch import nn
 
 from eval.cache import EmbeddingCache, data_fingerprint, digest_images
+from eval.decoding import content_digest
+from eval.digests import Digests
 from eval.embedding import EmbeddedBatch, embed_images
 from eval.environment import versions
 from eval.errors import EmbeddingError, OutputError, UnreadableImageError
@@ -107,6 +111,11 @@ def test_fingerprint_depends_on_content_ids_and_classes_only(photos, tmp_path: P
     rows = np.arange(15)
     digests = digest_images(photos, rows)
     first = data_fingerprint(photos, rows, digests)
+    lines = sorted(
+        (photos.ids[i], photos.class_names[photos.labels[i]], content_digest(encoded, "").hex())
+        for i, encoded in photos.reader.read(range(15))
+    )
+    assert first == hashlib.sha256(json.dumps(lines).encode()).hexdigest()
     moved = read_folder(write_class_folders(tmp_path / "elsewhere", classes=3, images=5))
     assert data_fingerprint(moved, rows, digest_images(moved, rows)) == first
     order = np.random.default_rng(0).permutation(15)
@@ -115,7 +124,7 @@ def test_fingerprint_depends_on_content_ids_and_classes_only(photos, tmp_path: P
     assert data_fingerprint(photos, rows, digest_images(photos, rows)) != first
 
 
-DIGESTS = tuple(bytes([i]) * 32 for i in range(1, 6))
+DIGESTS = Digests.of(bytes([i]) * 32 for i in range(1, 6))
 VECTORS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
 
@@ -131,7 +140,7 @@ def test_entry_is_a_safetensors_file_mapped_into_memory(tmp_path: Path) -> None:
     np.testing.assert_array_equal(entry.vectors, VECTORS)
     np.testing.assert_array_equal(load_file(entry.path)["vectors"], VECTORS)
     assert load_file(entry.path)["digests"].tobytes() == b"".join(DIGESTS)
-    assert [file.path for file in cache.find((b"", *DIGESTS[1:3]))] == [entry.path]
+    assert [file.path for file in cache.find(Digests.of((b"", *DIGESTS[1:3])))] == [entry.path]
     assert cache.entry(DIGESTS[::-1]) is None
     assert EmbeddingCache(tmp_path / "new" / "cache", {"model": "b"}).find(DIGESTS) == []
 
@@ -141,14 +150,14 @@ def test_parts_are_kept_whatever_ends_the_pass_and_vanish_into_the_entry(tmp_pat
     cache = EmbeddingCache(tmp_path, {"model": "a"})
     with pytest.raises(KeyboardInterrupt), cache.parts() as parts:
         for i in range(5):
-            parts.keep(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], DIGESTS[i : i + 1], {}))
+            parts.keep(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], (DIGESTS[i],), {}))
         raise KeyboardInterrupt
     assert [len(file.digests) for file, _ in parts.written] == [2, 2, 1]
     assert len(cache.find(DIGESTS)) == 3
     assert len(cache.find(DIGESTS[:3])) == 2
     cache.write_entry(DIGESTS[:4], 3, [VECTORS[:4]])
     cache.remove_parts(DIGESTS[:4])
-    assert sorted(file.digests for file in cache.find(DIGESTS)) == [DIGESTS[:4], DIGESTS[4:]]
+    assert sorted(list(file.digests) for file in cache.find(DIGESTS)) == [list(DIGESTS[:4]), list(DIGESTS[4:])]
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other key", "pickle", "shape"])

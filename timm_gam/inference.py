@@ -4,22 +4,25 @@
     network = timm_gam.optimize(model, dtype=torch.bfloat16)  # faster, not exact
     print(network.applied)                                    # what was done, and what could not be
 
-Batch norms become part of the convolutions before them, the faster of the two memory layouts is measured on the first
-batch, and torch.compile freezes the weights: each is then packed once for its kernel instead of at every call, and a
-gate is computed together with the product it scales. Where no compiler is installed the rest still holds, and
-`applied` says so.
+Batch norms become part of the convolutions before them. Measured on the first batch are which memory layout is faster
+here, and whether large kernels are faster column by column on small maps (`timm_gam.small_maps`). torch.compile freezes
+the weights: each is packed once for its kernel instead of at every call, and a gate is computed together with its
+convolution. Where no compiler is installed the rest still holds, and `applied` says so.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
+
+from timm_gam.small_maps import with_column_convolutions
 
 __all__ = ["OptimizedNetwork", "fold_batch_norms", "optimize"]
 
@@ -81,22 +84,23 @@ class OptimizedNetwork(nn.Module):
             return self.network(x).float()  # type: ignore[no-any-return]
 
     def _prepare(self, x: Tensor) -> None:
-        """Measure the layouts, and compile those that are not clearly slower than the other."""
+        """Choose a form of the network by what each takes here."""
         seconds = {layout: _seconds(self.network.to(memory_format=layout), x[:_SAMPLE], layout) for layout in _LAYOUTS}
-        close = [layout for layout in _LAYOUTS if seconds[layout] < _CLEARLY * min(seconds.values())]
-        compiled: dict[torch.memory_format, Run] = {}
+        layouts = [layout for layout in _LAYOUTS if seconds[layout] < _CLEARLY * min(seconds.values())]
         if self.compiled:
             self.applied.append("compiled with frozen weights")
             try:
-                compiled = {layout: _compile(self.network, layout) for layout in close}
-                seconds = {layout: _seconds(run, x, layout) for layout, run in compiled.items()}
+                best = _fastest(self.network, layouts, x, _compile)
+                self._compiled = best.run
             except Exception as error:
                 self._give_up_compiling(error)
-                compiled = {}
-        self.memory_format = min(seconds, key=seconds.__getitem__)
-        self._compiled = compiled.get(self.memory_format)
-        self.network.to(memory_format=self.memory_format)
-        self.applied.insert(-1 if self.compiled else len(self.applied), f"memory layout {_NAMES[self.memory_format]}")
+        if self._compiled is None:
+            best = _fastest(self.network, layouts, x[:_SAMPLE], _laid_out)
+        self.network, self.memory_format = best.network.to(memory_format=best.layout), best.layout
+        done = [f"memory layout {_NAMES[best.layout]}"]
+        if best.columns:
+            done.append(f"{best.columns} convolutions of small maps by kernel columns")
+        self.applied[len(self.applied) - self.compiled : len(self.applied) - self.compiled] = done
 
     def _give_up_compiling(self, error: Exception) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -112,9 +116,51 @@ _SAMPLE = 8  # images that are measured without a compiler
 _CLEARLY = 1.25  # times slower: not worth compiling
 
 
+@dataclass(frozen=True)
+class _Form:
+    """A network as it may be run: in a layout, with some convolutions by their kernel's columns."""
+
+    network: nn.Module
+    layout: torch.memory_format
+    columns: int
+    run: Run
+    seconds: float
+
+
+def _fastest(
+    network: nn.Module,
+    layouts: Sequence[torch.memory_format],
+    x: Tensor,
+    prepare: Callable[[nn.Module, torch.memory_format], Run],
+) -> _Form:
+    """The faster layout, with kernel columns where these are faster still."""
+
+    def measured(network: nn.Module, layout: torch.memory_format, columns: int) -> _Form:
+        run = prepare(network, layout)
+        return _Form(network, layout, columns, run, _seconds(run, x, layout))
+
+    best = min((measured(network, layout, 0) for layout in layouts), key=lambda form: form.seconds)
+    by_columns = copy.deepcopy(network)
+    if columns := with_column_convolutions(by_columns, x):
+        best = min(best, measured(by_columns, best.layout, columns), key=lambda form: form.seconds)
+    return best
+
+
+def _laid_out(network: nn.Module, layout: torch.memory_format) -> Run:
+    return network.to(memory_format=layout)
+
+
 def _compile(network: nn.Module, layout: torch.memory_format) -> Run:
+    from torch._inductor import config  # costs a second, and warnings where CUDA_HOME is set
+
     network = copy.deepcopy(network).to(memory_format=layout)
-    run: Run = torch.compile(network, options={"freezing": True, "layout_optimization": layout is torch.channels_last})
+    compiled = torch.compile(network, options={"layout_optimization": layout is torch.channels_last})
+
+    def run(x: Tensor) -> Tensor:
+        # Not an option of torch.compile: those reach Inductor alone, and Dynamo has by then made inputs of the weights.
+        with config.patch(freezing=True):
+            return compiled(x)  # type: ignore[no-any-return]
+
     return run
 
 

@@ -10,8 +10,10 @@ import timm
 import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 import timm_gam
+from timm_gam.small_maps import ColumnConv2d
 
 OURS = ("test_resnet_gam", "test_resnet_se", "test_resnet_cbam", "resnet18_gam")
 THEIRS = ("test_resnet", "test_efficientnet", "test_vit", "test_convnext")
@@ -80,6 +82,35 @@ def test_compiled_and_half_precision() -> None:
     out = half(x)
     assert out.dtype == torch.float32
     assert 1e-5 < relative_error(out, expected) < 5e-2, "bfloat16 was used, and is close"
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN, which packs weights")
+def test_weights_are_packed_once() -> None:
+    counters["inductor"].clear()
+    network = timm_gam.optimize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+    network(torch.randn(1, 3, 9, 9))
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
+
+
+def test_small_maps_are_convolved_by_kernel_columns_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained_looking("resnet18_gam")
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+    for faster in (True, False):
+
+        def seconds(run: nn.Module, *args: object, faster: bool = faster) -> float:
+            return 1 if has_columns(run) == faster else 2
+
+        monkeypatch.setattr(timm_gam.inference, "_seconds", seconds)
+        network = timm_gam.optimize(model, compiled=False)
+        assert relative_error(network(x), expected) < 1e-5
+        assert has_columns(network) == faster
+        assert any("by kernel columns" in line for line in network.applied) == faster
+
+
+def has_columns(network: nn.Module) -> bool:
+    return any(isinstance(module, ColumnConv2d) for module in network.modules())
 
 
 def test_without_a_compiler_the_rest_holds_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

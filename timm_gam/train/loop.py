@@ -28,6 +28,7 @@ from timm_gam.train.recipe import Recipe
 from timm_gam.train.seeds import seed_augmentation, seed_for, seed_network
 from timm_gam.train.state import Position
 from timm_gam.train.sync_norm import synchronise_norms
+from timm_gam.train.unreachable_taps import zero_unreachable_gradients
 
 __all__ = ["Trainer", "peak_memory_mb"]
 
@@ -56,6 +57,8 @@ class Trainer:
         if world.size > 1:
             objective.model = synchronise_norms(objective.model, world.device)
         self.objective = objective.to(world.device).to(memory_format=self._format)
+        if recipe.amp and world.device.type == "cpu":
+            zero_unreachable_gradients(self.objective.model, preprocessing.input_size)
         self.optimizer, self.scheduler = create_optimization(self.objective, recipe, updates_per_epoch)
         self._amp_dtype: torch.dtype = getattr(torch, recipe.amp_dtype)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=recipe.amp and self._amp_dtype == torch.float16)

@@ -1,0 +1,61 @@
+"""Gradients of kernel taps that meet nothing but padding: zero, whatever the convolution library says.
+
+A 7x7 kernel on a map of 2x2 has taps that no pixel ever meets. Their gradient is zero, but oneDNN leaves it unwritten
+in bfloat16 on processors with AVX512_BF16 and no AMX (seen with torch 2.14.1 on an AMD EPYC): what lay in that memory
+reaches the weights, now and then as NaN. In bfloat16 the forward pass skips those taps, so no loss shows it; in float32
+it multiplies them by padding, and the kept network gives NaN.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["zero_unreachable_gradients"]
+
+
+def zero_unreachable_gradients(network: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Have the gradients of unreachable taps set to zero as they arrive, for images of one size.
+
+    Args:
+        network: (B, channels, height, width) float32 -> anything; left in the mode it is in.
+        input_size: (channels, height, width).
+
+    Returns:
+        How many convolutions have such taps.
+    """
+    reached: dict[nn.Conv2d, Tensor] = {}
+
+    def look(conv: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
+        reached[conv] = reached.get(conv, 0) + _reached(conv, inputs[0].shape[2:])
+
+    hooks = [
+        module.register_forward_pre_hook(look)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros"
+    ]
+    device = next(network.parameters()).device
+    modes = {module: module.training for module in network.modules()}
+    with torch.no_grad():
+        network.eval()(torch.zeros(1, *input_size, device=device))
+    for module, mode in modes.items():
+        module.training = mode
+    for hook in hooks:
+        hook.remove()
+    partly = {conv: count == 0 for conv, count in reached.items() if conv.weight.requires_grad and (count == 0).any()}
+    for conv, unreachable in partly.items():
+        conv.weight.register_hook(partial(torch.masked_fill, mask=unreachable, value=0))  # type: ignore[no-untyped-call]
+    return len(partly)
+
+
+def _reached(conv: nn.Conv2d, size: torch.Size) -> Tensor:
+    """(kernel height, kernel width): how many pixels each tap meets."""
+    with torch.enable_grad():
+        kernel = torch.ones(1, 1, *conv.kernel_size, device=conv.weight.device, requires_grad=True)
+        ones = torch.ones(1, 1, *size, device=kernel.device)
+        met = F.conv2d(ones, kernel, stride=conv.stride, padding=conv.padding, dilation=conv.dilation).sum()
+        (count,) = torch.autograd.grad(met, kernel)
+    return count[0, 0].round()

@@ -1,11 +1,13 @@
-"""A million real 512-d vectors from a folder of photographs: dense local descriptors, for benchmarks/approximate.py.
+"""A million real 512-d vectors from a folder of photographs, for benchmarks/approximate.py.
 
     python benchmarks/descriptors.py --data-dir coreldb --checkpoint mobilenetv2_100.safetensors --output descriptors
+    python benchmarks/descriptors.py ... --windows 3 5 7 9 11 --output regions
 
-Every photo gives the places of the last feature map (11 x 11 at 352 px), each a vector; a PCA fitted on gallery photos
-takes them to `--dim`, and each is L2-normalised. Queries come from the photos that the published split calls test, the
-gallery from the others, so no query's own photo is in the gallery. It writes gallery.npy, queries.npy and
-descriptors.json; interrupted, the same command goes on where it was.
+Every photo gives the square windows of the last feature map (11 x 11 at 352 px), each averaged to a vector as the
+network averages the whole map. Windows of 1 are local descriptors, larger ones embeddings of regions. A PCA fitted on
+gallery photos takes them to `--dim`, and each is L2-normalised. Queries come from the photos that the published split
+calls test, the gallery from the others, so no query's own photo is in the gallery. It writes gallery.npy, queries.npy
+and descriptors.json; interrupted, the same command goes on where it was.
 """
 
 from __future__ import annotations
@@ -32,15 +34,16 @@ PART = 200  # photos whose descriptors are one file until all are made
 
 
 class FeatureMap(nn.Module):
-    """(B, 3, H, W) -> (B, places x channels): the feature map before pooling, place by place."""
+    """(B, 3, H, W) -> (B, places x channels): the feature map, averaged over every window of some sizes."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, windows: list[int]) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.windows = model, windows
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.model.forward_features(x)
-        return features.flatten(2).transpose(1, 2).flatten(1)
+        pooled = [nn.functional.avg_pool2d(features, window, stride=1).flatten(2) for window in self.windows]
+        return torch.cat(pooled, dim=2).transpose(1, 2).flatten(1)
 
 
 class Describer:
@@ -49,7 +52,7 @@ class Describer:
     def __init__(self, args: argparse.Namespace, images: ImageSet) -> None:
         loaded = load_model(args.model, checkpoint=args.checkpoint)
         self.images, self.weights = images, loaded.info.weights.sha256
-        self.network, self.channels = FeatureMap(loaded.model), int(loaded.model.num_features)
+        self.network, self.channels = FeatureMap(loaded.model, args.windows), int(loaded.model.num_features)
         preprocessing = resolve_preprocessing(
             loaded.model, img_size=args.img_size, crop_pct=1.0, crop_mode="squash", interpolation="bicubic"
         )
@@ -84,6 +87,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=10_000, metavar="N", help="rows (default: %(default)s)")
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--img-size", type=int, default=352)
+    parser.add_argument("--windows", type=int, nargs="+", default=[1], metavar="N", help="sides of the windows")
     args = parser.parse_args()
 
     images = read_folder(args.data_dir)
@@ -103,6 +107,7 @@ def main() -> None:
         draw(parts, of_split, count, args.output / f"{name}.npy", rng)
     facts = {
         "what": f"{args.model} feature map at {args.img_size} px, PCA to {args.dim}, L2-normalised",
+        "windows": args.windows,
         "photos": len(images),
         "photos_of_queries": int(is_test.sum()),
         "split_rule": IMAGE_RULE,

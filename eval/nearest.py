@@ -9,12 +9,15 @@ rounding throughout. The result is the same for every block size, thread count a
 from __future__ import annotations
 
 import dataclasses
+import functools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +29,7 @@ from eval.integer_vectors import FixedPoint
 __all__ = ["Neighbours", "nearest", "on_one_scale", "recall_against_exact"]
 
 _QUERIES = 1024  # per block of the first pass
-_GALLERY = 16384
+_GALLERY = 4096
 _TILE_ROWS = 512  # prepared at a time: what float64 needs of them stays in cache
 _GROUP = 16  # scores of which only the highest is ranked at first
 _SPARE = 22  # candidates beyond those asked for
@@ -165,12 +168,15 @@ def _first_pass(
     queries: FixedPoint, gallery: FixedPoint, width: int, on_progress: Callable[[int], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """(Q, width) float32 scores, descending, and their gallery rows."""
+    product = _fastest_product()
     lefts = [_operand(queries, rows)[0] for rows in slices(0, len(queries), _QUERIES)]
     best = [(torch.empty(len(left), 0), torch.empty(len(left), 0, dtype=torch.int64)) for left in lefts]
     for rows in slices(0, len(gallery), _GALLERY):
         right, offset = _operand(gallery, rows)
         for i, left in enumerate(lefts):
-            scores = torch.mm(left, right.T) if offset is None else torch.addmm(offset, left, right.T)
+            scores = product(left, right)
+            if offset is not None:
+                scores += offset
             values, places = _top(scores, width)
             values = torch.cat([best[i][0], values], dim=1)
             places = torch.cat([best[i][1], places + rows.start], dim=1)
@@ -181,6 +187,36 @@ def _first_pass(
         torch.cat([values for values, _ in best]).double().numpy(),
         torch.cat([places for _, places in best]).numpy(),
     )
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""(B, D) and (C, D) float32 -> (B, C) float32, every row of one times every row of the other."""
+
+
+def _torch_product(left: Tensor, right: Tensor) -> Tensor:
+    return left @ right.T
+
+
+def _convolution(left: Tensor, right: Tensor) -> Tensor:
+    """As pixels of an image and a 1x1 convolution, which has a library, and on some processors twice the speed."""
+    image = left.view(1, len(left), 1, -1).permute(0, 3, 1, 2)
+    return F.conv2d(image, right[:, :, None, None])[0, :, :, 0].T.contiguous()
+
+
+@functools.cache
+def _fastest_product() -> Product:
+    """Each is timed once in a process, in some 50 ms. NumPy's would leave threads spinning beside torch's."""
+    left, right = torch.rand(_QUERIES, 256), torch.rand(_GALLERY, 256)
+
+    def seconds(product: Product) -> float:
+        times = []
+        for _ in range(3):  # the first warms up
+            began = time.perf_counter()
+            product(left, right)
+            times.append(time.perf_counter() - began)
+        return min(times[1:])
+
+    return min((_torch_product, _convolution), key=seconds)
 
 
 def _top(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -247,7 +283,13 @@ def _full_precision() -> Iterator[None]:
     """Products in real float32, whatever the process allows: the error bound holds for nothing less."""
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
+    convolutions = getattr(torch.backends.mkldnn, "conv", None)  # has a setting of its own since torch 2.9
+    allowed = getattr(convolutions, "fp32_precision", None)
+    if convolutions is not None:
+        convolutions.fp32_precision = "ieee"
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+        if convolutions is not None:
+            convolutions.fp32_precision = allowed

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
+import eval.nearest
 from eval.approximate import main
 from eval.approximate_index import build_index, default_factory, load_index
 from eval.errors import DataError, EmbeddingError
@@ -37,6 +39,21 @@ def test_nearest_is_brute_force(distance: str, count: int) -> None:
     points = on_one_scale(fixed_point(queries, distance), fixed_point(gallery, distance))
     expected = np.argsort(-brute_force(queries, gallery, distance), axis=1, kind="stable")[:, :10]
     np.testing.assert_array_equal(nearest(*points, 10).rows, expected)
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("product", ["_torch_product", "_convolution"])
+def test_nearest_is_the_same_by_every_float32_product(product: str, distance: str, monkeypatch) -> None:
+    rng = np.random.default_rng(3)
+    queries, gallery = (fixed_point(rng.normal(size=(n, 37)).astype(np.float32), distance) for n in (70, 5000))
+    points = on_one_scale(queries, gallery)
+    expected = nearest(*points, 10)
+    left, right = torch.rand(70, 37), torch.rand(50, 37)
+    one = getattr(eval.nearest, product)
+    torch.testing.assert_close(one(left, right).double(), left.double() @ right.double().T, rtol=1e-6, atol=1e-6)
+    monkeypatch.setattr(eval.nearest, "_fastest_product", lambda: one)
+    np.testing.assert_array_equal(nearest(*points, 10).rows, expected.rows)
+    np.testing.assert_array_equal(nearest(*points, 10).scores, expected.scores)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -141,7 +158,7 @@ def test_an_index_that_is_not_what_its_record_says_is_refused(saved: Path) -> No
     record.write_text(json.dumps({**facts, "dim": 8}))
     with pytest.raises(DataError, match="holds 300 x 16, not what its .json says"):
         load_index(saved)
-    for text in ("{", "[]", "{}", json.dumps({**facts, "format": 2}), json.dumps({**facts, "more": 1})):
+    for text in ("{", "[]", "{}", json.dumps({**facts, "format": 1}), json.dumps({**facts, "more": 1})):
         record.write_text(text)
         with pytest.raises(DataError, match="does not describe an index"):
             load_index(saved)
@@ -169,8 +186,23 @@ def test_what_cannot_be_built_or_searched_is_refused() -> None:
 
 def test_the_default_grows_with_the_gallery() -> None:
     assert default_factory(1_000, 512) == "Flat"
-    assert default_factory(1_000_000, 512) == "HNSW32"
-    assert default_factory(100_000_000, 512) == "IVF16384,PQ256x4fs,RFlat"
+    assert default_factory(50_000, 2048) == "PCAR512,IVF2048,PQ512x4fs,RFlat"
+    assert default_factory(1_000_000, 512) == "RR512,IVF8192,PQ512x4fs,RFlat"
+    assert default_factory(10_000_000, 512) == "RR512,IVF8192,PQ512x4fs,RFlat"
+    assert default_factory(100_000_000, 512) == "RR512,IVF16384,PQ512x4fs,RFlat"
+
+
+@pytest.mark.parametrize("most_coded", [512, 12])
+def test_the_default_finds_the_nearest(most_coded: int, monkeypatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("eval.approximate_index._MOST_CODED", most_coded)
+    gallery, queries = clustered(20_500), clustered(300, seed=1)
+    index = build_index(gallery)
+    assert index.facts.factory.startswith("RR16,IVF1024,PQ16x4fs" if most_coded > 16 else "PCAR12,IVF1024,PQ12x4fs")
+    points = fixed_point(queries), fixed_point(gallery)
+    exact = nearest(*points, 10)
+    assert index.tune(0.9, queries, exact, points)
+    assert recall_against_exact(index.search(queries), exact, *points).mean() >= 0.9
+    assert capfd.readouterr() == ("", "")
 
 
 def run(*arguments: object) -> int:

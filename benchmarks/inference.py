@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import timm_gam
+from eval.environment import hardware
 
 BLOCKS = {(256, 4): 3, (512, 8): 4, (1024, 16): 6, (2048, 32): 3}  # (channels, stride) of a ResNet50's stages
 
@@ -84,8 +84,7 @@ def main() -> None:
         "network": network,
         "gam_blocks": blocks,
         "peak_gflops": peaks,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
+        "hardware": hardware(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }

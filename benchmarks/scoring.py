@@ -30,6 +30,7 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN
 from scoring_scale import peak_bytes
 
+from eval.environment import hardware
 from eval.exact_products import fastest_kernel
 from eval.integer_vectors import fixed_point
 from eval.scoring import score_retrieval
@@ -80,7 +81,7 @@ def main() -> None:
         "float64_floor_seconds": float64_floor,
         "ours_over_float64_floor": median["ours"] / float64_floor,
         "ours_bytes_above_embeddings": ours_bytes,
-        "cores": os.cpu_count(),
+        "hardware": hardware(),
         "openblas_coretype": os.environ.get("OPENBLAS_CORETYPE"),
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }

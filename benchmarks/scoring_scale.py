@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -27,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 from product_floor import float64_rate, floor_seconds
 
+from eval.environment import hardware
 from eval.exact_products import fastest_kernel
 from eval.integer_vectors import fixed_point
 from eval.scoring import score_retrieval
@@ -47,7 +47,7 @@ def main() -> None:
     record: dict[str, Any] = json.loads(args.record.read_text()) if args.record.exists() else {"sizes": {}}
     record |= {
         "what": f"{QUERIES} queries against a memory-mapped gallery, {DIM} dimensions, {CLASSES} classes, seed 0",
-        "cores": os.cpu_count(),
+        "hardware": hardware(),
         "versions": {"python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__},
     }
     for size in args.sizes:

@@ -30,11 +30,12 @@ from eval.files import atomic_path
 from eval.integer_vectors import Distance, FixedPoint
 from eval.nearest import Neighbours, recall_against_exact
 
-__all__ = ["ApproximateIndex", "IndexFacts", "build_index", "default_factory", "import_faiss", "load_index"]
+__all__ = ["ApproximateIndex", "IndexFacts", "build_index", "default_factories", "import_faiss", "load_index"]
 
 _BLOCK = 65536  # rows added at a time
 _TRAINING_ROWS = 262144
 _MOST_CODED = 512  # dimensions
+_LARGEST_GRAPH = 2_000_000  # vectors; it links them one by one
 _MOST_CLUSTERS = 8192  # k-means of more takes longer than they save, until a gallery has tens of millions
 _FORMAT = 2
 _EFFORTS = tuple(sorted({round(2 ** (i / 2)) for i in range(23)}))  # 1 to 2048 in steps of about 1.4
@@ -54,22 +55,23 @@ def import_faiss() -> Any:
     return faiss
 
 
-def default_factory(count: int, dim: int) -> str:
-    """The FAISS factory string for `count` vectors of `dim` dimensions.
+def default_factories(count: int, dim: int) -> tuple[str, ...]:
+    """The FAISS factory strings worth trying on `count` vectors of `dim` dimensions, the usual one first.
 
     Up to 20,000 vectors: all of them, as an index gains nothing. Above: clusters, whose members are scanned as codes of
     4 bits a dimension that fit into registers, and the best of them scored again in full. The random rotation gives
     every dimension the same share of the variance, and so the codes the same error; beyond 512 dimensions, where the
-    sums of codes become coarse, a PCA comes with it. Of the indexes measured on a million real vectors it reached a
-    recall of 0.99 in the least time and with the shortest build (docs/SCALE.md).
+    sums of codes become coarse, a PCA comes with it. To 2 million also a graph, which some data suit better: of two
+    sets of a million real vectors each was several times as fast as the other on one (docs/SCALE.md).
     """
     if count <= 20_000:
-        return "Flat"
+        return ("Flat",)
     root = np.sqrt(count)
     clusters = 2 ** round(np.log2(max(min(8 * root, _MOST_CLUSTERS), 2 * root)))
     coded = min(dim, _MOST_CODED)
     rotation = f"RR{dim}" if coded == dim else f"PCAR{coded}"
-    return f"{rotation},IVF{clusters},PQ{coded}x4fs,RFlat"
+    codes = f"{rotation},IVF{clusters},PQ{coded}x4fs,RFlat"
+    return (codes, "HNSW32") if count <= _LARGEST_GRAPH else (codes,)
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,7 @@ def build_index(
 
     Args:
         gallery: (N, D) float, in memory or memory-mapped.
-        factory: A FAISS factory string; default `default_factory`.
+        factory: A FAISS factory string; default the first of `default_factories`.
         distance: "cosine" or "euclidean".
         training_rows: The most rows that clusters and codes are learned from.
         seed: Of the choice of those rows.
@@ -258,7 +260,7 @@ def build_index(
     if gallery.ndim != 2 or 0 in gallery.shape:
         raise EmbeddingError(f"embeddings have shape {gallery.shape}; a matrix (N, D) with N, D >= 1 is needed")
     count, dim = gallery.shape
-    factory = factory or default_factory(count, dim)
+    factory = factory or default_factories(count, dim)[0]
     began = time.perf_counter()
     digest = hashlib.sha256()
     try:
@@ -276,7 +278,7 @@ def build_index(
         reason = str(error).strip().splitlines()[-1].split("Error: ")[-1].split(" at /project/")[-1]
         raise DataError(
             f"FAISS cannot build '{factory}' of {count} vectors of {dim} dimensions: {reason}; "
-            f"a string that fits: {default_factory(count, dim)}"
+            f"a string that fits: {default_factories(count, dim)[0]}"
         ) from error
     facts = IndexFacts(
         factory=factory,

@@ -28,7 +28,7 @@ from eval.environment import hardware, versions
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("descriptors", type=Path, help="a folder that benchmarks/descriptors.py made")
-    parser.add_argument("--index", nargs="+", default=[None], metavar="FACTORY", help="default: the usual one for the size")
+    parser.add_argument("--index", nargs="+", default=[None], metavar="FACTORY", help="default: the usual one")
     parser.add_argument("--recall", type=float, default=0.99)
     parser.add_argument("--sample", type=int, default=2000, help="queries; half tune, half are measured")
     parser.add_argument("--record", type=Path)

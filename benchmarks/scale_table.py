@@ -18,7 +18,7 @@ SIZES = {"1 M": 10**6, "100 M": 10**8, "1 B": 10**9}
 
 
 def main() -> None:
-    inference, scoring, approximate = (read(name) for name in ("inference", "scoring_scale", "approximate"))
+    inference, scoring = read("inference"), read("scoring_scale")
     settings = inference["network"]["settings"]
     batch = inference["batch_size"]
     million = scoring["sizes"]["1000000"]
@@ -29,15 +29,17 @@ def main() -> None:
         gigabytes = " | ".join(f"{count * dim * 4 / 1e9:,.0f} GB" for dim in (2048, 512))
         scored = million["seconds"] * count / 10**6 / 60
         print(f"| {name} | {hours[0]:,.0f} h | {hours[1]:,.0f} h | {gigabytes} | {scored:,.0f} min |")
-    print()
-    print("| index, 1 M x 512 | recall@10 | queries/s | times exact | build | size |")
-    print("|---|---|---|---|---|---|")
-    for one in approximate["results"]:
-        low, high = one["recall@10_ci95"]
-        print(
-            f"| `{one['factory']}` | {one['recall@10']:.3f} [{low:.3f}, {high:.3f}] | {one['queries_per_second']:.0f} "
-            f"| {one['times_exact']:.1f} | {one['build_seconds']:.0f} s | {one['bytes'] / 1e9:.2f} GB |"
-        )
+    for name in ("approximate", "approximate_local"):
+        print(f"\n{name}\n")
+        print("| index, 1 M x 512 | recall@10 | queries/s | times exact | build | size | parameters |")
+        print("|---|---|---|---|---|---|---|")
+        for one in read(name)["results"]:
+            low, high = one["recall@10_ci95"]
+            print(
+                f"| `{one['factory']}` | {one['recall@10']:.3f} [{low:.3f}, {high:.3f}] "
+                f"| {one['queries_per_second']:,.0f} | {one['times_exact']:.1f} | {one['build_seconds']:.0f} s "
+                f"| {one['bytes'] / 1e9:.2f} GB | {one['parameters']} |"
+            )
 
 
 def read(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from timm.utils.model import reparameterize_model
@@ -90,7 +91,7 @@ class OptimizedNetwork(nn.Module):
         if self.compiled:
             self.applied.append("compiled with frozen weights")
             try:
-                best = _fastest(self.network, layouts, x, _compile)
+                best = _fastest(self.network, layouts, x, _Compiled)
                 self._compiled = best.run
             except Exception as error:
                 self._give_up_compiling(error)
@@ -139,10 +140,15 @@ def _fastest(
         run = prepare(network, layout)
         return _Form(network, layout, columns, run, _seconds(run, x, layout))
 
-    best = min((measured(network, layout, 0) for layout in layouts), key=lambda form: form.seconds)
+    forms = [measured(network, layout, 0) for layout in layouts]
+    best = min(forms, key=lambda form: form.seconds)
     by_columns = copy.deepcopy(network)
     if columns := with_column_convolutions(by_columns, x):
-        best = min(best, measured(by_columns, best.layout, columns), key=lambda form: form.seconds)
+        forms.append(measured(by_columns, best.layout, columns))
+        best = min(forms, key=lambda form: form.seconds)
+    for form in forms:
+        if form is not best and isinstance(form.run, _Compiled):
+            form.run.release()
     return best
 
 
@@ -150,18 +156,35 @@ def _laid_out(network: nn.Module, layout: torch.memory_format) -> Run:
     return network.to(memory_format=layout)
 
 
-def _compile(network: nn.Module, layout: torch.memory_format) -> Run:
-    from torch._inductor import config  # costs a second, and warnings where CUDA_HOME is set
+class _Compiled:
+    """A copy of a network in a memory layout, compiled with frozen weights."""
 
-    network = copy.deepcopy(network).to(memory_format=layout)
-    compiled = torch.compile(network, options={"layout_optimization": layout is torch.channels_last})
+    def __init__(self, network: nn.Module, layout: torch.memory_format) -> None:
+        # Imported here: it costs a second, and warnings where CUDA_HOME is set.
+        from torch._inductor import codecache, config
 
-    def run(x: Tensor) -> Tensor:
+        self._network = copy.deepcopy(network).to(memory_format=layout)
+        self._run: Run = torch.compile(
+            self._network, dynamic=False, options={"layout_optimization": layout is torch.channels_last}
+        )
+        self._loaded, self._config = codecache.PyCodeCache.modules, config
+        self._code: list[ModuleType] = []
+
+    def __call__(self, x: Tensor) -> Tensor:
+        known = len(self._loaded)
         # Not an option of torch.compile: those reach Inductor alone, and Dynamo has by then made inputs of the weights.
-        with config.patch(freezing=True):
-            return compiled(x)  # type: ignore[no-any-return]
+        with self._config.patch(freezing=True):
+            out = self._run(x)
+        self._code += self._loaded[known:]
+        return out
 
-    return run
+    def release(self) -> None:
+        """Free the weights, for it will not run again: Inductor keeps all code it made, with the constants in it."""
+        for module in self._code:
+            for name in [name for name in vars(module) if name.startswith("_frozen_param")]:
+                delattr(module, name)
+        for parameter in self._network.parameters():
+            parameter.data = torch.empty(0)
 
 
 def _seconds(run: Run, x: Tensor, layout: torch.memory_format) -> float:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import timm_gam
+from timm_gam.inference import _Compiled
 from timm_gam.small_maps import ColumnConv2d
 
 OURS = ("test_resnet_gam", "test_resnet_se", "test_resnet_cbam", "resnet18_gam")
@@ -107,6 +108,32 @@ def test_small_maps_are_convolved_by_kernel_columns_where_that_is_faster(monkeyp
         assert relative_error(network(x), expected) < 1e-5
         assert has_columns(network) == faster
         assert any("by kernel columns" in line for line in network.applied) == faster
+
+
+@pytest.mark.filterwarnings("error::UserWarning:timm_gam")
+def test_compiled_columns_take_batches_of_any_size_and_what_was_slower_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[_Compiled] = []
+
+    def seconds(run: nn.Module | _Compiled, x: Tensor, layout: torch.memory_format) -> float:
+        if not isinstance(run, _Compiled):
+            return 1
+        made.append(run)
+        run(x.contiguous(memory_format=layout))
+        return 1 if has_columns(run._network) else 2
+
+    monkeypatch.setattr(timm_gam.inference, "_seconds", seconds)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.Conv2d(16, 8, 7, padding=3), nn.ReLU()).eval()
+    network = timm_gam.optimize(model)
+    for count, side in ((2, 14), (3, 14), (2, 10)):
+        x = torch.randn(count, 3, side, side)
+        with torch.no_grad():
+            assert relative_error(network(x), model(x)) < 1e-5
+    assert network.applied[-1] == "compiled with frozen weights"
+    weights = [sum(p.numel() for p in run._network.parameters()) for run in made]
+    assert weights == [0, 0, sum(p.numel() for p in model.parameters())]
 
 
 def has_columns(network: nn.Module) -> bool:

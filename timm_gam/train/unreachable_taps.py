@@ -9,6 +9,7 @@ it multiplies them by padding, and the kept network gives NaN.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,10 +46,27 @@ def zero_unreachable_gradients(network: nn.Module, input_size: tuple[int, int, i
         module.training = mode
     for hook in hooks:
         hook.remove()
-    partly = {conv: count == 0 for conv, count in reached.items() if conv.weight.requires_grad and (count == 0).any()}
-    for conv, unreachable in partly.items():
-        conv.weight.register_hook(partial(torch.masked_fill, mask=unreachable, value=0))  # type: ignore[no-untyped-call]
+    partly = {
+        conv: count
+        for conv, count in reached.items()
+        if conv.weight.requires_grad and 0 < (count > 0).sum() < count.numel()
+    }
+    for conv, count in partly.items():
+        rows, columns = (torch.nonzero(count.sum(dim=side)).flatten().tolist() for side in (1, 0))
+        unreachable = (
+            (..., slice(0, rows[0]), slice(None)),
+            (..., slice(rows[-1] + 1, None), slice(None)),
+            (..., slice(0, columns[0])),
+            (..., slice(columns[-1] + 1, None)),
+        )
+        conv.weight.register_hook(partial(_zero, places=unreachable))  # type: ignore[no-untyped-call]
     return len(partly)
+
+
+def _zero(gradient: Tensor, places: tuple[tuple[Any, ...], ...]) -> None:
+    """In place, as a copy of GAM's gradients would cost a sixth of an update: autocast made this one anew."""
+    for place in places:
+        gradient[place] = 0
 
 
 def _reached(conv: nn.Conv2d, size: torch.Size) -> Tensor:

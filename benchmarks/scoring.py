@@ -6,10 +6,10 @@
 Ours computes every metric of `eval.metrics` over the full ranking. The peer's AccuracyCalculator computes its own
 subset, precision@1, R-precision and mAP@R, in three settings: as it comes, with all neighbours (k=None) by FAISS; the
 same by torch, which is faster on some machines; and by torch the least that this subset needs (k="max_bin_count": as
-many neighbours as the largest class). All run in this process, in
-turn, on the same embeddings; the figures to quote are the ratios. The floor is the arithmetic of half a matrix product
-(the scores are symmetric), over the matrix-product rate measured in the same run: of the kernel that scoring chose,
-and of float64. The peer keeps all scores and takes gigabytes; with --no-peer it is left out.
+many neighbours as the largest class). All run in this process, in turn, on the same embeddings; the figures to quote
+are the ratios. The floor is the arithmetic of half a matrix product (the scores are symmetric), over the matrix-product
+rate measured in the same run: of the kernel that scoring chose, and of float64. The peer keeps all scores and takes
+gigabytes; with --no-peer it is left out.
 """
 
 from __future__ import annotations

@@ -7,7 +7,11 @@ times larger than the image.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 from torch import Tensor, nn
+
+from timm_gam.map_sizes import map_sizes
 
 __all__ = ["ColumnConv2d", "with_column_convolutions"]
 
@@ -61,28 +65,22 @@ def with_column_convolutions(network: nn.Module, x: Tensor) -> int:
     Returns:
         How many were replaced.
     """
-    suited: set[str] = set()
-    hooks = []
-    for name, module in network.named_modules():
-        if _is_large(module):
-
-            def look(conv: nn.Conv2d, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                # Wider maps have little padding, and each column costs an addition to all outputs.
-                width, kernel = inputs[0].shape[-1], conv.kernel_size[1]
-                if width <= kernel or (width <= 2 * kernel and conv.in_channels > conv.out_channels):
-                    suited.add(name)
-
-            hooks.append(module.register_forward_pre_hook(look))
-    if hooks:
-        network(x[:1])
-    for hook in hooks:
-        hook.remove()
+    if not any(_is_large(module) for module in network.modules()):
+        return 0
+    sizes = map_sizes(network, x[:1])
+    suited = [name for name, module in network.named_modules() if _is_large(module) and _suits(module, sizes)]
     for name in suited:
         network.set_submodule(name, ColumnConv2d(network.get_submodule(name)))  # type: ignore[arg-type]
     return len(suited)
 
 
-def _is_large(module: nn.Module) -> bool:
+def _suits(conv: nn.Conv2d, sizes: dict[nn.Conv2d, set[tuple[int, int]]]) -> bool:
+    """Wider maps have little padding, and each column costs an addition to all outputs."""
+    narrow = conv.kernel_size[1] * (2 if conv.in_channels > conv.out_channels else 1)
+    return any(width <= narrow for _, width in sizes.get(conv, ()))
+
+
+def _is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     return (
         isinstance(module, nn.Conv2d)
         and module.groups == 1

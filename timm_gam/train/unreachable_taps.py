@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from timm_gam.map_sizes import map_sizes
+
 __all__ = ["zero_unreachable_gradients"]
 
 
@@ -28,29 +30,16 @@ def zero_unreachable_gradients(network: nn.Module, input_size: tuple[int, int, i
     Returns:
         How many convolutions have such taps.
     """
-    reached: dict[nn.Conv2d, Tensor] = {}
-
-    def look(conv: nn.Conv2d, inputs: tuple[Tensor, ...]) -> None:
-        reached[conv] = reached.get(conv, 0) + _reached(conv, inputs[0].shape[2:])
-
-    hooks = [
-        module.register_forward_pre_hook(look)
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros"
-    ]
-    device = next(network.parameters()).device
     modes = {module: module.training for module in network.modules()}
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, *input_size, device=device))
+    sizes = map_sizes(network.eval(), torch.zeros(1, *input_size, device=next(network.parameters()).device))
     for module, mode in modes.items():
         module.training = mode
-    for hook in hooks:
-        hook.remove()
-    partly = {
-        conv: count
-        for conv, count in reached.items()
-        if conv.weight.requires_grad and 0 < (count > 0).sum() < count.numel()
-    }
+    partly = {}
+    for conv, met in sizes.items():
+        if conv.padding_mode == "zeros" and conv.weight.requires_grad:
+            count = torch.stack([_reached(conv, size) for size in met]).sum(dim=0)
+            if 0 < (count > 0).sum() < count.numel():
+                partly[conv] = count
     for conv, count in partly.items():
         rows, columns = (torch.nonzero(count.sum(dim=side)).flatten().tolist() for side in (1, 0))
         unreachable = (
@@ -69,11 +58,10 @@ def _zero(gradient: Tensor, places: tuple[tuple[Any, ...], ...]) -> None:
         gradient[place] = 0
 
 
-def _reached(conv: nn.Conv2d, size: torch.Size) -> Tensor:
+def _reached(conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:
     """(kernel height, kernel width): how many pixels each tap meets."""
-    with torch.enable_grad():
-        kernel = torch.ones(1, 1, *conv.kernel_size, device=conv.weight.device, requires_grad=True)
-        ones = torch.ones(1, 1, *size, device=kernel.device)
-        met = F.conv2d(ones, kernel, stride=conv.stride, padding=conv.padding, dilation=conv.dilation).sum()
-        (count,) = torch.autograd.grad(met, kernel)
+    kernel = torch.ones(1, 1, *conv.kernel_size, device=conv.weight.device, requires_grad=True)
+    ones = torch.ones(1, 1, *size, device=kernel.device)
+    met = F.conv2d(ones, kernel, stride=conv.stride, padding=conv.padding, dilation=conv.dilation).sum()
+    (count,) = torch.autograd.grad(met, kernel)
     return count[0, 0].round()

@@ -75,7 +75,7 @@ def measure(size: int) -> dict[str, Any]:
         scores = score_retrieval(vectors, labels, query=query, gallery=gallery, replicates=0)
         took = time.perf_counter() - began
         peak = peak_bytes()
-        kernel = fastest_kernel(DIM, fixed_point(vectors).largest)
+        kernel = fastest_kernel(fixed_point(vectors).largest)
     return {
         "seconds": took,
         "kernel": repr(kernel),

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 __all__ = ["single_threaded_workers", "slices"]
 
@@ -19,7 +20,10 @@ def slices(start: int, stop: int, step: int) -> list[slice]:
 
 @contextmanager
 def single_threaded_workers() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as torch uses, each working on its own tile alone: no barriers, and tiles stay in cache."""
+    """As many threads as torch uses, each working on its own tile alone: no barriers, and tiles stay in cache.
+
+    The same holds for the OpenBLAS that NumPy brings: its own threads wait for work in a busy loop, beside these.
+    """
     threads = torch.get_num_threads()
     started = threading.Barrier(threads + 1)
 
@@ -27,7 +31,8 @@ def single_threaded_workers() -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(1)
         started.wait()
 
-    with ThreadPoolExecutor(threads) as pool:
+    openblas = ThreadpoolController().select(internal_api="openblas")
+    with openblas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
         for _ in range(threads):
             pool.submit(start)
         started.wait()

@@ -9,6 +9,10 @@ sum over i, j of (d_i.e_j) 256^(i+j). A matrix unit adds up each d_i.e_j in int3
 i + j are laid side by side, so that n digits take 2n - 1 products and not n squared (the scheme of Ozaki et al.,
 "Error-free transformations of matrix multiplication by using fast routines of matrix multiplication and its
 applications", Numerical Algorithms 2012, here without its remainder: all digits are used).
+
+Features of real networks have a few components with now and then a value that takes one digit more than all others.
+It is left out of the digits, and what is missing for it is multiplied in float64, by matrices as narrow as the
+components are few.
 """
 
 from __future__ import annotations
@@ -33,19 +37,20 @@ Run = Callable[[Callable[[slice], None], Iterable[slice]], Iterator[None]]
 """Works on slices one by one, as `map` does, or several at a time, as that of a pool of threads."""
 
 _BASE = 256
-_TILE_ROWS, _TILE_COLUMNS = 256, 2048  # of products that a thread computes at a time
+_TILE_ROWS, _TILE_COLUMNS = 512, 1024  # of products that a thread computes at a time
 _ADDED_ROWS = 32  # of them that it adds up at a time, in cache
 _LARGEST_SUM = 2**31 - 1  # of int32
+_CACHE_LINE = 64  # bytes
+_FEW = 16  # large components are few where no more than one in so many is
 _TIMED_ROWS, _TIMED_DIM = 1024, 2048  # vectors, and the most components, of the products that are timed
 
 
 class Kernel(ABC):
     """One way to multiply blocks of integer vectors. Equal kernels are equal objects."""
 
-    @property
     @abstractmethod
-    def bytes_per_component(self) -> int:
-        """Of an operand, for each component of each vector."""
+    def bytes_per_vector(self, dim: int) -> int:
+        """Of an operand, for each vector of `dim` components."""
 
     @abstractmethod
     def scratch_bytes(self, columns: int) -> int:
@@ -60,8 +65,28 @@ class Kernel(ABC):
         """Write (B, D) float64 integers into (B, ...) rows of an operand."""
 
     @abstractmethod
+    def multiply_tile(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64]) -> None:
+        """Write every row of one operand times every row of another into (R, C) `out`, in this thread."""
+
     def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
-        """Write every row of one operand times every row of another, or of the same, into (R, C) `out`."""
+        """Write every row of one operand times every row of another, or of the same, into (R, C) `out`.
+
+        Of an operand with itself, one triangle of tiles is computed and mirrored.
+        """
+        same = left is right
+
+        def work(rows: slice) -> None:
+            for columns in slices(rows.start if same else 0, len(right), _TILE_COLUMNS):
+                self.multiply_tile(left[rows], right[columns], out[rows, columns])
+
+        tiles = slices(0, len(left), _TILE_ROWS)
+        list(run(work, tiles))
+        if same:
+
+            def mirror(rows: slice) -> None:
+                out[rows.stop :, rows] = out[rows, rows.stop :].T
+
+            list(run(mirror, tiles))
 
     def products(self, left: NDArray[np.float64], right: NDArray[np.float64], run: Run = map) -> NDArray[np.float64]:
         """(R, D) and (C, D) float64 integers -> (R, C) float64: `fill` and `multiply` in one."""
@@ -76,9 +101,10 @@ class Kernel(ABC):
 
 @dataclass(frozen=True)
 class NumpyFloat64(Kernel):
-    """NumPy's matrix product, which computes one triangle of an operand with itself."""
+    """NumPy's matrix product."""
 
-    bytes_per_component = 8
+    def bytes_per_vector(self, dim: int) -> int:
+        return 8 * dim
 
     def scratch_bytes(self, columns: int) -> int:
         return 0
@@ -89,7 +115,7 @@ class NumpyFloat64(Kernel):
     def fill(self, operand: NDArray[Any], integers: NDArray[np.float64]) -> None:
         operand[:] = integers
 
-    def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
+    def multiply_tile(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64]) -> None:
         np.matmul(left, right.T, out=out)
 
 
@@ -97,7 +123,7 @@ class NumpyFloat64(Kernel):
 class TorchFloat64(NumpyFloat64):
     """torch's matrix product."""
 
-    def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
+    def multiply_tile(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64]) -> None:
         torch.mm(torch.from_numpy(left), torch.from_numpy(right).T, out=torch.from_numpy(out))
 
 
@@ -108,30 +134,38 @@ class Digits(Kernel):
     An operand holds the digits of each vector as [d_n-1 | ... | d_1 | d_0 | d_1 | ... | d_n-1]: read from the left they
     fall and from the middle they rise, so the slices of equal i + j lie side by side in both orders.
 
+    Of the large components, whose values x may need more digits, it holds x, the carry c = x - l and the rest l that
+    the n digits make, as float64 before the digits: x.y = l.l' + (c.x' + l.c').
+
     torch misreads operands of a single column, and little is gained with a few:
     vectors have at least `shortest` components.
 
     Attributes:
-        count: Digits of each component, 1 to 4.
+        count: n, digits of each component, 1 to 4.
+        large: Components that hold more than those, ascending.
     """
 
     count: int
+    large: tuple[int, ...] = ()
     shortest: ClassVar[int] = 16
 
+    def bytes_per_vector(self, dim: int) -> int:
+        # An odd number of cache lines: rows a multiple of 4096 bytes apart would share the same few of a cache.
+        lines = -(-(self._head + (2 * self.count - 1) * dim) // _CACHE_LINE)
+        return _CACHE_LINE * (lines | 1)
+
     @property
-    def bytes_per_component(self) -> int:
-        return 2 * self.count - 1
+    def _head(self) -> int:
+        """Bytes before the digits, whole cache lines."""
+        return _CACHE_LINE * -(-3 * 8 * len(self.large) // _CACHE_LINE)
 
     def scratch_bytes(self, columns: int) -> int:
         return 4 * (2 * self.count - 1) * _TILE_ROWS * min(columns, _TILE_COLUMNS)
 
     @staticmethod
-    def needed(largest: float) -> int:
-        """Digits that hold integers up to `largest` in absolute value."""
-        count, reach = 1, 127
-        while reach < largest:
-            count, reach = count + 1, reach * _BASE + 127
-        return count
+    def reach(count: int) -> int:
+        """The largest absolute value of which `count` digits hold both signs."""
+        return sum(127 * _BASE**i for i in range(count))
 
     @property
     def longest(self) -> int:
@@ -140,64 +174,76 @@ class Digits(Kernel):
 
     def operand(self, count: int, dim: int) -> NDArray[Any]:
         # torch aligns to cache lines, which matrix units read faster.
-        return torch.empty((count, (2 * self.count - 1) * dim), dtype=torch.int8).numpy()
+        room = torch.empty((count, self.bytes_per_vector(dim)), dtype=torch.int8).numpy()
+        return room[:, : self._head + (2 * self.count - 1) * dim]
 
     def fill(self, operand: NDArray[Any], integers: NDArray[np.float64]) -> None:
         # x + (128, ..., 128) has the plain base-256 digits d_i + 128, which are the bytes of that integer in memory;
         # flipping the highest bit of each takes the 128 off again.
-        shift = np.uint32(sum(128 * _BASE**i for i in range(self.count)))
-        digits = integers.astype("<i4").view("<u4")
-        digits += shift
-        digits ^= shift
-        parts = digits.view(np.int8).reshape(*integers.shape, 4)
+        shift = sum(128 * _BASE**i for i in range(self.count))
+        shifted = integers.astype("<i4").view("<u4")
+        shifted += np.uint32(shift)
+        if self.large:
+            large = integers[:, self.large]
+            carry = np.floor((large + shift) / _BASE**self.count) * _BASE**self.count
+            self._large(operand)[:] = np.concatenate([large, carry, large - carry], axis=1)
+        shifted ^= np.uint32(shift)
+        parts = shifted.view(np.int8).reshape(*integers.shape, 4)
         dim = integers.shape[1]
+        digits = operand[:, self._head :]
         for place in range(2 * self.count - 1):
-            operand[:, place * dim : (place + 1) * dim] = parts[..., abs(self.count - 1 - place)]
+            digits[:, place * dim : (place + 1) * dim] = parts[..., abs(self.count - 1 - place)]
 
-    def multiply(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64], run: Run) -> None:
-        same = left is right
+    def _large(self, operand: NDArray[Any]) -> NDArray[np.float64]:
+        """(R, 3 M) float64 of an operand: the M large components x, c and l."""
+        return operand[:, : 3 * 8 * len(self.large)].view(np.float64)
 
-        def work(rows: slice) -> None:
-            for columns in slices(rows.start if same else 0, len(right), _TILE_COLUMNS):
-                self._multiply_tile(left[rows], right[columns], out[rows, columns])
-
-        tiles = slices(0, len(left), _TILE_ROWS)
-        list(run(work, tiles))
-        if same:
-
-            def mirror(rows: slice) -> None:
-                out[rows.stop :, rows] = out[rows, rows.stop :].T
-
-            list(run(mirror, tiles))
-
-    def _multiply_tile(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64]) -> None:
-        n, dim = self.count, left.shape[1] // (2 * self.count - 1)
+    def multiply_tile(self, left: NDArray[Any], right: NDArray[Any], out: NDArray[np.float64]) -> None:
+        n, dim = self.count, (left.shape[1] - self._head) // (2 * self.count - 1)
+        first, second = left[:, self._head :], right[:, self._head :]
         planes = list(_scratch((2 * n - 1, len(left), len(right))))
         for weight, plane in enumerate(planes):  # sums of the products that count 256^weight
             high, low = min(n - 1, weight), max(0, weight - n + 1)
             falling = slice((n - 1 - high) * dim, (n - low) * dim)  # d_high, ..., d_low
             rising = slice((n - 1 + low) * dim, (n + high) * dim)  # e_low, ..., e_high
-            torch._int_mm(torch.from_numpy(left[:, falling]), torch.from_numpy(right[:, rising]).T, out=plane)
+            torch._int_mm(torch.from_numpy(first[:, falling]), torch.from_numpy(second[:, rising]).T, out=plane)
         for rows in slices(0, len(out), _ADDED_ROWS):
             total = planes[-1][rows].numpy().astype(np.float64)
             for plane in planes[-2::-1]:
                 total *= _BASE
                 total += plane[rows].numpy()
             out[rows] = total
+        if self.large:
+            carry_rest = torch.from_numpy(self._large(left)[:, len(self.large) :])
+            whole_carry = torch.from_numpy(self._large(right)[:, : 2 * len(self.large)])
+            torch.from_numpy(out).addmm_(carry_rest, whole_carry.T)
 
 
-def kernels(dim: int, largest: float) -> list[Kernel]:
-    """The kernels that are exact here for vectors of `dim` integers whose absolute values are at most `largest`."""
+def kernels(largest: NDArray[np.float64]) -> list[Kernel]:
+    """The kernels that are exact here for vectors of D integers of these (D,) largest absolute values."""
     found: list[Kernel] = [NumpyFloat64(), TorchFloat64()]
-    digits = Digits(Digits.needed(largest))
-    if digits.shortest <= dim <= digits.longest and _int8_products_are_exact():
-        found.append(digits)
+    if len(largest) < Digits.shortest or not _int8_products_are_exact():
+        return found
+    for count in (1, 2, 3, 4):  # with fewer digits than all need where few components are large, and with all
+        large = np.flatnonzero(largest > Digits.reach(count))
+        digits = Digits(count, tuple(large.tolist()))
+        if len(large) * _FEW <= len(largest) <= digits.longest:
+            found.append(digits)
+        if len(large) == 0:
+            break
     return found
 
 
-def fastest_kernel(dim: int, largest: float) -> Kernel:
+def fastest_kernel(largest: NDArray[np.float64]) -> Kernel:
     """The fastest of `kernels` on this machine, each timed once in a process in some 50 ms."""
-    return min(kernels(dim, largest), key=lambda kernel: _seconds(kernel, min(dim, _TIMED_DIM)))
+    dim = min(len(largest), _TIMED_DIM)
+
+    def seconds(kernel: Kernel) -> float:
+        if isinstance(kernel, Digits):  # which components are large makes no difference, how many does
+            kernel = Digits(kernel.count, tuple(range(min(len(kernel.large), dim))))
+        return _seconds(kernel, dim)
+
+    return min(kernels(largest), key=seconds)
 
 
 @functools.cache

@@ -36,14 +36,14 @@ class FixedPoint:
     Attributes:
         embeddings: (M, D) float array or memory map.
         factor: (M,) float64; integer vector i is embedding i times this, rounded.
-        largest: No integer is larger in absolute value.
+        largest: (D,) float64; no integer of a component is larger in absolute value.
         distance: What the factors were made for.
         rows: (N,) int64 rows of `embeddings` that belong to this selection, or None for all.
     """
 
     embeddings: NDArray[np.floating]
     factor: NDArray[np.float64]
-    largest: float
+    largest: NDArray[np.float64]
     distance: Distance
     rows: NDArray[np.int64] | None = None
 
@@ -82,28 +82,36 @@ def fixed_point(embeddings: NDArray[np.floating], distance: Distance = "cosine")
     """
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise EmbeddingError(f"embeddings have shape {embeddings.shape}; a matrix (N, D) with D >= 1 is needed")
-    lengths, largest = np.empty((2, len(embeddings)))
+    lengths, largest = np.empty(len(embeddings)), np.zeros(embeddings.shape[1])
     for rows, block in _blocks(embeddings):
         bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
         if len(bad):
             raise EmbeddingError(
                 f"embedding of image {rows.start + bad[0]} holds NaN or infinity; check the weights and the precision"
             )
-        lengths[rows], largest[rows] = _lengths(block)
-    normal = np.where(lengths > 0, lengths, 1.0) if distance == "cosine" else np.ones(len(embeddings))
+        lengths[rows] = _lengths(block)
+        if distance == "cosine":
+            block /= _or_one(lengths[rows])[:, None]
+        np.maximum(largest, np.abs(block, out=block).max(axis=0), out=largest)
+    normal = _or_one(lengths) if distance == "cosine" else np.ones(len(embeddings))
     longest = float((lengths / normal).max(initial=0.0))
     scale = np.exp2(np.floor(np.log2(_LONGEST / longest))) if longest > 0 else 1.0
-    factor = scale / normal
-    return FixedPoint(embeddings, factor, float(np.rint((largest * factor).max(initial=0.0))), distance)
+    # A component may round to the next integer here and not there: one more is never too few.
+    return FixedPoint(embeddings, scale / normal, np.rint(largest * scale) + 1.0, distance)
 
 
-def _lengths(block: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(B,) lengths of the rows of a block, which is overwritten, and (B,) largest absolute values."""
+def _lengths(block: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B,) lengths of the rows of a block."""
     # Divided by its largest value first: the square of a tiny or huge float64 is not representable.
     largest = np.abs(block).max(axis=1)
-    block /= np.where(largest > 0, largest, 1.0)[:, None]
-    lengths: NDArray[np.float64] = largest * np.sqrt(np.einsum("nd,nd->n", block, block))
-    return lengths, largest
+    small = block / _or_one(largest)[:, None]
+    lengths: NDArray[np.float64] = largest * np.sqrt(np.einsum("nd,nd->n", small, small))
+    return lengths
+
+
+def _or_one(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values to divide by: 1 in the place of 0."""
+    return np.where(values > 0, values, 1.0)
 
 
 def _blocks(matrix: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.float64]]]:

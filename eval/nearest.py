@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.blocks import slices
+from eval.blocks import single_threaded_workers, slices
 from eval.errors import DataError
 from eval.exact_products import fastest_kernel
 from eval.integer_vectors import FixedPoint
@@ -257,12 +257,13 @@ def _comparable(scores: NDArray[np.float64], queries: FixedPoint) -> NDArray[np.
 
 def _without_rounding(queries: FixedPoint, gallery: FixedPoint, itself: NDArray[np.int64], k: int) -> Neighbours:
     """As `nearest`, by exact products alone."""
-    kernel = fastest_kernel(queries.dim, max(queries.largest, gallery.largest))
+    kernel = fastest_kernel(np.maximum(queries.largest, gallery.largest))
     left = queries.integers(slice(None))
     best = Neighbours(np.empty((len(left), 0), dtype=np.int64), np.empty((len(left), 0)))
     for rows in slices(0, len(gallery), _GALLERY // 4):
         right = gallery.integers(rows)
-        scores = kernel.products(left, right)
+        with single_threaded_workers() as pool:
+            scores = kernel.products(left, right, pool.map)
         if queries.distance == "euclidean":
             scores = 2 * scores - np.einsum("nd,nd->n", right, right) - np.einsum("nd,nd->n", left, left)[:, None]
         columns = np.broadcast_to(np.arange(rows.start, rows.stop), scores.shape)

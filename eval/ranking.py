@@ -99,7 +99,7 @@ def rank_relevant(
     if self_index is None:
         self_index = np.full(len(queries), -1, dtype=np.int64)
     relevant = _RelevantRows(query_labels, gallery_labels)
-    kernel = kernel or fastest_kernel(queries.dim, max(queries.largest, gallery.largest))
+    kernel = kernel or fastest_kernel(np.maximum(queries.largest, gallery.largest))
     sizes = _Sizes.within(memory_budget // 3, kernel, queries.dim, widest=1 if queries is gallery else _WIDEST)
     with single_threaded_workers() as pool:
         scores = _Scores(queries, gallery, kernel, sizes, pool)
@@ -147,7 +147,7 @@ class _Sizes:
 
         Targets are sorted with every block, so wide blocks are faster.
         """
-        operand = kernel.bytes_per_component * dim
+        operand = kernel.bytes_per_vector(dim)
         threads = torch.get_num_threads()
 
         def needed(rows: int, columns: int) -> int:
@@ -221,6 +221,10 @@ class _Operand:
     vectors: NDArray[Any]
     squares: NDArray[np.float64] | None
 
+    @property
+    def nbytes(self) -> int:
+        return len(self.vectors) * self.vectors.strides[0]
+
 
 class _Scores:
     """Exact scores of queries against gallery images, in units of the integers of `FixedPoint`.
@@ -268,9 +272,9 @@ class _Scores:
         key = (points is self.gallery, rows.start, rows.stop)
         if key not in self.operands:
             operand = self._operand(points, rows)
-            kept = sum(other.vectors.nbytes for other in self.operands.values())
-            while self.operands and kept + operand.vectors.nbytes > self.kept:
-                kept -= self.operands.popitem(last=False)[1].vectors.nbytes  # the one used longest ago
+            kept = sum(other.nbytes for other in self.operands.values())
+            while self.operands and kept + operand.nbytes > self.kept:
+                kept -= self.operands.popitem(last=False)[1].nbytes  # the one used longest ago
             self.operands[key] = operand
         self.operands.move_to_end(key)
         return self.operands[key]
@@ -334,7 +338,8 @@ class _RankCounter:
             place = np.flatnonzero((bits & 1).astype(np.bool_)).reshape(targets.shape)
             before = rounded.shape[1] * np.arange(len(targets))[:, None] + np.arange(targets.shape[1])
             above = width - (place - before)  # less what stands in earlier rows, and the lower targets of its own
-            again = np.flatnonzero((bits[:, 1:] ^ bits[:, :-1] == 1).any(axis=1))  # a score beside a target, else equal
+            beside = (bits.take(place + step, mode="wrap") ^ bits.take(place) == 1 for step in (-1, 1))
+            again = np.flatnonzero(np.logical_or(*beside).any(axis=1))  # a score has become equal to a target
             if len(again):
                 exact, sought = scores[tile][again], torch.from_numpy(targets[again])
                 exact[left_out[again]] = -np.inf

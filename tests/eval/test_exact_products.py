@@ -22,7 +22,7 @@ def python_products(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def int8_products_are_exact() -> bool:
-    return any(isinstance(kernel, Digits) for kernel in kernels(16, 100))
+    return any(isinstance(kernel, Digits) for kernel in kernels(np.full(16, 100.0)))
 
 
 @pytest.fixture(params=KERNELS, ids=lambda kernel: type(kernel).__name__)
@@ -71,11 +71,12 @@ def test_products_may_go_to_a_part_of_a_larger_matrix(kernel: Kernel) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_digits_hold_all_that_they_should(count: int) -> None:
-    reach = sum(127 * 256**i for i in range(count))
-    assert Digits.needed(reach) == count
-    assert Digits.needed(reach + 1) == count + 1
+    reach = Digits.reach(count)
     if not int8_products_are_exact():
         pytest.skip("torch does not multiply int8 here")
+    small = np.full(Digits.shortest, float(reach))
+    assert Digits(count) in kernels(small)
+    assert not any(isinstance(kernel, Digits) and kernel.count <= count for kernel in kernels(small + 1))
     values = np.array([0, 1, -1, 127, 128, -128, -129, reach, reach - 1, -reach, 255, -256], dtype=np.float64)
     values = values[np.abs(values) <= reach][:, None] * np.eye(1, Digits.shortest)
     expected = python_products(values, values)  # of single components: as large as integers of this size get
@@ -86,7 +87,33 @@ def test_digits_hold_all_that_they_should(count: int) -> None:
 def test_int8_sums_fit_at_the_greatest_length() -> None:
     for count in (1, 2, 3, 4):
         assert count * Digits(count).longest * 128 * 128 < 2**31 <= count * (Digits(count).longest + 1) * 128 * 128
-        assert Digits(count) not in kernels(Digits(count).longest + 1, 127 * 256.0 ** (count - 1))
+        assert Digits(count) not in kernels(np.full(Digits(count).longest + 1, 127 * 256.0 ** (count - 1)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("large", [(0,), (31,), (3, 4, 17)], ids=str)
+def test_a_few_large_components_take_no_digits(count: int, large: tuple[int, ...]) -> None:
+    if not int8_products_are_exact():
+        pytest.skip("torch does not multiply int8 here")
+    rng = np.random.default_rng(count)
+    reach = Digits.reach(count)
+    integers = rng.integers(-reach, reach + 1, size=(150, 70)).astype(np.float64)
+    integers[:, large] = rng.integers(-(2**24), 2**24, size=(150, len(large)))
+    integers[:8, large[0]] = [reach, reach + 1, -reach - 1, -reach, 2**24, -(2**24), 0, reach + 256**count]
+    kernel = next(each for each in kernels(np.abs(integers).max(axis=0)) if isinstance(each, Digits))
+    assert kernel == Digits(count, large) if len(large) * 16 <= 70 else kernel == Digits(4)
+    expected = python_products(integers, integers).astype(np.float64)
+    np.testing.assert_array_equal(Digits(count, large).products(integers[:50], integers[50:]), expected[:50, 50:])
+    with single_threaded_workers() as pool:
+        np.testing.assert_array_equal(Digits(count, large).products(integers, integers, pool.map), expected)
+
+
+def test_rows_of_an_operand_share_no_stride_with_a_cache() -> None:
+    for kernel, dim in ((Digits(3), 2048), (Digits(2, (1, 2)), 100), (Digits(4), 16)):
+        operand = kernel.operand(3, dim)
+        assert operand.strides[0] == kernel.bytes_per_vector(dim)
+        assert operand.strides[0] % 64 == 0 and operand.strides[0] // 64 % 2 == 1
+        assert operand.shape[1] <= operand.strides[0]
 
 
 def test_a_machine_that_saturates_int8_products_does_not_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +128,7 @@ def test_a_machine_that_saturates_int8_products_does_not_use_them(monkeypatch: p
                 monkeypatch.delattr(torch, "_int_mm")
             else:
                 monkeypatch.setattr(torch, "_int_mm", broken)
-            assert kernels(16, 100) == [NumpyFloat64(), TorchFloat64()]
+            assert kernels(np.full(16, 100.0)) == [NumpyFloat64(), TorchFloat64()]
     finally:
         monkeypatch.undo()
         exact_products._int8_products_are_exact.cache_clear()
@@ -110,16 +137,21 @@ def test_a_machine_that_saturates_int8_products_does_not_use_them(monkeypatch: p
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_every_kernel_gives_the_same_ranks(distance: str) -> None:
     rng = np.random.default_rng(3)
-    vectors, labels = rng.normal(size=(400, 30)).astype(np.float32), rng.integers(0, 9, 400)
+    vectors, labels = rng.normal(size=(400, 512)).astype(np.float32), rng.integers(0, 9, 400)
     vectors[50:90] = vectors[:40]
+    vectors[::20, 7] += 9.0  # a component that takes a digit more than the others
     points = fixed_point(vectors, distance)
     runs = []
-    for kernel in kernels(points.dim, points.largest):
+    for kernel in kernels(points.largest):
         blocks = rank_relevant(points, points, labels, labels, self_index=np.arange(400), kernel=kernel)
         runs.append([(block.row.tolist(), block.above.tolist(), block.tied.tolist()) for block in blocks])
     assert all(run == runs[0] for run in runs)
+    if int8_products_are_exact():
+        assert [kernel.large for kernel in kernels(points.largest) if isinstance(kernel, Digits)] == [(7,), ()]
 
 
 def test_one_kernel_is_chosen_once() -> None:
-    assert fastest_kernel(64, 2.0**20) in kernels(64, 2.0**20)
-    assert fastest_kernel(64, 2.0**20) == fastest_kernel(64, 2.0**20)
+    largest = np.full(64, 2.0**20)
+    largest[5] = 2.0**24
+    assert fastest_kernel(largest) in kernels(largest)
+    assert fastest_kernel(largest) == fastest_kernel(largest)

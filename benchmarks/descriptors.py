@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     is_test = published_split(images.ids, images.labels)
     describer = Describer(args, images)
-    parts = args.output / "parts"
+    made_by = {name: getattr(args, name) for name in ("model", "img_size", "dim", "windows")}
+    parts = args.output / f"parts_{zlib.crc32(json.dumps([made_by, describer.weights]).encode()):08x}"
     parts.mkdir(parents=True, exist_ok=True)
     fit_pca(describer, np.flatnonzero(~is_test), parts / "pca.npz", args.dim, rng)
     for start in tqdm(range(0, len(images), PART), unit="part"):

@@ -9,7 +9,7 @@ Each case in this process in turn, medians over runs; a case that is left out ke
                     of decoding alone and computing alone; 1 is perfect overlap, (decode + compute) / max is none
     curve           small JPEG files, ResNet-18: pipeline images/s over the bare forward pass's, by loader processes
                     and batch size
-    shrink          drawn JPEG files of 2000 x 1500, no network, no loader processes: images/s whole and shrunk on load
+    shrink          drawn JPEG files of 4032 x 3024, no network, no loader processes: images/s whole and shrunk on load
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         small = write_jpegs(Path(folder) / "small", args.images, (96, 96))
         large = write_jpegs(Path(folder) / "large", args.images, (1600, 1600))
-        huge = write_jpegs(Path(folder) / "huge", 48, (2000, 1500))
+        huge = write_jpegs(Path(folder) / "huge", 24, (4032, 3024))
         cases = {
             "compute_bound": lambda: compute_bound(small, args.batch_size, args.runs),
             "decode_bound": lambda: decode_bound(large, args.batch_size, args.runs),

@@ -191,33 +191,18 @@ def _run(args: argparse.Namespace) -> None:
         raise DataError("--load came with --index or --save, which would do nothing; name one or the other")
     import numpy as np
 
-    from eval.approximate_index import build_index, default_factories, import_faiss, load_index
+    from eval.approximate_index import import_faiss
 
     import_faiss()
     gallery = read_vectors(args.gallery)
-    queries = read_vectors(args.queries) if args.queries else None
-    if args.load:
-        kept = load_index(args.load, gallery)
-        if kept.facts.distance != args.distance:
-            raise DataError(f"index '{args.load}' is for {kept.facts.distance} distance; name it with --distance")
-    with _progress_bar(
-        "exact search", "pair", len(gallery) * min(args.sample, len(gallery if queries is None else queries))
-    ) as advance:
-        question = ask(
-            gallery, queries, distance=args.distance, k=args.k, sample=args.sample, seed=args.seed, on_progress=advance
-        )  # fmt: skip
+    kept = _loaded(args, gallery) if args.load else None
+    question = _ask(args, gallery)
     half = np.random.default_rng(args.seed).permutation(len(question.queries))
     tuning, measured = (question.part(np.sort(rows)) for rows in np.array_split(half, 2))
-    factories = args.index or default_factories(*gallery.shape)[: 1 if args.search_parameters else None]
     results: list[dict[str, Any]] = []
     notes: list[str] = []
     best: tuple[tuple[bool, float], ApproximateIndex] | None = None
-    for factory in [""] if args.load else factories:
-        if args.load:
-            index = kept
-        else:
-            with _progress_bar(f"building {factory}", "row", len(gallery)) as advance:
-                index = build_index(gallery, factory, distance=args.distance, seed=args.seed, on_progress=advance)
+    for index in _built(args, gallery) if kept is None else [kept]:
         reached = True
         if args.search_parameters is not None:
             index.set_parameters(args.search_parameters)
@@ -233,6 +218,36 @@ def _run(args: argparse.Namespace) -> None:
     if best is not None and args.save:
         best[1].save(args.save)
     _publish(args, results, notes, best[1].facts.factory if best is not None else "")
+
+
+def _loaded(args: argparse.Namespace, gallery: NDArray[np.floating]) -> ApproximateIndex:
+    from eval.approximate_index import load_index
+
+    kept = load_index(args.load, gallery)
+    if kept.facts.distance != args.distance:
+        raise DataError(f"index '{args.load}' is for {kept.facts.distance} distance; name it with --distance")
+    return kept
+
+
+def _ask(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Question:
+    queries = read_vectors(args.queries) if args.queries else None
+    asked = min(args.sample, len(gallery if queries is None else queries))
+    with _progress_bar("exact search", "pair", len(gallery) * asked) as advance:
+        return ask(
+            gallery, queries, distance=args.distance, k=args.k, sample=args.sample, seed=args.seed, on_progress=advance
+        )
+
+
+def _built(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Iterator[ApproximateIndex]:
+    """The indexes to compare, one after another."""
+    from eval.approximate_index import build_index, default_factories
+
+    # Search parameters belong to one kind of index.
+    usual = default_factories(*gallery.shape)[: 1 if args.search_parameters else None]
+    for factory in args.index or usual:
+        with _progress_bar(f"building {factory}", "row", len(gallery)) as advance:
+            index = build_index(gallery, factory, distance=args.distance, seed=args.seed, on_progress=advance)
+        yield index
 
 
 def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: list[str], saved: str) -> None:

@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     image.add_argument(
         "--shrink-on-load",
         action="store_true",
-        help="let the JPEG decoder reduce photos much larger than the input; faster, and scores move a little",
+        help="let the JPEG decoder reduce photos 8 times as large as the input; faster, and scores move as by rounding",
     )
 
     compute = parser.add_argument_group("computing")

@@ -20,8 +20,11 @@ __all__ = ["Preprocessing", "Transform", "resolve_preprocessing"]
 Transform = Callable[[Image.Image], Tensor]
 """An RGB image -> (3, H, W) float32, or uint8 where what follows normalises."""
 
-SHRINK_MARGIN = 2
-"""A JPEG that is shrunk on load stays at least this many times as large as it is resized to."""
+SHRINK_MARGIN = 4
+"""A JPEG that is shrunk on load stays at least this many times as large as it is resized to.
+
+From there on the input's pixels differ by what rounding to 8 bits does (`benchmarks/shrink_on_load.py`).
+"""
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,15 @@ class Preprocessing:
         return pixels.float().div_(full).sub_(mean).div_(std)
 
     def shrink(self, width: int, height: int) -> int:
-        """By how much a JPEG decoder may reduce an upright image of this size: 1, 2, 4 or 8."""
+        """By how much a JPEG decoder may reduce an upright image of this size: 1, 2, 4 or 8.
+
+        Always a divisor of both sides: others are rounded up, which would stretch the image by a part of a pixel.
+        """
         resized_height, resized_width = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
         ratios = width / resized_width, height / resized_height
         ratio = max(ratios) if self.crop_mode == "border" else min(ratios)  # of the resize that follows
-        return next((factor for factor in (8, 4, 2) if factor * SHRINK_MARGIN <= ratio), 1)
+        fitting = (factor for factor in (8, 4, 2) if width % factor == height % factor == 0)
+        return next((factor for factor in fitting if factor * SHRINK_MARGIN <= ratio), 1)
 
     def _timm_transform(self, normalize: bool) -> Transform:
         steps = {key: value for key, value in asdict(self).items() if key != "shrink_on_load"}

@@ -130,7 +130,9 @@ def test_killed_while_the_main_process_computes() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_blocked_read_can_be_interrupted(workers: int) -> None:
+def test_a_blocked_read_can_be_interrupted(workers: int, request: pytest.FixtureRequest) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup`ed shells start processes without one
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         load(Drawn(block), workers=workers)

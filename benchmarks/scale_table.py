@@ -18,7 +18,7 @@ SIZES = {"1 M": 10**6, "100 M": 10**8, "1 B": 10**9}
 
 
 def main() -> None:
-    inference, scoring = read("inference"), read("scoring_scale")
+    inference, scoring = read("inference"), read("scoring_scale_epyc")
     settings = inference["network"]["settings"]
     batch = inference["batch_size"]
     million = scoring["sizes"]["1000000"]

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import platform
 import statistics
 import tempfile
@@ -31,6 +30,7 @@ from PIL import Image
 from torch import nn
 
 from eval.embedding import embed_images
+from eval.environment import hardware
 from eval.images import ImageSet
 from eval.loading import default_workers
 from eval.models import embedding_network, load_model
@@ -73,7 +73,7 @@ def main() -> None:
         "images": args.images,
         "batch_size": args.batch_size,
         "workers": default_workers(),
-        "cores": os.cpu_count(),
+        "hardware": hardware(),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "timm": timm.__version__},
     }
     print(json.dumps(record, indent=1))
@@ -150,7 +150,12 @@ def shrink(images: ImageSet, batch_size: int, runs: int) -> dict[str, float]:
         len(images) / min(embed_seconds(NoNetwork(), images, one, batch_size, 0) for _ in range(runs))
         for one in (preprocessing, shrinking)
     )
-    return {"whole_images_per_second": whole, "shrunk_images_per_second": shrunk, "ratio": shrunk / whole}
+    return {
+        "images": len(images),
+        "whole_images_per_second": whole,
+        "shrunk_images_per_second": shrunk,
+        "ratio": shrunk / whole,
+    }
 
 
 def prepared(name: str) -> tuple[nn.Module, Preprocessing]:

@@ -260,16 +260,16 @@ def _without_rounding(queries: FixedPoint, gallery: FixedPoint, itself: NDArray[
     kernel = fastest_kernel(np.maximum(queries.largest, gallery.largest))
     left = queries.integers(slice(None))
     best = Neighbours(np.empty((len(left), 0), dtype=np.int64), np.empty((len(left), 0)))
-    for rows in slices(0, len(gallery), _GALLERY // 4):
-        right = gallery.integers(rows)
-        with single_threaded_workers() as pool:
+    with single_threaded_workers() as pool:
+        for rows in slices(0, len(gallery), _GALLERY // 4):
+            right = gallery.integers(rows)
             scores = kernel.products(left, right, pool.map)
-        if queries.distance == "euclidean":
-            scores = 2 * scores - np.einsum("nd,nd->n", right, right) - np.einsum("nd,nd->n", left, left)[:, None]
-        columns = np.broadcast_to(np.arange(rows.start, rows.stop), scores.shape)
-        scores[columns == itself[:, None]] = -np.inf
-        scores = np.concatenate([best.scores, scores], axis=1)
-        best = _highest(scores, np.concatenate([best.rows, columns], axis=1), k)
+            if queries.distance == "euclidean":
+                scores = 2 * scores - np.einsum("nd,nd->n", right, right) - np.einsum("nd,nd->n", left, left)[:, None]
+            columns = np.broadcast_to(np.arange(rows.start, rows.stop), scores.shape)
+            scores[columns == itself[:, None]] = -np.inf
+            scores = np.concatenate([best.scores, scores], axis=1)
+            best = _highest(scores, np.concatenate([best.rows, columns], axis=1), k)
     return best
 
 

@@ -24,7 +24,7 @@ from eval.images import ImageSet
 from eval.integer_vectors import Distance
 from eval.metrics import DEFAULT_KS
 from eval.models import EmbeddingLayer, LoadedModel, ModelInfo, embedding_network
-from eval.preprocessing import Preprocessing, resolve_preprocessing
+from eval.preprocessing import SHRINK_MARGIN, Preprocessing, resolve_preprocessing
 from eval.protocols import Protocol
 from eval.ranking import DEFAULT_MEMORY_BUDGET
 from eval.scoring import RetrievalScores, score_retrieval
@@ -210,6 +210,8 @@ def _embed_or_reuse(
         "optimize": settings.optimize,
         "versions": {name: installed[name] for name in _COMPUTED_WITH},
     }
+    if preprocessing.shrink_on_load:
+        key["shrink_margin"] = SHRINK_MARGIN
     world.agree("weights, options or package versions", json.dumps(key, sort_keys=True))
     return collect_embeddings(
         images,

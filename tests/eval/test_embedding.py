@@ -226,7 +226,12 @@ def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monke
     assert again.fingerprint == first.fingerprint
     assert not run(loaded=load_model("test_resnet", pretrained=False, seed=1)).from_cache
     assert not run(preprocessing=resolve_preprocessing(loaded.model, img_size=64)).from_cache
-    assert not run(preprocessing=replace(preprocessing, shrink_on_load=True)).from_cache
+    shrinking = replace(preprocessing, shrink_on_load=True)
+    assert not run(preprocessing=shrinking).from_cache
+    assert run(preprocessing=shrinking).from_cache
+    with monkeypatch.context() as patch:
+        patch.setattr("eval.evaluate.SHRINK_MARGIN", 3)
+        assert not run(preprocessing=shrinking).from_cache, "shrunk by another rule"
     first_photo = tmp_path / "photos" / "class0" / "0.jpg"
     before = first_photo.read_bytes()
     first_photo.write_bytes(before + b"x")

@@ -1,8 +1,8 @@
 """Images -> preprocessed batches: read, decoded and resized in loader processes while the network runs.
 
 Whatever happens to a loader process ends the run in one error, within seconds: an error raised in one arrives as
-itself, one that is killed (by the system, when memory runs out) is reported as killed, and nobody waits for one that
-is blocked in a read.
+itself, one that is killed (by the system, when memory runs out) is reported as killed when the next batch is asked for,
+and nobody waits for one that is blocked in a read.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
@@ -22,12 +23,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data._utils import signal_handling
 
 from eval.decoding import Shrink, load_image
 from eval.errors import MachineError, UnreadableImageError
 from eval.images import EncodedImage, ImageReader
 
-__all__ = ["Batch", "default_workers", "ignore_interrupts", "load_batches"]
+__all__ = ["Batch", "default_workers", "ignore_interrupts", "load_batches", "quiet_deaths"]
 
 
 @dataclass(frozen=True)
@@ -94,21 +96,42 @@ def load_batches(
         pin_memory=pin_memory,
     )
     processes: list[BaseProcess] = []
+    with quiet_deaths():
+        try:
+            stream = iter(loader)
+            processes = getattr(stream, "_workers", [])
+            yield _checked(stream, processes)
+        except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+            # The first is the loader's own; the others come where a batch outlived who sent it.
+            exit_codes = _exit_codes(processes, patience=0 if isinstance(error, RuntimeError) else 1)
+            if "DataLoader worker" not in str(error) and not any(exit_codes):
+                raise
+            raise MachineError(_epitaph(exit_codes)) from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            reason = (str(error).splitlines() or ["no memory left"])[0]
+            raise MachineError(f"out of memory ({reason}); use a smaller --batch-size or fewer --workers") from error
+        finally:
+            _stop(processes)
+
+
+@contextmanager
+def quiet_deaths() -> Iterator[None]:
+    """Within: the death of a loader process raises nothing by itself; who waits for its batch is told, within 5 s.
+
+    torch's handler of SIGCHLD raises wherever the main thread is. Where that is between taking the lock of a queue and
+    the block that gives it back, torch waits for that lock for ever when it stops the loader.
+    """
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    getattr(
+        signal_handling, "_set_SIGCHLD_handler", lambda: None
+    )()  # else the first loader of a process sets it within
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        stream = iter(loader)
-        processes = getattr(stream, "_workers", [])
-        yield _checked(stream)
-    except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
-        # The first comes from torch's signal handler, so anywhere; the others where a batch outlived who sent it.
-        exit_codes = _exit_codes(processes, patience=0 if isinstance(error, RuntimeError) else 1)
-        if "DataLoader worker" not in str(error) and not any(exit_codes):
-            raise
-        raise MachineError(_epitaph(exit_codes)) from error
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        reason = (str(error).splitlines() or ["no memory left"])[0]
-        raise MachineError(f"out of memory ({reason}); use a smaller --batch-size or fewer --workers") from error
+        yield
     finally:
-        _stop(processes)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
 def ignore_interrupts(worker: int) -> None:
@@ -189,8 +212,15 @@ def _stacked(pixels: list[Tensor]) -> Tensor:
     return batch
 
 
-def _checked(stream: Iterator[Batch | _Raised]) -> Iterator[Batch]:
-    for batch in stream:
+def _checked(stream: Iterator[Batch | _Raised], processes: Sequence[BaseProcess]) -> Iterator[Batch]:
+    while True:
+        exit_codes = [process.exitcode for process in processes]
+        if any(exit_codes):
+            raise MachineError(_epitaph(exit_codes))
+        try:
+            batch = next(stream)
+        except StopIteration:
+            return
         if isinstance(batch, _Raised):
             raise batch.error from RuntimeError(f"in a loader process:\n{batch.traceback}")
         yield batch
@@ -210,8 +240,7 @@ _NO_SHARED_MEMORY = f"shared memory (/dev/shm) ran out; enlarge it, or {_ADVICE}
 
 def _exit_codes(processes: Sequence[BaseProcess], patience: float) -> list[int | None]:
     for process in processes:
-        with suppress(RuntimeError):  # torch's signal handler again
-            process.join(patience)
+        process.join(patience)
     return [process.exitcode for process in processes]
 
 
@@ -228,8 +257,6 @@ def _epitaph(exit_codes: Sequence[int | None]) -> str:
 def _stop(processes: Sequence[BaseProcess]) -> None:
     """End loader processes now: torch waits 5 s for each that is blocked in a read."""
     for process in processes:
-        with suppress(RuntimeError):  # from torch's signal handler, where one ended in its first moments
-            process.terminate()
+        process.terminate()
     for process in processes:
-        with suppress(RuntimeError):
-            process.join(5)
+        process.join(5)

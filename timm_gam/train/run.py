@@ -22,6 +22,7 @@ from eval.evaluate import RetrievalResult, compiler_errors
 from eval.images import ImageSet
 from eval.inputs import read_images
 from eval.interruption import Interrupted, interruptible
+from eval.loading import quiet_deaths
 from eval.preprocessing import Preprocessing, resolve_preprocessing
 from eval.report import document
 from timm_gam.train.curves import draw_curves
@@ -69,6 +70,7 @@ def train(
         _determinism(recipe.deterministic),
         compiler_errors(recipe.torchcompile),
         _machine_errors(),
+        quiet_deaths(),
     ):
         images = read_images(
             recipe.data_dir,
@@ -265,7 +267,7 @@ def _machine_errors() -> Iterator[None]:
         raise TrainError(
             f"out of memory ({reason}); halve --batch-size and double --accumulate, in a new run"
         ) from error
-    except RuntimeError as error:  # torch raises it from a signal handler, so anywhere
+    except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
         raise TrainError(

@@ -18,6 +18,7 @@ import io
 import json
 import multiprocessing
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tqdm import tqdm
 
 import eval as evaluation
 from eval.decoding import load_image
+from eval.images import ImageReader, ImageSet
 from eval.preprocessing import SHRINK_MARGIN, Preprocessing
 
 Pixels = NDArray[np.uint8]
@@ -52,31 +54,25 @@ def main() -> None:
     loaded = evaluation.load_model(args.model, checkpoint=args.checkpoint)
     whole = evaluation.resolve_preprocessing(loaded.model, img_size=args.img_size)
     network = evaluation.embedding_network(loaded.model)
-    paths = sorted(path for path in args.data_dir.rglob("*") if path.is_file())
-    labels = np.unique([path.parent.name for path in paths], return_inverse=True)[1]
 
     def score(pixels: Pixels) -> dict[str, float]:
-        averages = evaluation.score_retrieval(embed(network, whole, pixels), labels, replicates=0).averages
+        averages = evaluation.score_retrieval(embed(network, whole, pixels), images.labels, replicates=0).averages
         return {name: float(average.micro) for name, average in averages.items()}
 
-    record: dict[str, Any] = {
-        "what": f"{len(paths)} photographs of {images.name}, enlarged, grain {args.grain:g}, leave-one-out",
+    facts: dict[str, Any] = {
+        "what": f"{len(images)} photographs of {images.name}, enlarged, grain {args.grain:g}, leave-one-out",
         "model": args.model,
         "preprocessing": whole.as_dict(),
         "margin": SHRINK_MARGIN,
         "shrunk_by": SHRUNK_BY,
         "pillow": PIL.__version__,
-        "replicates": {},
     }
-    if args.record.exists():
-        before = json.loads(args.record.read_text())
-        if {key: before.get(key) for key in record if key != "replicates"} == {
-            key: record[key] for key in record if key != "replicates"
-        }:
-            record["replicates"] = before["replicates"]
+    record = json.loads(args.record.read_text()) if args.record.exists() else {}
+    if not facts.items() <= record.items():  # there is none, or of something else
+        record = {**facts, "replicates": {}}
     for seed in range(args.replicates):
         if str(seed) not in record["replicates"]:
-            record["replicates"][str(seed)] = replicate(paths, whole, args.grain, seed, score)
+            record["replicates"][str(seed)] = replicate(images, whole, args.grain, seed, score)
             record["change"] = summary(list(record["replicates"].values()))
             args.record.write_text(json.dumps(record, indent=1) + "\n")
     for way in ("shrunk", "one_step"):
@@ -86,11 +82,14 @@ def main() -> None:
         print(f"most, {name}: {change['mean']:+.6f} +- {change['standard_error']:.6f}")
 
 
-def replicate(paths: list[Path], whole: Preprocessing, grain: float, seed: int, score: Any) -> dict[str, Any]:
+def replicate(
+    images: ImageSet, whole: Preprocessing, grain: float, seed: int, score: Callable[[Pixels], dict[str, float]]
+) -> dict[str, Any]:
     """The metrics of whole photographs, and their changes by shrinking and by single steps."""
-    made = functools.partial(decoded_twice, preprocessing=whole, grain=grain, seed=seed)
+    make = functools.partial(decoded_twice, reader=images.reader, preprocessing=whole, grain=grain, seed=seed)
     with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
-        pairs = list(tqdm(pool.map(made, paths, chunksize=32), total=len(paths), desc=f"replicate {seed}"))
+        made = pool.map(make, range(len(images)), images.ids, chunksize=32)
+        pairs = list(tqdm(made, total=len(images), desc=f"replicate {seed}"))
     first, second = (np.stack(side) for side in zip(*pairs, strict=True))
     difference = second.astype(np.int16) - first
     rng = np.random.default_rng(seed)
@@ -107,24 +106,26 @@ def replicate(paths: list[Path], whole: Preprocessing, grain: float, seed: int, 
     }
 
 
-def decoded_twice(path: Path, preprocessing: Preprocessing, grain: float, seed: int) -> tuple[Pixels, Pixels]:
+def decoded_twice(
+    index: int, image_id: str, reader: ImageReader, preprocessing: Preprocessing, grain: float, seed: int
+) -> tuple[Pixels, Pixels]:
     """(H, W, 3) input pixels of a photograph made large: decoded whole, and shrunk on load."""
     torch.set_num_threads(1)
-    with Image.open(path) as photograph:
-        image = photograph.convert("RGB")
+    ((_, encoded),) = reader.read([index])
+    image, _ = load_image(encoded, image_id)
     input_side = min(preprocessing.input_size[1:]) / preprocessing.crop_pct
     times = SHRUNK_BY * SHRINK_MARGIN * input_side / min(image.size)
     width, height = (16 * -(-side * times // 16) for side in image.size)
-    rng = np.random.default_rng([seed, zlib.crc32(path.name.encode())])
+    rng = np.random.default_rng([seed, zlib.crc32(Path(image_id).name.encode())])
     values = np.asarray(image.resize((int(width), int(height)), Image.Resampling.BICUBIC), dtype=np.float32)
     grained = np.clip(values + rng.normal(scale=grain, size=values.shape), 0, 255).astype(np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(grained).save(buffer, "JPEG", quality=92)
     if preprocessing.shrink(int(width), int(height)) != SHRUNK_BY:
-        raise SystemExit(f"error: {path}: {width:g} x {height:g} is not shrunk by {SHRUNK_BY}")
+        raise SystemExit(f"error: {image_id}: {width:g} x {height:g} is not shrunk by {SHRUNK_BY}")
     transform = preprocessing.pixels()
     first, second = (
-        np.asarray(transform(load_image(buffer.getvalue(), str(path), shrink)[0])).transpose(1, 2, 0)
+        np.asarray(transform(load_image(buffer.getvalue(), image_id, shrink)[0])).transpose(1, 2, 0)
         for shrink in (None, preprocessing.shrink)
     )
     return first, second

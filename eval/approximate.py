@@ -196,7 +196,7 @@ def _run(args: argparse.Namespace) -> None:
     import_faiss()
     gallery = read_vectors(args.gallery)
     kept = _loaded(args, gallery) if args.load else None
-    question = _ask(args, gallery)
+    question = _asked(args, gallery)
     half = np.random.default_rng(args.seed).permutation(len(question.queries))
     tuning, measured = (question.part(np.sort(rows)) for rows in np.array_split(half, 2))
     results: list[dict[str, Any]] = []
@@ -229,10 +229,10 @@ def _loaded(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Approxim
     return kept
 
 
-def _ask(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Question:
+def _asked(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Question:
     queries = read_vectors(args.queries) if args.queries else None
-    asked = min(args.sample, len(gallery if queries is None else queries))
-    with _progress_bar("exact search", "pair", len(gallery) * asked) as advance:
+    count = min(args.sample, len(gallery if queries is None else queries))
+    with _progress_bar("exact search", "pair", len(gallery) * count) as advance:
         return ask(
             gallery, queries, distance=args.distance, k=args.k, sample=args.sample, seed=args.seed, on_progress=advance
         )

@@ -124,9 +124,8 @@ def quiet_deaths() -> Iterator[None]:
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield
         return
-    getattr(
-        signal_handling, "_set_SIGCHLD_handler", lambda: None
-    )()  # else the first loader of a process sets it within
+    # torch sets its handler once, with the first loader of a process: not within, where it would take effect.
+    getattr(signal_handling, "_set_SIGCHLD_handler", lambda: None)()
     before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         yield
@@ -214,8 +213,7 @@ def _stacked(pixels: list[Tensor]) -> Tensor:
 
 def _checked(stream: Iterator[Batch | _Raised], processes: Sequence[BaseProcess]) -> Iterator[Batch]:
     while True:
-        exit_codes = [process.exitcode for process in processes]
-        if any(exit_codes):
+        if any(exit_codes := _exit_codes(processes, patience=0)):
             raise MachineError(_epitaph(exit_codes))
         try:
             batch = next(stream)

@@ -76,6 +76,23 @@ def block(row: int) -> None:
     time.sleep(600)
 
 
+def kill_first_child(delay: float = 0) -> threading.Thread:
+    """Start a thread that kills the first process which this one starts, `delay` seconds after it is there."""
+    ours = Path(f"/proc/self/task/{threading.get_native_id()}/children")
+    if not ours.exists():
+        pytest.skip("needs Linux's list of children")
+
+    def kill() -> None:
+        while not (children := ours.read_text().split()):
+            time.sleep(0.001)
+        time.sleep(delay)
+        os.kill(int(children[0]), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    return thread
+
+
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("parallel", [True, False])
 def test_batches_come_in_order(workers: int, parallel: bool) -> None:
@@ -129,19 +146,8 @@ def test_killed_while_the_main_process_computes() -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.01, 0.03])
 def test_killed_at_any_moment(delay: float) -> None:
     """Also while torch starts the processes and fills their queues."""
-    ours = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-    if not ours.exists():
-        pytest.skip("needs Linux's list of children")
-
-    def kill_first() -> None:
-        while not (children := ours.read_text().split()):
-            time.sleep(0.001)
-        time.sleep(delay)
-        os.kill(int(children[0]), signal.SIGKILL)
-
     before = signal.getsignal(signal.SIGCHLD)
-    killer = threading.Thread(target=kill_first, daemon=True)
-    killer.start()
+    killer = kill_first_child(delay)
     with pytest.raises(MachineError, match="a loader process died"):
         load(Drawn(lambda row: time.sleep(0.01)), rows=2000)
     killer.join()
@@ -176,16 +182,7 @@ def test_no_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_command_line_survives_a_killed_loader_process(tmp_path: Path, capsys) -> None:
     photos = write_class_folders(tmp_path / "photos", classes=2, images=60, side=300)
-    ours = Path(f"/proc/self/task/{threading.get_native_id()}/children")
-    if not ours.exists():
-        pytest.skip("needs Linux's list of children")
-
-    def kill_first() -> None:
-        while not (children := ours.read_text().split()):
-            time.sleep(0.001)
-        os.kill(int(children[0]), signal.SIGKILL)
-
-    threading.Thread(target=kill_first, daemon=True).start()
+    kill_first_child()
     out = tmp_path / "r.json"
     code = main(["--model", "test_resnet", "--no-pretrained", "--data-dir", str(photos), "-j", "2", "-b", "1",
                  "--results-file", str(out)])  # fmt: skip

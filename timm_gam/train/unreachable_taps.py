@@ -34,13 +34,14 @@ def zero_unreachable_gradients(network: nn.Module, input_size: tuple[int, int, i
     sizes = map_sizes(network.eval(), torch.zeros(1, *input_size, device=next(network.parameters()).device))
     for module, mode in modes.items():
         module.training = mode
-    partly = {}
+    found = 0
     for conv, met in sizes.items():
-        if conv.padding_mode == "zeros" and conv.weight.requires_grad:
-            count = torch.stack([_reached(conv, size) for size in met]).sum(dim=0)
-            if 0 < (count > 0).sum() < count.numel():
-                partly[conv] = count
-    for conv, count in partly.items():
+        if conv.padding_mode != "zeros" or not conv.weight.requires_grad:
+            continue
+        count = torch.stack([_reached(conv, size) for size in met]).sum(dim=0)
+        if not 0 < (count > 0).sum() < count.numel():
+            continue
+        found += 1
         rows, columns = (torch.nonzero(count.sum(dim=side)).flatten().tolist() for side in (1, 0))
         unreachable = (
             (..., slice(0, rows[0]), slice(None)),
@@ -49,7 +50,7 @@ def zero_unreachable_gradients(network: nn.Module, input_size: tuple[int, int, i
             (..., slice(columns[-1] + 1, None)),
         )
         conv.weight.register_hook(partial(_zero, places=unreachable))  # type: ignore[no-untyped-call]
-    return len(partly)
+    return found
 
 
 def _zero(gradient: Tensor, places: tuple[tuple[Any, ...], ...]) -> None:

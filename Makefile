@@ -8,7 +8,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python -m eval.retrieval
 
 test: $(VENV)/.installed-dev lint
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

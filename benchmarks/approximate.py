@@ -6,7 +6,8 @@
 For each FAISS factory string: exact search of the queries, the build, the tuning to `--recall` on half of the queries,
 and recall and throughput on the other half; where the recall cannot be reached the best setting stands in its place.
 One call an index keeps each run short: the record takes them in one by one, each with the exact throughput of its own
-run. Exact search is `eval.nearest`: float32 products and top-k in blocks, the candidates scored again without rounding.
+run. Exact search is `timm_gam.search.exact`: float32 products and top-k in blocks, the candidates scored again without
+rounding.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from eval.approximate import ask, measure, read_vectors
-from eval.approximate_index import build_index
-from eval.environment import hardware, versions
+from eval import ask, measure, read_vectors
+from timm_gam.core import hardware, versions
+from timm_gam.search import build_index
 
 
 def main() -> None:
@@ -66,7 +67,7 @@ def keep(path: Path, descriptors: Path, result: dict[str, Any]) -> None:
     others = [r for r in record["results"] if any(r[name] != result[name] for name in same)]
     record = {
         "data": json.loads((descriptors / "descriptors.json").read_text()),
-        "exact": "eval.nearest: float32 products and top-k in blocks, candidates scored again without rounding",
+        "exact": "timm_gam.search: float32 products and top-k in blocks, candidates scored again without rounding",
         "hardware": hardware(),
         "versions": versions(),
         "results": sorted([*others, result], key=lambda r: (r["wanted_recall"], r["factory"])),

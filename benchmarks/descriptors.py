@@ -23,13 +23,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from eval.embedding import Transform, embed_images
-from eval.files import atomic_path
-from eval.images import ImageSet
-from eval.models import load_model
-from eval.preprocessing import resolve_preprocessing
-from eval.sources.folder import read_folder
-from eval.splits import IMAGE_RULE, published_split
+from timm_gam.core import atomic_path
+from timm_gam.data import IMAGE_RULE, ImageSet, published_split, read_folder
+from timm_gam.embed import EmbedSettings, embed_images
+from timm_gam.images import Transform, resolve_preprocessing
+from timm_gam.models import load_model
 
 PART = 200  # photos whose descriptors are one file until all are made
 
@@ -63,7 +61,11 @@ class Describer:
     def raw(self, rows: NDArray[np.int64]) -> Tensor:
         """(photos, places, channels) float32 of ascending rows of the images."""
         made = embed_images(
-            self.network, self.images, self.transform, rows=rows, amp_dtype=torch.bfloat16, channels_last=True
+            self.network,
+            self.images,
+            self.transform,
+            EmbedSettings(amp_dtype=torch.bfloat16, channels_last=True),
+            rows=rows,
         )
         return torch.from_numpy(made.vectors).unflatten(1, (-1, self.channels))
 

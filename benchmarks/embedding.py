@@ -29,14 +29,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from eval.embedding import embed_images
-from eval.environment import hardware
-from eval.images import ImageSet
-from eval.loading import default_workers
-from eval.models import embedding_network, load_model
-from eval.preprocessing import Preprocessing, resolve_preprocessing
-from eval.sources.folder import read_folder
-from eval.synthetic import draw_synthetic
+from timm_gam.core import hardware
+from timm_gam.data import ImageSet, draw_synthetic, read_folder
+from timm_gam.embed import EmbedSettings, embed_images, embedding_network
+from timm_gam.images import Preprocessing, default_workers, resolve_preprocessing
+from timm_gam.models import load_model
 
 CASES = ("compute_bound", "decode_bound", "curve", "shrink")
 
@@ -167,7 +164,7 @@ def embed_seconds(
     network: nn.Module, images: ImageSet, preprocessing: Preprocessing, batch_size: int, workers: int | None = None
 ) -> float:
     workers = default_workers() if workers is None else workers
-    return embed_images(network, images, preprocessing, batch_size=batch_size, workers=workers).seconds
+    return embed_images(network, images, preprocessing, EmbedSettings(batch_size=batch_size, workers=workers)).seconds
 
 
 def forward_seconds(network: nn.Module, images: ImageSet, preprocessing: Preprocessing, batch_size: int) -> float:

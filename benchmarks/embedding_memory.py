@@ -23,7 +23,8 @@ import torch
 from PIL import Image
 
 import eval as evaluation
-from eval.synthetic import draw_synthetic
+from timm_gam.data import draw_synthetic
+from timm_gam.embed import EmbedSettings
 
 MB = 2**20
 
@@ -73,7 +74,9 @@ def measure(network, images, preprocessing, counts: list[int], batch_size: int, 
             if done >= count:
                 peaks.setdefault(str(count), round(peak, 1))
 
-    evaluation.embed_images(network, images, preprocessing, batch_size=batch_size, workers=workers, on_progress=sample)
+    evaluation.embed_images(
+        network, images, preprocessing, EmbedSettings(batch_size=batch_size, workers=workers), on_progress=sample
+    )
     return peaks
 
 

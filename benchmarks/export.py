@@ -30,11 +30,11 @@ import torch
 from torch import nn
 
 import timm_gam  # registers the models  # noqa: F401
-from eval.environment import hardware
-from eval.models import LoadedModel, embedding_network, load_model
-from eval.preprocessing import resolve_preprocessing
-from timm_gam.checkpoint import weights_digest
-from timm_gam.export.folder import export_model
+from timm_gam.core import hardware
+from timm_gam.embed import embedding_network
+from timm_gam.export import export_model
+from timm_gam.images import resolve_preprocessing
+from timm_gam.models import LoadedModel, load_model, weights_digest
 
 VARIANTS = [
     n

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 import timm_gam
-from eval.environment import hardware
+from timm_gam.core import hardware
 
 BLOCKS = {(256, 4): 3, (512, 8): 4, (1024, 16): 6, (2048, 32): 3}  # (channels, stride) of a ResNet50's stages
 

@@ -3,7 +3,7 @@
     python benchmarks/scoring.py --record benchmarks/results/scoring.json
     python benchmarks/scoring.py --images 50000 --no-peer --record benchmarks/results/scoring_50000.json
 
-Ours computes every metric of `eval.metrics` over the full ranking. The peer's AccuracyCalculator computes precision@1,
+Ours computes every metric of `eval.scoring` over the full ranking. The peer's AccuracyCalculator computes precision@1,
 R-precision and mAP@R in three settings: as it comes, with all neighbours (k=None) by FAISS; the same by torch, which is
 faster on some machines; and by torch the least that these need (k="max_bin_count": as many neighbours as the largest
 class). In a fourth, as it comes, it computes mAP and MRR too: all of its metrics that are of a ranking.
@@ -33,10 +33,9 @@ from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 from pytorch_metric_learning.utils.inference import CustomKNN, FaissKNN
 from scoring_scale import peak_bytes
 
-from eval.environment import hardware
-from eval.exact_products import fastest_kernel
-from eval.integer_vectors import fixed_point
-from eval.scoring import score_retrieval
+from eval import score_retrieval
+from timm_gam.core import hardware
+from timm_gam.search import fastest_kernel, fixed_point
 
 
 def main() -> None:

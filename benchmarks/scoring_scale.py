@@ -26,10 +26,9 @@ import torch
 from numpy.typing import NDArray
 from product_floor import float64_rate, floor_seconds
 
-from eval.environment import hardware
-from eval.exact_products import fastest_kernel
-from eval.integer_vectors import fixed_point
-from eval.scoring import score_retrieval
+from eval import score_retrieval
+from timm_gam.core import hardware
+from timm_gam.search import fastest_kernel, fixed_point
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000)
 QUERIES, DIM, CLASSES = 10_000, 512, 1_000

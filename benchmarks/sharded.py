@@ -18,8 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eval.environment import hardware, versions
-from eval.report import write_json
+from timm_gam.core import hardware, versions, write_json
 
 
 def main() -> int:

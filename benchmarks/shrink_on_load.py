@@ -31,9 +31,8 @@ from PIL import Image
 from tqdm import tqdm
 
 import eval as evaluation
-from eval.decoding import load_image
-from eval.images import ImageReader, ImageSet
-from eval.preprocessing import SHRINK_MARGIN, Preprocessing
+from timm_gam.data import ImageReader, ImageSet
+from timm_gam.images import SHRINK_MARGIN, Preprocessing, load_image
 
 Pixels = NDArray[np.uint8]
 

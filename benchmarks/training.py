@@ -35,21 +35,19 @@ from PIL import Image
 from timm.data import ImageDataset, create_loader
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval.distributed import World
-from eval.images import ImageSet
-from eval.interruption import Interruption
-from eval.preprocessing import Preprocessing, resolve_preprocessing
-from eval.sources.folder import read_folder
-from eval.synthetic import draw_synthetic
-from timm_gam.train.image_cache import cache_decoded
-from timm_gam.train.loading import EpochLoader
-from timm_gam.train.loop import Trainer
-from timm_gam.train.objective import create_objective
-from timm_gam.train.optimization import create_optimization
-from timm_gam.train.recipe import Recipe
-from timm_gam.train.split import split_for_training
-from timm_gam.train.start import start_model
-from timm_gam.train.state import Position
+from timm_gam.core import Interruption, World
+from timm_gam.data import ImageSet, draw_synthetic, read_folder
+from timm_gam.images import Preprocessing, cache_decoded, resolve_preprocessing
+from timm_gam.train import (
+    EpochLoader,
+    Position,
+    Recipe,
+    Trainer,
+    create_objective,
+    create_optimization,
+    split_for_training,
+    start_model,
+)
 
 Measure = Callable[[int], float]
 """Trains for a number of updates; returns seconds."""

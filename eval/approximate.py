@@ -1,6 +1,6 @@
 """`python -m eval.approximate`: approximate search of embeddings, and what it costs in recall. `--help` by example.
 
-Only this module parses, prints and exits; the work is done by `eval.approximate_index` and `eval.nearest`.
+Only this module parses, prints and exits; the work is done by `timm_gam.search`.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.arguments import OneLineParser
-from eval.errors import DataError, EvalError
-from eval.files import check_writable
+from timm_gam.core import (
+    CommandParser,
+    DataError,
+    check_writable,
+    count,
+    positive,
+    progress_bar,
+    run_command,
+)
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
     import numpy as np
     from numpy.typing import NDArray
 
-    from eval.approximate_index import ApproximateIndex
-    from eval.integer_vectors import FixedPoint
-    from eval.nearest import Neighbours
+    from timm_gam.search import ApproximateIndex, FixedPoint, Neighbours
 
 __all__ = ["Question", "ask", "main", "measure", "read_vectors"]
 
@@ -51,15 +55,7 @@ exit codes: 0 measured, 2 bad input (one line says what is legal), 130 interrupt
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 measured, 2 bad input, 130 interrupted."""
     args = _parser().parse_args(argv)
-    try:
-        _run(args)
-    except EvalError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(lambda: _run(args))
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ class Question:
 
     def part(self, rows: NDArray[np.int64]) -> Question:
         """Some of the queries."""
-        from eval.nearest import Neighbours
+        from timm_gam.search import Neighbours
 
         return Question(
             self.queries[rows],
@@ -138,8 +134,7 @@ def ask(
     """
     import numpy as np
 
-    from eval.integer_vectors import fixed_point
-    from eval.nearest import nearest, on_one_scale
+    from timm_gam.search import fixed_point, nearest, on_one_scale
 
     source = gallery if queries is None else queries
     if len(source) < 2:
@@ -158,8 +153,8 @@ def measure(index: ApproximateIndex, question: Question, *, seed: int = 0) -> di
     """Recall with its 95 % interval and speed of an index, beside exact search."""
     import numpy as np
 
-    from eval.averages import average
-    from eval.nearest import recall_against_exact
+    from eval.scoring.intervals import average
+    from timm_gam.search import recall_against_exact
 
     k = question.exact.rows.shape[1]
     index.search(question.queries[:16], k, self_index=None)  # warms up
@@ -191,7 +186,7 @@ def _run(args: argparse.Namespace) -> None:
         raise DataError("--load came with --index or --save, which would do nothing; name one or the other")
     import numpy as np
 
-    from eval.approximate_index import import_faiss
+    from timm_gam.search import import_faiss
 
     import_faiss()
     gallery = read_vectors(args.gallery)
@@ -221,7 +216,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _loaded(args: argparse.Namespace, gallery: NDArray[np.floating]) -> ApproximateIndex:
-    from eval.approximate_index import load_index
+    from timm_gam.search import load_index
 
     kept = load_index(args.load, gallery)
     if kept.facts.distance != args.distance:
@@ -232,7 +227,7 @@ def _loaded(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Approxim
 def _asked(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Question:
     queries = read_vectors(args.queries) if args.queries else None
     count = min(args.sample, len(gallery if queries is None else queries))
-    with _progress_bar("exact search", "pair", len(gallery) * count) as advance:
+    with progress_bar("exact search", "pair", len(gallery) * count) as advance:
         return ask(
             gallery, queries, distance=args.distance, k=args.k, sample=args.sample, seed=args.seed, on_progress=advance
         )
@@ -240,19 +235,19 @@ def _asked(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Question:
 
 def _built(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Iterator[ApproximateIndex]:
     """The indexes to compare, one after another."""
-    from eval.approximate_index import build_index, default_factories
+    from timm_gam.search import build_index, default_factories
 
     # Search parameters belong to one kind of index.
     usual = default_factories(*gallery.shape)[: 1 if args.search_parameters else None]
     for factory in args.index or usual:
-        with _progress_bar(f"building {factory}", "row", len(gallery)) as advance:
+        with progress_bar(f"building {factory}", "row", len(gallery)) as advance:
             index = build_index(gallery, factory, distance=args.distance, seed=args.seed, on_progress=advance)
         yield index
 
 
 def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: list[str], saved: str) -> None:
-    from eval.environment import hardware, versions
-    from eval.report import text_table, write_json
+    from eval.results.tables import text_table
+    from timm_gam.core import hardware, versions, write_json
 
     first, name = results[0], f"recall@{args.k}"
     print(f"gallery   {first['count']} x {first['dim']}, {first['distance']}; {first['queries']} queries measured")
@@ -282,7 +277,7 @@ def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: lis
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "wanted_recall": args.recall,
             "notes": notes,
-            "exact": "eval.nearest: float32 products and top-k in blocks, scored again without rounding",
+            "exact": "timm_gam.search.exact: float32 products and top-k in blocks, scored again without rounding",
             "versions": {**versions(), **first["versions"]},
             "hardware": hardware(),
             "results": results,
@@ -292,12 +287,10 @@ def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: lis
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m eval.approximate",
         description="Search embeddings approximately, by FAISS, and measure the recall against exact search.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("gallery", type=Path, metavar="GALLERY", help=".npy, or .safetensors with a tensor 'vectors'")
     parser.add_argument("--queries", type=Path, metavar="FILE", help="likewise (default: rows of the gallery)")
@@ -312,9 +305,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--recall", type=_share, default=0.99, help="to reach, above 0 and at most 1 (default: 0.99)")
     parser.add_argument("--search-parameters", metavar="NAME=VALUE[,...]", help="FAISS's own, instead of tuning")
-    parser.add_argument("-k", type=_positive, default=10, metavar="K", help="neighbours (default: 10)")
+    parser.add_argument("-k", type=positive, default=10, metavar="K", help="neighbours (default: 10)")
     parser.add_argument("--sample", type=_two, default=2000, metavar="N", help="the most queries (default: 2000)")
-    parser.add_argument("--seed", type=_natural, default=0, help="of the queries and rows drawn (default: 0)")
+    parser.add_argument("--seed", type=count, default=0, help="of the queries and rows drawn (default: 0)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the best index, and FILE.json beside it")
     parser.add_argument("--load", type=Path, metavar="FILE", help="an index that --save kept, of this very gallery")
     parser.add_argument("--results-file", type=Path, metavar="FILE", help="write the results as JSON")
@@ -328,33 +321,10 @@ def _share(text: str) -> float:
     raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 1")
 
 
-def _natural(text: str, least: int = 0) -> int:
-    with contextlib.suppress(ValueError):
-        if int(text) >= least:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
-
-
-def _positive(text: str) -> int:
-    return _natural(text, 1)
-
-
 def _two(text: str) -> int:
-    return _natural(text, 2)
-
-
-@contextlib.contextmanager
-def _progress_bar(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total, desc=what, unit=unit, unit_scale=True, delay=1, leave=False, file=sys.stderr, disable=None
-    ) as bar:
-
-        def advance(done: int) -> None:
-            bar.update(done)
-
-        yield advance
+    if positive(text) < 2:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 2")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-__all__ = ["OneLineParser", "add_preprocessing_arguments", "build_parser", "parse_arguments"]
+from timm_gam.core import CommandParser, count, positive, seed
+from timm_gam.images import add_preprocessing_arguments
+
+__all__ = ["build_parser", "parse_arguments"]
 
 _EPILOG = """\
 examples
@@ -30,13 +32,6 @@ examples
 
 exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
 """
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line and exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,12 +62,10 @@ def _refuse(parser: argparse.ArgumentParser, args: argparse.Namespace, options: 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m eval.retrieval`."""
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m eval.retrieval",
         description="Score how well timm models retrieve images: embeddings, exact ranking, metrics with intervals.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -130,7 +123,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--distance", choices=("cosine", "euclidean"), default="cosine", help="between embeddings (default: cosine)"
     )
     protocol.add_argument(
-        "-k", nargs="+", type=_positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
+        "-k", nargs="+", type=positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
     )
 
     image = add_preprocessing_arguments(parser)
@@ -141,8 +134,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     compute = parser.add_argument_group("computing")
-    compute.add_argument("-b", "--batch-size", type=_positive, default=32, metavar="N", help="(default: %(default)s)")
-    compute.add_argument("-j", "--workers", type=_count, metavar="N", help="decoding processes (default: by device)")
+    compute.add_argument("-b", "--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
+    compute.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
     compute.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: cuda where there is one, else cpu)")
     compute.add_argument("--amp", action="store_true", help="mixed precision; faster, and scores move a little")
     compute.add_argument("--amp-dtype", choices=("bfloat16", "float16"), default="bfloat16", help="(default: bfloat16)")
@@ -155,12 +148,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     compute.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="keep embeddings here and reuse them")
     compute.add_argument(
-        "--memory-budget", type=_positive, default=768, metavar="MB", help="for ranking (default: %(default)s)"
+        "--memory-budget", type=positive, default=768, metavar="MB", help="for ranking (default: %(default)s)"
     )
-    compute.add_argument("--seed", type=_seed, default=0, help="of random weights and of the bootstrap (default: 0)")
+    compute.add_argument("--seed", type=seed, default=0, help="of random weights and of the bootstrap (default: 0)")
     compute.add_argument(
         "--bootstrap",
-        type=_count,
+        type=count,
         default=1000,
         metavar="N",
         help="replicates for 95%% intervals, 0 for none (default: 1000)",
@@ -173,40 +166,3 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument("--per-class", action="store_true", help="also print a table per class")
     output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")
     return parser
-
-
-def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """The options that change a model's own preprocessing, under the names of `eval.resolve_preprocessing`."""
-    image = parser.add_argument_group("preprocessing (default: the model's own)")
-    image.add_argument("--img-size", type=_positive, metavar="PIXELS", help="side of the square input")
-    image.add_argument("--crop-pct", type=float, metavar="SHARE", help="centre crop as a share of the resized image")
-    image.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how the image becomes a square")
-    image.add_argument("--interpolation", metavar="NAME", help="bilinear, bicubic, ...")
-    image.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="subtracted from values in [0, 1]")
-    image.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="divides after that")
-    return image
-
-
-def _positive(text: str) -> int:
-    return _at_least(1, text)
-
-
-def _count(text: str) -> int:
-    return _at_least(0, text)
-
-
-def _seed(text: str) -> int:
-    value = _count(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"'{text}' is not below 2^63")
-    return value
-
-
-def _at_least(least: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
-    return value

@@ -6,28 +6,21 @@ This is the only module that parses, prints and exits; every step is a function 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from eval.arguments import parse_arguments
-from eval.errors import EvalError
-from eval.files import check_writable
-from eval.interruption import exit_code, terminable
+from timm_gam.core import TimmGamError, check_writable, interrupts_exit, progress_bar, run_command, terminable
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
-    from eval.distributed import World
-    from eval.evaluate import RetrievalResult, Settings
     from eval.inputs import Inputs
-    from eval.protocols import Protocol
+    from eval.results.result import RetrievalResult, Settings
+    from timm_gam.core import World
+    from timm_gam.data import Protocol
 
 __all__ = ["main"]
 
@@ -35,23 +28,14 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 scored, 2 bad input, 130 or 143 interrupted (Ctrl-C, SIGTERM)."""
     args = parse_arguments(argv)
-    try:
-        _run(args)
-    except EvalError as error:
-        if str(error):  # empty where another process has said why the run ends
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print(" ".join(["interrupted", *map(str, error.args)]), file=sys.stderr)
-        return exit_code(error)
-    return 0
+    return run_command(lambda: _run(args))
 
 
 def _run(args: argparse.Namespace) -> None:
-    with _interrupts_exit():
-        import eval.report  # all that is heavy  # noqa: F401
-        from eval.distributed import join_world
+    with interrupts_exit():
+        import eval.results.record  # all that is heavy  # noqa: F401
         from eval.inputs import choose_inputs
+        from timm_gam.core import join_world
 
     advice = "what was embedded is kept: start it again" if args.cache_dir else "start it again, with --cache-dir"
     with terminable(), join_world(args.device, advice) as world:
@@ -67,7 +51,7 @@ def _run(args: argparse.Namespace) -> None:
         try:
             for result in _results(args, inputs, protocol, settings, world):
                 results.append(result)
-        except (EvalError, KeyboardInterrupt) as error:
+        except (TimmGamError, KeyboardInterrupt) as error:
             # A model that fails, or Ctrl-C, does not cost the results of the models before it.
             if results and world.leads:
                 _publish(args, results, [*notes, f"ended early: {error or 'interrupted'}"])
@@ -80,7 +64,7 @@ def _results(
     args: argparse.Namespace, inputs: Inputs, protocol: Protocol, settings: Settings, world: World
 ) -> Iterator[RetrievalResult]:
     from eval.evaluate import evaluate_model
-    from eval.preprocessing import resolve_preprocessing
+    from timm_gam.images import resolve_preprocessing
 
     for load in inputs.models:
         loaded = load()
@@ -100,7 +84,7 @@ def _results(
             protocol,
             preprocessing=preprocessing,
             settings=settings,
-            progress=partial(_progress_bar, world.leads),
+            progress=partial(progress_bar, show=world.leads),
             world=world,
         )
 
@@ -108,14 +92,11 @@ def _results(
 def _settings(args: argparse.Namespace, world: World) -> Settings:
     import torch
 
-    from eval.evaluate import Settings
+    from eval.results.result import Settings
+    from timm_gam.embed import EmbedSettings
 
-    return Settings(
+    embed = EmbedSettings(
         layer=args.layer,
-        distance=args.distance,
-        ks=tuple(sorted(set(args.k))),
-        replicates=args.bootstrap,
-        seed=args.seed,
         batch_size=args.batch_size,
         workers=args.workers,
         device=str(world.device),
@@ -124,14 +105,20 @@ def _settings(args: argparse.Namespace, world: World) -> Settings:
         compile_backend=args.torchcompile,
         optimize=args.optimize,
         on_unreadable="skip" if args.skip_unreadable else "raise",
+    )
+    return Settings(
+        embed,
+        distance=args.distance,
+        ks=tuple(sorted(set(args.k))),
+        replicates=args.bootstrap,
+        seed=args.seed,
         memory_budget=args.memory_budget * 2**20,
         cache_folder=args.cache_dir,
     )
 
 
 def _protocol(args: argparse.Namespace, inputs: Inputs) -> Protocol:
-    from eval.protocols import choose_protocol
-    from eval.sources.pair import GALLERY, QUERY
+    from timm_gam.data import GALLERY, QUERY, choose_protocol
 
     if args.gallery_dir is not None:
         return choose_protocol(inputs.images, "query-gallery", query_split=QUERY, gallery_split=GALLERY)
@@ -145,7 +132,9 @@ def _protocol(args: argparse.Namespace, inputs: Inputs) -> Protocol:
 
 
 def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], notes: Sequence[str]) -> None:
-    from eval.report import document, metric_table, paper_table, per_class_table, summary, write_json
+    from eval.results.record import document
+    from eval.results.tables import metric_table, paper_table, per_class_table, summary
+    from timm_gam.core import write_json
 
     content = document(results, notes)
     if args.results_file == "-":
@@ -161,37 +150,6 @@ def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], notes
     if args.results_file is not None:
         write_json(Path(args.results_file), content)
         print(f"\nwrote {args.results_file}")
-
-
-@contextlib.contextmanager
-def _interrupts_exit() -> Iterator[None]:
-    """Let Ctrl-C end the process at once: raised within an import of torch it can come out as any other error."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        os.write(2, b"interrupted\n")
-        os._exit(130)
-
-    before = signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _progress_bar(show: bool, what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
-    from tqdm import tqdm
-
-    disable = None if show else True  # None: where there is no terminal
-    with tqdm(total=total, desc=what, unit=unit, delay=1, leave=False, file=sys.stderr, disable=disable) as bar:
-
-        def advance(done: int) -> None:
-            bar.update(done)
-
-        yield advance
 
 
 if __name__ == "__main__":

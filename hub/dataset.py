@@ -6,20 +6,17 @@ This module parses, prints and exits; `publish_dataset` is the function to call 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.arguments import OneLineParser
-from eval.errors import EvalError
-from hub.command_line import exit_code, print_line
-from hub.errors import RefusedError, UploadError
+from hub.publish import INTERRUPTED
+from timm_gam.core import CommandParser, RefusedError, TimmGamError, UploadError, print_line, progress_bar, run_command
 
 if TYPE_CHECKING:
-    from hub.image_audit import Audit
+    from hub.photos.audit import Audit
     from hub.push import Pushed
 
 __all__ = ["NEAR_BITS", "build_parser", "main", "publish_dataset"]
@@ -76,10 +73,10 @@ def publish_dataset(
         RefusedError: a file cannot be read, or as `hub.push.push_folder`.
         UploadError: the Hub did not take it, or gave back something else.
     """
-    from eval.sources.folder import read_folder
-    from hub.dataset_repository import write_dataset_repository
-    from hub.image_audit import audit_images
+    from hub.photos.audit import audit_images
+    from hub.photos.repository import write_dataset_repository
     from hub.push import preview_push, push_folder
+    from timm_gam.data import read_folder
 
     audit = audit_images(read_folder(folder), near_bits, on_progress)
     say(_findings(audit))
@@ -107,14 +104,14 @@ def _prove(audit: Audit, dataset: str) -> None:
     """Stream the data set back and compare its fingerprint with the folder's."""
     import numpy as np
 
-    from eval.cache import data_fingerprint, digest_images
-    from eval.sources.hub_dataset import read_hub_dataset
+    from timm_gam.data import read_hub_dataset
+    from timm_gam.images import data_fingerprint, digest_images
 
     try:
         images = read_hub_dataset(dataset, streaming=True)
         rows = np.arange(len(images), dtype=np.int64)
         found = data_fingerprint(images, rows, digest_images(images, rows))
-    except EvalError as error:
+    except TimmGamError as error:
         raise UploadError(f"'{dataset}' is published, but reading it back failed: {error}") from error
     if found != audit.fingerprint:
         raise UploadError(
@@ -139,12 +136,10 @@ def _findings(audit: Audit) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m hub.dataset`. Imports nothing heavy."""
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m hub.dataset",
         description="Publish a folder of photographs as a Hub data set: parquet shards, a card, duplicates reported.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="class folders of images, or split folders of them")
     parser.add_argument("--repo", required=True, metavar="NS/NAME", help="the data set's Hub id")
@@ -177,11 +172,11 @@ def _bits(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
     args = build_parser().parse_args(argv)
-    return exit_code(lambda: _run(args))
+    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
 
 
 def _run(args: argparse.Namespace) -> None:
-    with _progress_bar() as on_progress:
+    with progress_bar("reading", "img") as on_progress:
         publish_dataset(
             args.folder,
             args.repo,
@@ -195,18 +190,6 @@ def _run(args: argparse.Namespace) -> None:
             say=print_line,
             on_progress=on_progress,
         )
-
-
-@contextlib.contextmanager
-def _progress_bar() -> Iterator[Callable[[int], None]]:
-    from tqdm import tqdm
-
-    with tqdm(desc="reading", unit="img", delay=1, leave=False, file=sys.stderr, disable=None) as bar:
-
-        def advance(images: int) -> None:
-            bar.update(images)
-
-        yield advance
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.arguments import OneLineParser
-from hub.command_line import exit_code, print_line
+from timm_gam.core import CommandParser, print_line, run_command
 
 if TYPE_CHECKING:
+    from hub.model.trained import TrainedModel
     from hub.push import Pushed
-    from hub.trained_model import TrainedModel
 
-__all__ = ["Published", "build_parser", "main", "publish_model"]
+INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
+
+__all__ = ["INTERRUPTED", "Published", "build_parser", "main", "publish_model"]
 
 _EPILOG = """\
 examples
@@ -82,18 +83,17 @@ def publish_model(
         say: Called with each line of progress.
 
     Raises:
-        PublishError: any of the errors in `hub.errors`.
-        EvalError: `out` cannot be written.
+        PublishError: any of the errors in `timm_gam.core.errors`.
+        TimmGamError: `out` cannot be written.
     """
-    from hub.model_card import ModelPage
-    from hub.model_repository import write_model_repository
-    from hub.origin import find_base_model, find_license
+    from hub.model.card import ModelPage
+    from hub.model.origin import find_base_model, find_license
+    from hub.model.repository import write_model_repository
+    from hub.model.trained import read_trained_model
+    from hub.model.verify import verify_published
     from hub.push import preview_push, push_folder
-    from hub.trained_model import read_trained_model
-    from hub.verify import verify_published
-    from timm_gam.hub_download import file_sha256
-    from timm_gam.namespace import hub_namespace
-    from timm_gam.weights import WEIGHTS_NAME
+    from timm_gam.core import file_sha256, hub_namespace
+    from timm_gam.models import WEIGHTS_NAME
 
     owner = namespace or hub_namespace()
     trained = read_trained_model(model, checkpoint, record)
@@ -122,12 +122,10 @@ def publish_model(
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m hub.publish`. Imports nothing heavy."""
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m hub.publish",
         description="Publish a trained model: checked, with its card and records, in one commit, and pulled back.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("model", metavar="MODEL", help="architecture, or architecture.tag (default tag: corel)")
     parser.add_argument(
@@ -158,7 +156,7 @@ def add_publishing_arguments(parser: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
     args = build_parser().parse_args(argv)
-    return exit_code(lambda: _run(args))
+    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
 
 
 def _run(args: argparse.Namespace) -> None:

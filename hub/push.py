@@ -17,9 +17,17 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
-from hub.errors import ConflictError, PublishError, RefusedError, UploadError
-from timm_gam.errors import HubError
-from timm_gam.hub_download import RepoType, check_repository, file_sha256, one_line
+from timm_gam.core import (
+    ConflictError,
+    HubError,
+    PublishError,
+    RefusedError,
+    RepoType,
+    UploadError,
+    check_repository,
+    file_sha256,
+    one_line,
+)
 
 __all__ = ["Changes", "Pushed", "compare_with_hub", "page_url", "preview_push", "push_folder"]
 

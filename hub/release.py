@@ -14,12 +14,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.arguments import OneLineParser
-from eval.errors import EvalError
-from eval.files import atomic_path, check_writable
-from hub.command_line import exit_code, print_line
-from hub.errors import PublishError, RefusedError
-from hub.publish import add_publishing_arguments, publish_model
+from hub.publish import INTERRUPTED, add_publishing_arguments, publish_model
+from timm_gam.core import (
+    CommandParser,
+    PublishError,
+    RefusedError,
+    TimmGamError,
+    atomic_path,
+    check_writable,
+    print_line,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from hub.publish import Published
@@ -59,7 +64,7 @@ def release_zoo(
 
     Args:
         runs: Folder of run folders of `python -m timm_gam.train`.
-        releases: File of releases to bring up to date, see `timm_gam.releases`.
+        releases: File of releases to bring up to date, see `timm_gam.models.releases`.
         say: Called with each line of progress.
         **options: Of `hub.publish.publish_model`, for every run.
 
@@ -75,7 +80,7 @@ def release_zoo(
     for model, run in sorted(_find_runs(runs).items()):
         try:
             published = publish_model(model, run, say=say, **options)
-        except (PublishError, EvalError) as error:
+        except TimmGamError as error:
             say(f"failed  {error}")
             rows.append(Row(run.name, model, "failed", {}, "", str(error)))
             continue
@@ -107,8 +112,8 @@ def _find_runs(runs: Path) -> dict[str, Path]:
 
 def _record(releases: Path, published: Published) -> None:
     """Put one repository's commit and digest into the file of releases."""
-    from timm_gam.errors import HubError
-    from timm_gam.releases import Release, read_releases
+    from timm_gam.core import HubError
+    from timm_gam.models import Release, read_releases
 
     assert published.pushed is not None
     try:
@@ -133,7 +138,7 @@ def _row(run: Path, published: Published) -> Row:
 
 def _summary(rows: Sequence[Row]) -> str:
     """One line per run: state, headline metrics in per cent, page or error."""
-    from eval.report import text_table
+    from eval import text_table
 
     shown = ("hit@1", "hit@10", "precision@10", "map")
     lines = [["model", *(f"{name}, %" for name in shown), "state", "run"]]
@@ -146,12 +151,10 @@ def _summary(rows: Sequence[Row]) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m hub.release`. Imports nothing heavy."""
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m hub.release",
         description="Publish every training run of a folder, and record the commits that the model names stand for.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "runs", type=Path, metavar="RUNS_DIR", help="a folder of run folders of python -m timm_gam.train"
@@ -170,11 +173,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 all published, 2 refused or some failed, 130 interrupted."""
     args = build_parser().parse_args(argv)
-    return exit_code(lambda: _run(args))
+    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
 
 
 def _run(args: argparse.Namespace) -> None:
-    from timm_gam.releases import releases_file
+    from timm_gam.models import releases_file
 
     rows = release_zoo(
         args.runs,

@@ -33,24 +33,25 @@ import pytest  # noqa: E402
 
 from tests.loopback_hub import TOKEN, LoopbackHub, serve_hub  # noqa: E402
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+REAL_DATA = Path(os.environ.get("TIMM_GAM_TEST_DATA", "/nonexistent"))
+"""A folder with data/coreldb (photographs in class folders) and weights; tests that need it are skipped without it."""
 
 
 @pytest.fixture(scope="session")
 def coreldb() -> Path:
     """10,800 COREL photos in 80 class folders; they are not part of the repository."""
-    path = SHARED / "data" / "coreldb"
+    path = REAL_DATA / "data" / "coreldb"
     if not path.is_dir():
-        pytest.skip("needs the COREL photos in ../shared/data/coreldb, which are not part of the repository")
+        pytest.skip("needs TIMM_GAM_TEST_DATA with data/coreldb: COREL photos, which are not part of the repository")
     return path
 
 
 @pytest.fixture(scope="session")
 def mobilenetv2_weights() -> Path:
     """Weights of an ImageNet MobileNetV2 without its classifier; not part of the repository."""
-    path = SHARED / "weights" / "mobilenetv2_100.onnxzoo7.safetensors"
+    path = REAL_DATA / "weights" / "mobilenetv2_100.onnxzoo7.safetensors"
     if not path.is_file():
-        pytest.skip("needs ../shared/weights/mobilenetv2_100.onnxzoo7.safetensors, not part of the repository")
+        pytest.skip("needs TIMM_GAM_TEST_DATA with weights/mobilenetv2_100.onnxzoo7.safetensors")
     return path
 
 
@@ -83,3 +84,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.hub.runs import write_run
 
     return write_run(tmp_path_factory.mktemp("runs") / "test_resnet_gam-0", "test_resnet_gam")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """4 classes of 10 images: 24 train, 8 validation, 8 test."""
+    from tests.timm_gam.train.helpers import write_shapes
+
+    return write_shapes(tmp_path_factory.mktemp("data") / "photos", classes=4, images=10)

@@ -8,25 +8,15 @@ timm discovers no plug-ins by itself: without `import timm_gam` its answer is "U
 
 from __future__ import annotations
 
-from timm_gam import attention_resnet as attention_resnet  # registers the models
-from timm_gam.attention import attention_parameters
-from timm_gam.errors import CheckpointError, ExportError, HubError, TimmGamError, UnknownModelError
-from timm_gam.gam import GlobalAttention
-from timm_gam.inference import OptimizedNetwork, optimize
-from timm_gam.namespace import hub_namespace
-from timm_gam.transfer import TransferReport, from_backbone
+import sys
 
-__all__ = [
-    "CheckpointError",
-    "ExportError",
-    "GlobalAttention",
-    "HubError",
-    "OptimizedNetwork",
-    "TimmGamError",
-    "TransferReport",
-    "UnknownModelError",
-    "attention_parameters",
-    "from_backbone",
-    "hub_namespace",
-    "optimize",
-]
+from timm_gam._door import open_door
+from timm_gam._register import register_when_imported
+
+__getattr__, __dir__, __all__ = open_door(__name__, __file__)
+
+# timm takes seconds to import, for which `--help` should not wait: where it is not there yet, models register with it.
+if "timm" in sys.modules:
+    import timm_gam.models.attention_resnet as _registered  # noqa: F401
+else:
+    register_when_imported("timm", "timm_gam.models.attention_resnet")

@@ -11,12 +11,18 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-import eval.nearest
+import timm_gam.search.exact
 from eval.approximate import main
-from eval.approximate_index import build_index, default_factories, load_index
-from eval.errors import DataError, EmbeddingError
-from eval.integer_vectors import fixed_point
-from eval.nearest import nearest, on_one_scale, recall_against_exact
+from timm_gam.core import DataError, EmbeddingError
+from timm_gam.search import (
+    build_index,
+    default_factories,
+    fixed_point,
+    load_index,
+    nearest,
+    on_one_scale,
+    recall_against_exact,
+)
 
 
 def clustered(count: int, dim: int = 16, seed: int = 0) -> np.ndarray:
@@ -49,9 +55,9 @@ def test_nearest_is_the_same_by_every_float32_product(product: str, distance: st
     points = on_one_scale(queries, gallery)
     expected = nearest(*points, 10)
     left, right = torch.rand(70, 37), torch.rand(50, 37)
-    one = getattr(eval.nearest, product)
+    one = getattr(timm_gam.search.exact, product)
     torch.testing.assert_close(one(left, right).double(), left.double() @ right.double().T, rtol=1e-6, atol=1e-6)
-    monkeypatch.setattr(eval.nearest, "_fastest_product", lambda: one)
+    monkeypatch.setattr(timm_gam.search.exact, "_fastest_product", lambda: one)
     np.testing.assert_array_equal(nearest(*points, 10).rows, expected.rows)
     np.testing.assert_array_equal(nearest(*points, 10).scores, expected.scores)
 
@@ -194,7 +200,7 @@ def test_the_defaults_grow_with_the_gallery() -> None:
 
 @pytest.mark.parametrize("most_coded", [512, 12])
 def test_the_default_finds_the_nearest(most_coded: int, monkeypatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("eval.approximate_index._MOST_CODED", most_coded)
+    monkeypatch.setattr("timm_gam.search.approximate_index._MOST_CODED", most_coded)
     gallery, queries = clustered(20_500), clustered(300, seed=1)
     index = build_index(gallery)
     assert index.facts.factory.startswith("RR16,IVF1024,PQ16x4fs" if most_coded > 16 else "PCAR12,IVF1024,PQ12x4fs")

@@ -16,10 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import timm_gam  # noqa: F401  registers the models
-from eval.models import weights_digest
-from eval.sources.folder import read_folder
-from tests.eval.helpers import write_class_folders
+from tests.helpers import write_class_folders
 from tests.loopback_hub import TOKEN, LoopbackHub, serve_hub
+from timm_gam.data import read_folder
+from timm_gam.models import weights_digest
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_corel_tag_resolves_in_the_namespace(hub: LoopbackHub, tmp_path: Path) -
 def test_timm_itself_pulls_the_same(hub: LoopbackHub, tmp_path: Path) -> None:
     code = """
 import timm, timm_gam
-from eval.models import weights_digest
+from timm_gam.models.load import weights_digest
 model = timm.create_model("resnet18_se.corel", pretrained=True)
 print(model.num_classes, weights_digest(model.state_dict()))
 """

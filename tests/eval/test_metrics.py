@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
-from eval.integer_vectors import fixed_point
-from eval.metrics import DEFAULT_KS, metric_names, query_metrics
-from eval.ranking import RelevantRanks, rank_relevant
+from eval import DEFAULT_KS, RelevantRanks, metric_names, query_metrics, rank_relevant
+from timm_gam.search import fixed_point
 
 KS = (1, 2, 3, 5, 20)
 

@@ -7,8 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from eval.integer_vectors import FixedPoint, fixed_point
-from eval.ranking import RelevantRanks, rank_relevant
+from eval import RelevantRanks, rank_relevant
+from timm_gam.search import FixedPoint, fixed_point
 
 
 def data(seed: int, count: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 import eval as evaluation
 from eval.retrieval import main
-from tests.eval.helpers import write_class_folders
+from tests.helpers import write_class_folders
+from timm_gam.embed import EmbedSettings
 
 QUICK = ["--no-pretrained", "--img-size", "32", "-j", "0", "--bootstrap", "50"]
 
@@ -34,7 +35,7 @@ def run(*arguments: object) -> int:
 
 
 def schema() -> dict:
-    return json.loads(files("eval").joinpath("results.schema.json").read_text())
+    return json.loads(files("eval.results").joinpath("results.schema.json").read_text())
 
 
 def test_run_writes_a_document_that_follows_its_schema(photos: Path, tmp_path: Path, capsys) -> None:
@@ -323,7 +324,7 @@ def test_every_step_works_from_python(photos: Path) -> None:
     loaded = evaluation.load_model("test_resnet_gam", pretrained=False)
     network = evaluation.embedding_network(loaded.model)
     transform = evaluation.resolve_preprocessing(loaded.model, img_size=32).transform()
-    vectors = evaluation.embed_images(network, images, transform, workers=0).vectors
+    vectors = evaluation.embed_images(network, images, transform, EmbedSettings(workers=0)).vectors
     scores = evaluation.score_retrieval(vectors, images.labels)
     points = evaluation.fixed_point(vectors)
     blocks = evaluation.rank_relevant(points, points, images.labels, images.labels, self_index=np.arange(18))

@@ -7,13 +7,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from eval.averages import average, class_means
-from eval.errors import DataError
-from eval.images import ImageSet
-from eval.protocols import choose_protocol
-from eval.scoring import score_retrieval
-from eval.splits import published_class_split, published_split
+from eval import average, choose_protocol, class_means, score_retrieval
 from tests.eval.test_metrics import plain_metrics
+from timm_gam.core import DataError
+from timm_gam.data import ImageSet, published_class_split, published_split
 
 
 class NoImages:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from eval.retrieval import main
-from tests.eval.helpers import write_class_folders
+from tests.helpers import write_class_folders
 
 MODEL = ["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "--bootstrap", "20"]
 
@@ -79,13 +79,13 @@ def test_three_processes_for_two_batches_with_a_gallery_and_a_cache(tmp_path: Pa
 
 SLOW_READS = """
 import sys, time
-import eval.cache, eval.decoding, eval.loading
-eval.cache.PART_IMAGES = 4
-load = eval.decoding.load_image
+import timm_gam.embed.cache, timm_gam.images.decoding, timm_gam.images.loader
+timm_gam.embed.cache.PART_IMAGES = 4
+load = timm_gam.images.decoding.load_image
 def load_slowly(*args, **kwargs):
     time.sleep(0.05)
     return load(*args, **kwargs)
-eval.loading.load_image = load_slowly
+timm_gam.images.loader.load_image = load_slowly
 from eval.retrieval import main
 sys.exit(main(sys.argv[1:]))
 """

@@ -11,13 +11,13 @@ import yaml
 from safetensors.torch import save_file
 
 import timm_gam  # noqa: F401  registers the models
-from eval.evaluate import Settings, evaluate_model
-from eval.models import load_model
-from eval.preprocessing import resolve_preprocessing
-from eval.protocols import choose_protocol
-from eval.report import document, write_json
-from eval.sources.folder import read_folder
-from tests.eval.helpers import write_class_folders
+from eval import Settings, choose_protocol, document, evaluate_model
+from tests.helpers import write_class_folders
+from timm_gam.core import write_json
+from timm_gam.data import read_folder
+from timm_gam.embed import EmbedSettings
+from timm_gam.images import resolve_preprocessing
+from timm_gam.models import load_model
 
 __all__ = ["CLASSES", "evaluate_checkpoint", "write_checkpoint", "write_run"]
 
@@ -44,7 +44,7 @@ def evaluate_checkpoint(record: Path, model: str, checkpoint: Path) -> Path:
         images,
         choose_protocol(images, "leave-one-out"),
         preprocessing=resolve_preprocessing(loaded.model, img_size=32),
-        settings=Settings(replicates=20, ks=(1, 10), batch_size=12, workers=0),
+        settings=Settings(EmbedSettings(batch_size=12, workers=0), replicates=20, ks=(1, 10)),
     )
     write_json(record, document([result]))
     return record

@@ -9,12 +9,12 @@ import pytest
 import timm
 from huggingface_hub import constants, snapshot_download
 
-from eval.models import load_model
-from eval.sources.parquet import read_parquet
 from hub.dataset import main as publish_dataset
 from hub.publish import main as publish
-from tests.eval.helpers import write_class_folders
+from tests.helpers import write_class_folders
 from tests.loopback_hub import LoopbackHub
+from timm_gam.data import read_parquet
+from timm_gam.models import load_model
 
 REPO = "timm-gam/test_resnet_gam.corel"
 

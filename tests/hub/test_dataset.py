@@ -11,14 +11,11 @@ import pytest
 from huggingface_hub import DatasetCard
 from PIL import Image
 
-from eval.cache import data_fingerprint, digest_images
-from eval.images import ImageSet
-from eval.sources.folder import read_folder
-from eval.sources.hub_dataset import read_hub_dataset
-from eval.splits import published_split
 from hub.dataset import main
-from tests.eval.helpers import write_class_folders
+from tests.helpers import write_class_folders
 from tests.loopback_hub import LoopbackHub
+from timm_gam.data import ImageSet, published_split, read_folder, read_hub_dataset
+from timm_gam.images import data_fingerprint, digest_images
 
 REPO = "me/photos"
 

@@ -21,8 +21,8 @@ import timm
 from tests.conftest import HUB_PORT
 from tests.hub.runs import write_checkpoint
 from tests.loopback_hub import LoopbackHub, serve_hub
-from timm_gam.checkpoint import weights_digest
-from timm_gam.hub_download import file_sha256
+from timm_gam.core import file_sha256
+from timm_gam.models import weights_digest
 
 OLAH = os.environ.get("TIMM_GAM_OLAH") or shutil.which("olah-cli")
 REPO = "timm-gam/resnet18_se.corel"

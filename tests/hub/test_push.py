@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from hub.errors import RefusedError
-from hub.push import compare_with_hub, push_folder
+from hub import compare_with_hub, push_folder
 from tests.loopback_hub import LoopbackHub
+from timm_gam.core import RefusedError
 
 
 def write(folder: Path, **files: str) -> Path:

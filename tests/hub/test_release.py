@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from hub.release import main
 from tests.hub.runs import write_run
 from tests.loopback_hub import LoopbackHub
-from timm_gam.checkpoint import weights_digest
-from timm_gam.hub_download import file_sha256
+from timm_gam.core import file_sha256
+from timm_gam.models import weights_digest
 
 GAM, SE = "timm-gam/test_resnet_gam.corel", "timm-gam/test_resnet_se.corel"
 

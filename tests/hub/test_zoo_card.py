@@ -8,10 +8,10 @@ import pytest
 import timm
 
 import timm_gam  # noqa: F401  registers the models
-from hub.model_card import count_macs
+from hub import count_macs
 
 CARD = (Path(__file__).parents[2] / "MODEL_CARD.md").read_text()
-# As measured before this project was written; convolutions and matrix products only.
+# Measured apart from this code; convolutions and matrix products only.
 KNOWN = {"resnet50": 4.089, "resnet50_se": 4.092, "resnet50_cbam": 4.096, "resnet50_gam": 24.641}
 
 

@@ -10,9 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.arguments import OneLineParser, add_preprocessing_arguments
-from eval.errors import EvalError
-from timm_gam.errors import TimmGamError
+from timm_gam.core import CommandParser, print_line, run_command
+from timm_gam.images import add_preprocessing_arguments
 
 __all__ = ["build_parser", "main"]
 
@@ -34,12 +33,10 @@ exit codes: 0 written, 2 bad input or a model that cannot be exported (one line 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m timm_gam.export`."""
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m timm_gam.export",
         description="Export a timm model: batch norms folded, any batch size, checked against the model.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("model", metavar="MODEL", help="a timm model: name, name.tag, hf-hub:org/repo[@revision], local-dir:folder")
@@ -73,21 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 written, 2 bad input or refused, 130 interrupted."""
     args = build_parser().parse_args(argv)
-    try:
-        _run(args)
-    except (EvalError, TimmGamError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(lambda: _run(args), interrupted="interrupted; nothing was written")
 
 
 def _run(args: argparse.Namespace) -> None:
-    from eval.models import load_model
-    from eval.preprocessing import resolve_preprocessing
     from timm_gam.export.folder import DOCUMENT, check_new, export_model
+    from timm_gam.images import resolve_preprocessing
+    from timm_gam.models import load_model
 
     folder = args.output or Path("exports") / args.model.rpartition(":")[2].rstrip("/").rpartition("/")[2]
     check_new(folder)
@@ -108,7 +97,7 @@ def _run(args: argparse.Namespace) -> None:
         layer=args.layer,
         normalize=args.normalize,
         preprocessing=preprocessing,
-        say=lambda line: print(line, flush=True),
+        say=print_line,
     )
     print(f"{folder / DOCUMENT}: how to prepare images, and what was exported")
 

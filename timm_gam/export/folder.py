@@ -14,16 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from eval.environment import versions
-from eval.errors import OutputError
-from eval.models import LoadedModel
-from eval.preprocessing import Preprocessing, resolve_preprocessing
-from eval.report import write_json
-from timm_gam.errors import ExportError
+from timm_gam.core import ExportError, OutputError, file_sha256, versions, write_json
 from timm_gam.export.formats import FORMATS, Run
 from timm_gam.export.network import Layer, network_to_export, output_name
-from timm_gam.hub_download import file_sha256
+from timm_gam.images import Preprocessing, resolve_preprocessing
 from timm_gam.inference import fold_batch_norms
+from timm_gam.models import LoadedModel
 
 __all__ = ["DOCUMENT", "TOLERANCE", "Deviation", "check_new", "export_model"]
 

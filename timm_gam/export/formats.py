@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from timm_gam.errors import ExportError
+from timm_gam.core import ExportError
 
 __all__ = ["FORMATS", "Format", "Run"]
 
@@ -113,7 +113,7 @@ def _require_compiler() -> None:
 
 
 def _write_aoti(program: ExportedProgram, path: Path, input_name: str, output_name: str) -> dict[str, Any]:
-    from eval.environment import hardware
+    from timm_gam.core import hardware
 
     with _quiet():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))

@@ -7,8 +7,8 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eval.models import embedding_network
-from timm_gam.errors import ExportError
+from timm_gam.core import ExportError
+from timm_gam.embed import embedding_network
 
 __all__ = ["Layer", "network_to_export", "output_name"]
 

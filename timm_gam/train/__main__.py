@@ -9,11 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.errors import EvalError
-from eval.interruption import exit_code
-from timm_gam.errors import TimmGamError
+from timm_gam.core import RecipeError, print_line, run_command
 from timm_gam.train.arguments import build_parser
-from timm_gam.train.errors import RecipeError
 from timm_gam.train.recipe import COMPUTE_KEYS, Recipe, read_recipe, recipe_from
 
 __all__ = ["main"]
@@ -23,16 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 trained, 2 bad input or a run that ended, 130 or 143
     interrupted (Ctrl-C, SIGTERM)."""
     args = build_parser().parse_args(argv)
-    try:
-        _run(vars(args))
-    except (EvalError, TimmGamError) as error:
-        if str(error):  # empty where another process has said why the run ends
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print("interrupted; --resume goes on from the last saved state", file=sys.stderr)
-        return exit_code(error)
-    return 0
+    told = "interrupted; --resume goes on from the last saved state"
+    return run_command(lambda: _run(vars(args)), interrupted=told)
 
 
 def _run(given: dict[str, object]) -> None:
@@ -49,11 +38,12 @@ def _run(given: dict[str, object]) -> None:
         if recipe.data_dir is None and recipe.dataset is None:
             raise RecipeError("no images to train on; name them with --data-dir or --dataset")
         folder = Path(str(output)) if output else Path("runs") / f"{recipe.model}-{recipe.seed}"
+    from eval import RetrievalEvaluator
     from timm_gam.train.run import train
 
-    result = train(recipe, folder, resume=resume is not None, say=_say)
+    result = train(recipe, folder, RetrievalEvaluator(), resume=resume is not None, say=print_line)
     if result is not None:
-        from eval.report import metric_table, summary
+        from eval import metric_table, summary
 
         print(f"\n{summary(result)}\n{metric_table([result])}\n\nwrote {folder}")
 
@@ -62,10 +52,6 @@ def _recipe(config: Path | None, given: dict[str, object]) -> Recipe:
     values = read_recipe(config) if config is not None else {}
     where = f"'{config}'" if config is not None else "the command line"
     return recipe_from({**values, **given}, where)
-
-
-def _say(line: str) -> None:
-    print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from eval.arguments import OneLineParser
+from timm_gam.core import CommandParser
 from timm_gam.train.recipe import LOSSES, Recipe
 
 __all__ = ["build_parser"]
@@ -12,7 +12,7 @@ __all__ = ["build_parser"]
 _EPILOG = """\
 Every other key of config.yaml can be set in the --config file: image_column, label_column, id_column, val_share,
 momentum, clip_grad, sched, per_class, hflip, color_jitter, reprob, cutmix, save_every, validate_every.
-More than one device: torchrun --nproc-per-node N -m timm_gam.train ...; Table 1: python -m timm_gam.train.table1.
+More than one device: torchrun --nproc-per-node N -m timm_gam.train ...; Table 1: python -m eval.table1.
 exit codes: 0 trained, 2 bad input or a run that cannot go on (one line says why), 130 or 143 interrupted, saved
 """
 
@@ -20,13 +20,12 @@ exit codes: 0 trained, 2 bad input or a run that cannot go on (one line says why
 def build_parser() -> argparse.ArgumentParser:
     """The parser of `python -m timm_gam.train`; only what was given is in its result."""
     d = Recipe()
-    parser = OneLineParser(
+    parser = CommandParser(
         prog="python -m timm_gam.train",
         description="Fine-tune a timm model for image retrieval, by the paper's recipe unless told otherwise.",
         usage="%(prog)s --data-dir PHOTOS [options]",
         epilog=_EPILOG,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=30, width=120),
-        allow_abbrev=False,
+        width=120,
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument

@@ -17,18 +17,16 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from eval.distributed import World
-from eval.interruption import Interruption
-from eval.preprocessing import Preprocessing
-from timm_gam.train.errors import DivergedError
-from timm_gam.train.loading import Batch
-from timm_gam.train.objective import Objective
-from timm_gam.train.optimization import create_optimization, set_training_mode
+from timm_gam.core import DivergedError, Interruption, World
+from timm_gam.images import Preprocessing
+from timm_gam.train.output.checkpoint import Position
 from timm_gam.train.recipe import Recipe
-from timm_gam.train.seeds import seed_augmentation, seed_for, seed_network
-from timm_gam.train.state import Position
-from timm_gam.train.sync_norm import synchronise_norms
-from timm_gam.train.unreachable_taps import zero_unreachable_gradients
+from timm_gam.train.step.batches import Batch
+from timm_gam.train.step.objective import Objective
+from timm_gam.train.step.optimizer import create_optimization, set_training_mode
+from timm_gam.train.step.seeds import seed_augmentation, seed_for, seed_network
+from timm_gam.train.step.sync_norm import synchronise_norms
+from timm_gam.train.step.unreachable_taps import zero_unreachable_gradients
 
 __all__ = ["Trainer", "peak_memory_mb"]
 

@@ -14,7 +14,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from timm_gam.train.errors import RecipeError
+from timm_gam.core import RecipeError
 
 __all__ = ["COMPUTE_KEYS", "LOSSES", "MODEL_BACKBONE", "Recipe", "read_recipe", "recipe_from"]
 

@@ -14,46 +14,59 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.cache import data_fingerprint, digest_images
-from eval.distributed import World, join_world
-from eval.environment import hardware, versions
-from eval.errors import DataError
-from eval.evaluate import RetrievalResult, compiler_errors
-from eval.images import ImageSet
-from eval.inputs import read_images
-from eval.interruption import Interrupted, interruptible
-from eval.loading import quiet_deaths
-from eval.preprocessing import Preprocessing, resolve_preprocessing
-from eval.report import document
-from timm_gam.train.curves import draw_curves
-from timm_gam.train.errors import RunFolderError, TrainError
-from timm_gam.train.image_cache import cache_decoded
-from timm_gam.train.loading import EpochLoader
+from timm_gam.core import (
+    DataError,
+    Interrupted,
+    RunFolderError,
+    TrainError,
+    World,
+    hardware,
+    interruptible,
+    join_world,
+    versions,
+)
+from timm_gam.data import ImageSet, read_images
+from timm_gam.images import (
+    Preprocessing,
+    cache_decoded,
+    data_fingerprint,
+    digest_images,
+    quiet_deaths,
+    resolve_preprocessing,
+)
+from timm_gam.inference import compiler_errors
 from timm_gam.train.loop import Trainer, peak_memory_mb
-from timm_gam.train.objective import create_objective
-from timm_gam.train.optimization import freeze
-from timm_gam.train.progress import Progress
+from timm_gam.train.output.checkpoint import Position, load_state, save_state, save_tensors
+from timm_gam.train.output.curves import draw_curves
+from timm_gam.train.output.progress import Progress
+from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.recipe import Recipe
-from timm_gam.train.run_folder import RunFolder
 from timm_gam.train.split import TrainingSplit, split_for_training
 from timm_gam.train.start import SCRATCH, start_model
-from timm_gam.train.state import Position, load_state, save_state, save_tensors
-from timm_gam.train.testing import score_test
-from timm_gam.train.validation import SELECTION_METRIC, validate
+from timm_gam.train.step.batches import EpochLoader
+from timm_gam.train.step.objective import create_objective
+from timm_gam.train.step.optimizer import freeze
+from timm_gam.train.validation import SELECTION_METRIC, Evaluator, Result, validate
 
 __all__ = ["train"]
 
 
 def train(
-    recipe: Recipe, path: Path, *, resume: bool = False, say: Callable[[str], None] = print
-) -> RetrievalResult | None:
+    recipe: Recipe,
+    path: Path,
+    evaluator: Evaluator[Result],
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> Result | None:
     """Train by a recipe into a run folder, and score the test split with the best weights.
 
     Under torchrun every process calls this alike; the first writes and speaks.
 
     Args:
         recipe: Of a resumed run, its own.
-        path: The run folder; see `timm_gam.train.run_folder`.
+        path: The run folder; see `timm_gam.train.output.run_folder`.
+        evaluator: Scores validation and test; `eval.RetrievalEvaluator()`.
         resume: Go on from the folder's state.
         say: Takes each line for the reader.
 
@@ -61,7 +74,7 @@ def train(
         The test result in the first process, None in others.
 
     Raises:
-        EvalError, TimmGamError: anything that is refused or ends the run; what the folder holds stays good.
+        TimmGamError, TimmGamError: anything that is refused or ends the run; what the folder holds stays good.
         Interrupted: asked to end by Ctrl-C or SIGTERM; the state is saved.
     """
     folder = RunFolder(path)
@@ -106,12 +119,16 @@ def train(
                 f"{len(split.test.query)} test"
             )
         with Progress(recipe, position, loader.updates_per_epoch, show=world.leads, say=say) as progress:
-            _train_epochs(trainer, loader, decoded, split, preprocessing, folder, position, progress)
+            _train_epochs(trainer, loader, decoded, split, preprocessing, folder, position, progress, evaluator)
         if not world.leads:
             return None
         if not draw_curves(folder.curves, position.rows, recipe.model):
             say("no curves.png: matplotlib is not installed; pip install 'timm-gam[train]'")
-        return _test(recipe, images, split, folder, position, world)
+        note = (
+            f"weights of epoch {position.best_epoch} of {recipe.epochs}, chosen by validation mAP "
+            f"{position.best_map:.4f}; the test split was read once, after training"
+        )
+        return evaluator.test(folder, recipe, images, split, device=str(world.device), note=note)
 
 
 def _train_epochs(
@@ -123,6 +140,7 @@ def _train_epochs(
     folder: RunFolder,
     position: Position,
     progress: Progress,
+    evaluator: Evaluator[object],
 ) -> None:
     recipe, world = trainer.recipe, trainer.world
 
@@ -144,7 +162,7 @@ def _train_epochs(
                     save()
             row = _row(recipe, position, lr, world)
             if (position.epoch + 1) % recipe.validate_every == 0 or position.epoch + 1 == recipe.epochs:
-                scores = validate(trainer.kept_model, images, split, preprocessing, recipe, world)
+                scores = validate(trainer.kept_model, evaluator, images, split, preprocessing, recipe, world)
                 row.update({f"val_{name}": value for name, value in scores.items()})
                 if scores[SELECTION_METRIC] > position.best_map:
                     position.best_epoch, position.best_map = position.epoch + 1, scores[SELECTION_METRIC]
@@ -186,18 +204,6 @@ def _export(folder: RunFolder, trainer: Trainer, position: Position) -> None:
     if position.best_epoch == position.epoch:
         save_tensors(folder.best, tensors, {**about, f"val_{SELECTION_METRIC}": position.best_map})
     save_tensors(folder.last, tensors, about)
-
-
-def _test(
-    recipe: Recipe, images: ImageSet, split: TrainingSplit, folder: RunFolder, position: Position, world: World
-) -> RetrievalResult:
-    result = score_test(folder, recipe, images, split.test, device=str(world.device))
-    note = (
-        f"weights of epoch {position.best_epoch} of {recipe.epochs}, chosen by validation mAP {position.best_map:.4f}; "
-        "the test split was read once, after training"
-    )
-    folder.write_json(folder.evaluation, document([result], [note]))
-    return result
 
 
 def _open_folder(

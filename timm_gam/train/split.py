@@ -8,10 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.errors import DataError
-from eval.images import ImageSet
-from eval.protocols import Protocol, choose_protocol
-from eval.splits import published_split
+from timm_gam.core import DataError
+from timm_gam.data import ImageSet, Protocol, choose_protocol, published_split
 
 __all__ = ["TrainingSplit", "split_for_training"]
 

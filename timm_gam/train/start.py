@@ -11,15 +11,20 @@ import timm
 from timm.models import is_model_in_modules
 from torch import nn
 
-from eval.models import load_model, weights_digest
-from timm_gam.attention import is_plain_backbone
-from timm_gam.checkpoint import compare_tensors, name_some, read_safetensors
-from timm_gam.errors import CheckpointError
-from timm_gam.train.errors import RecipeError
+from timm_gam.core import CheckpointError, RecipeError
+from timm_gam.models import (
+    check_model_name,
+    compare_tensors,
+    find_pretrained,
+    from_backbone,
+    is_plain_backbone,
+    load_model,
+    name_some,
+    read_safetensors,
+    weights_digest,
+)
 from timm_gam.train.recipe import MODEL_BACKBONE, Recipe
-from timm_gam.train.seeds import seed_for, seed_network
-from timm_gam.transfer import from_backbone
-from timm_gam.weights import check_model_name, find_pretrained
+from timm_gam.train.step.seeds import seed_for, seed_network
 
 __all__ = ["SCRATCH", "Start", "start_model"]
 
@@ -35,7 +40,7 @@ class Start:
         kind: "scratch", "backbone" (a plain network; its attention layers are new) or "checkpoint" (all layers).
         source: What the recipe named, or the pretrained name that "imagenet" stands for.
         reference: "owner/name@commit", a file's or folder's name; None from scratch.
-        sha256: Of the weights that were read, as `eval.models.weights_digest`; None from scratch.
+        sha256: Of the weights that were read, as `timm_gam.models.load.weights_digest`; None from scratch.
         gate_init: How new attention gates start, or None where there are none.
     """
 
@@ -53,7 +58,7 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     `timm_gam.from_backbone`; any other must be complete but for its classifier.
 
     Raises:
-        EvalError, TimmGamError: no such model, or weights that cannot be had or do not fit.
+        TimmGamError, TimmGamError: no such model, or weights that cannot be had or do not fit.
     """
     name = check_model_name(recipe.model.partition(".")[0])
     ours = is_model_in_modules(name, ["attention_resnet"])

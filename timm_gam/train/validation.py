@@ -1,20 +1,25 @@
-"""Validation is retrieval: held-out images ranked for each other by the evaluation's own functions."""
+"""Validation is retrieval: held-out images ranked for each other. How they are scored is handed in (`Evaluator`)."""
 
 from __future__ import annotations
 
+from typing import Protocol, TypeVar
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from eval.distributed import World
-from eval.embedding import embed_images
-from eval.images import ImageSet
-from eval.models import embedding_network
-from eval.preprocessing import Preprocessing
-from eval.scoring import score_retrieval
+from timm_gam.core import World
+from timm_gam.data import ImageSet
+from timm_gam.embed import EmbedSettings, embed_images, embedding_network
+from timm_gam.images import Preprocessing
+from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.split import TrainingSplit
 
-__all__ = ["SELECTION_METRIC", "VALIDATION_METRICS", "validate"]
+__all__ = ["SELECTION_METRIC", "VALIDATION_METRICS", "Evaluator", "validate"]
+
+Result = TypeVar("Result", covariant=True)
 
 SELECTION_METRIC = "map"
 """Chooses the best epoch: it sees the whole ranking, so it moves with less noise than hit@1."""
@@ -22,8 +27,21 @@ SELECTION_METRIC = "map"
 VALIDATION_METRICS = ("map", "hit@1", "hit@10", "precision@10")
 
 
+class Evaluator(Protocol[Result]):
+    """Scores retrieval for training, which itself knows no metric. `eval.RetrievalEvaluator` is one."""
+
+    def validate(self, vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
+        """VALIDATION_METRICS -> micro average in [0, 1] of leave-one-out retrieval among (N, D) embeddings."""
+
+    def test(
+        self, folder: RunFolder, recipe: Recipe, images: ImageSet, split: TrainingSplit, *, device: str, note: str
+    ) -> Result:
+        """Score the test split with the run's best weights, and write the record into its folder."""
+
+
 def validate(
     model: nn.Module,
+    evaluator: Evaluator[object],
     images: ImageSet,
     split: TrainingSplit,
     preprocessing: Preprocessing,
@@ -44,14 +62,15 @@ def validate(
             embedding_network(model),
             images,
             preprocessing,
+            EmbedSettings(
+                batch_size=max(1, recipe.batch_size // world.size),
+                workers=0 if world.device.type == "cpu" else recipe.workers,
+                device=str(world.device),
+                amp_dtype=amp_dtype,
+                channels_last=recipe.channels_last,
+            ),
             rows=rows,
-            batch_size=max(1, recipe.batch_size // world.size),
-            workers=0 if world.device.type == "cpu" else recipe.workers,
-            device=world.device,
-            amp_dtype=amp_dtype,
-            channels_last=recipe.channels_last,
         ).vectors
         vectors[world.rank :: world.size] = torch.from_numpy(embedded)
     gathered = world.sum(vectors.to(world.device)).cpu().numpy()
-    scores = score_retrieval(gathered, images.labels[split.validation], ks=(1, 10), replicates=0)
-    return {name: float(scores.averages[name].micro) for name in VALIDATION_METRICS}
+    return evaluator.validate(gathered, images.labels[split.validation])

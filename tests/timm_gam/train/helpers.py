@@ -6,10 +6,9 @@ import csv
 from pathlib import Path
 from typing import Any
 
-from eval.synthetic import draw_synthetic
-from timm_gam.train.recipe import Recipe
-from timm_gam.train.run import train
-from timm_gam.train.run_folder import RunFolder
+from eval import RetrievalEvaluator
+from timm_gam.data import draw_synthetic
+from timm_gam.train import Recipe, RunFolder, train
 
 __all__ = ["SMALL", "losses", "metrics", "small_recipe", "train_quietly", "write_shapes"]
 
@@ -32,7 +31,7 @@ def small_recipe(**changes: Any) -> Recipe:
 
 
 def train_quietly(recipe: Recipe, path: Path, *, resume: bool = False) -> RunFolder:
-    train(recipe, path, resume=resume, say=lambda line: None)
+    train(recipe, path, RetrievalEvaluator(), resume=resume, say=lambda line: None)
     return RunFolder(path)
 
 

@@ -15,13 +15,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import timm_gam
-from eval.models import weights_digest
 from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
-from timm_gam.checkpoint import read_safetensors
+from timm_gam.models import read_safetensors, weights_digest
+from timm_gam.train import COLUMNS, Recipe, RunFolder, start_model
 from timm_gam.train.__main__ import main
-from timm_gam.train.recipe import Recipe
-from timm_gam.train.run_folder import COLUMNS, RunFolder
-from timm_gam.train.start import start_model
 
 
 @pytest.fixture
@@ -61,7 +58,7 @@ def test_a_run_leaves_its_folder(
     }  # fmt: skip
     assert len(data["class_names"]) == 4
     document = json.loads(folder.evaluation.read_text())
-    jsonschema.validate(document, json.loads(files("eval").joinpath("results.schema.json").read_text()))
+    jsonschema.validate(document, json.loads(files("eval.results").joinpath("results.schema.json").read_text()))
     (result,) = document["results"]
     assert result["protocol"]["queries"] == 8
     assert result["model"]["architecture"] == "test_resnet_gam"
@@ -149,8 +146,8 @@ def test_an_unreadable_image_keeps_the_last_state(
     data = json.loads(folder.data.read_text())
     for path in photos.glob("*/*.png"):
         path.write_bytes(path.read_bytes()[:100])
-    from eval.cache import data_fingerprint, digest_images
-    from eval.sources.folder import read_folder
+    from timm_gam.data import read_folder
+    from timm_gam.images import data_fingerprint, digest_images
 
     images, rows = read_folder(photos), np.arange(36)
     data["fingerprint"] = data_fingerprint(images, rows, digest_images(images, rows))

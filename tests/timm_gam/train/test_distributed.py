@@ -12,16 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from eval.distributed import World
-from eval.images import ImageSet
-from eval.models import load_model
-from eval.preprocessing import resolve_preprocessing
-from eval.sources.folder import read_folder
+from eval import RetrievalEvaluator
 from tests.timm_gam.train.helpers import losses, metrics, small_recipe, train_quietly, write_shapes
-from timm_gam.train.recipe import Recipe
-from timm_gam.train.run_folder import RunFolder
-from timm_gam.train.split import split_for_training
-from timm_gam.train.validation import VALIDATION_METRICS, validate
+from timm_gam.core import World
+from timm_gam.data import ImageSet, read_folder
+from timm_gam.images import resolve_preprocessing
+from timm_gam.models import load_model
+from timm_gam.train import VALIDATION_METRICS, Recipe, RunFolder, split_for_training, validate
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", "-m"]
 
@@ -62,7 +59,7 @@ def scored_alone(weights: Path, images: ImageSet, recipe: Recipe) -> dict[str, f
     model = load_model(recipe.model, checkpoint=weights).model
     preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
     alone = World(0, 1, torch.device("cpu"))
-    return validate(model, images, split, preprocessing, recipe, alone)
+    return validate(model, RetrievalEvaluator(), images, split, preprocessing, recipe, alone)
 
 
 def test_a_process_that_dies_ends_the_run_with_a_message(uneven: Path, tmp_path: Path) -> None:

@@ -12,11 +12,9 @@ from torch import nn
 
 import timm_gam
 from tests.timm_gam.train.helpers import metrics, small_recipe, train_quietly
-from timm_gam.attention import attention_layers
-from timm_gam.checkpoint import read_safetensors
-from timm_gam.train.errors import RecipeError
-from timm_gam.train.objective import create_objective
-from timm_gam.train.optimization import create_optimization, freeze, parameter_groups, set_training_mode
+from timm_gam.core import RecipeError
+from timm_gam.models import attention_layers, read_safetensors
+from timm_gam.train import create_objective, create_optimization, freeze, parameter_groups, set_training_mode
 
 VARIANTS = ["test_resnet_gam", "test_resnet_se", "test_resnet_cbam"]
 

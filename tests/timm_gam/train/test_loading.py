@@ -11,23 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from eval.distributed import World
-from eval.errors import DataError
-from eval.images import ImageSet
-from eval.preprocessing import resolve_preprocessing
-from eval.sources.folder import read_folder
-from eval.splits import published_split
-from eval.synthetic import draw_synthetic
+from eval import RetrievalEvaluator
 from tests.timm_gam.train.helpers import metrics, small_recipe, train_quietly, write_shapes
-from timm_gam.train.errors import TrainError
-from timm_gam.train.image_cache import cache_decoded
-from timm_gam.train.loading import EpochLoader, epoch_order
-from timm_gam.train.recipe import Recipe
-from timm_gam.train.run import train
-from timm_gam.train.run_folder import RunFolder
-from timm_gam.train.seeds import seed_for
-from timm_gam.train.split import split_for_training
-from timm_gam.train.start import start_model
+from timm_gam.core import DataError, TrainError, World
+from timm_gam.data import ImageSet, draw_synthetic, published_split, read_folder
+from timm_gam.images import cache_decoded, resolve_preprocessing
+from timm_gam.train import EpochLoader, Recipe, RunFolder, epoch_order, seed_for, split_for_training, start_model, train
 
 
 def batches(images: ImageSet, recipe: Recipe, world: World, epoch: int, first: int = 0) -> list[torch.Tensor]:
@@ -146,5 +135,5 @@ def test_a_loader_process_that_is_killed_is_one_line_and_costs_nothing(photos: P
 
     recipe = small_recipe(data_dir=str(photos), workers=1, epochs=1000)
     with pytest.raises(TrainError, match="a loader process ended .*; lower --workers"):
-        train(recipe, tmp_path / "run", say=say)
+        train(recipe, tmp_path / "run", RetrievalEvaluator(), say=say)
     assert metrics(RunFolder(tmp_path / "run"))[0]["epoch"] == "1"

@@ -8,11 +8,9 @@ import pytest
 import yaml
 
 from tests.timm_gam.train.helpers import SMALL
+from timm_gam.core import RecipeError
+from timm_gam.train import Recipe, RunFolder, build_parser, read_recipe, recipe_from
 from timm_gam.train.__main__ import main
-from timm_gam.train.arguments import build_parser
-from timm_gam.train.errors import RecipeError
-from timm_gam.train.recipe import Recipe, read_recipe, recipe_from
-from timm_gam.train.run_folder import RunFolder
 
 
 def test_defaults_are_the_papers() -> None:

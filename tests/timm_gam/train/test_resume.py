@@ -16,14 +16,10 @@ import torch
 from safetensors import safe_open
 
 import timm_gam.train.run as run_module
-from eval.interruption import Interrupted
 from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
+from timm_gam.core import DivergedError, Interrupted, RunFolderError
+from timm_gam.train import ClassifierObjective, Recipe, RunFolder, Trainer
 from timm_gam.train.__main__ import main
-from timm_gam.train.errors import DivergedError, RunFolderError
-from timm_gam.train.loop import Trainer
-from timm_gam.train.objective import ClassifierObjective
-from timm_gam.train.recipe import Recipe
-from timm_gam.train.run_folder import RunFolder
 
 COMPARED = ("epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10")
 

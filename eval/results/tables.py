@@ -1,0 +1,112 @@
+"""Results -> tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.results.record import per_class
+from eval.results.result import RetrievalResult
+from eval.scoring.intervals import Average
+
+__all__ = ["PAPER_TABLE", "metric_table", "paper_table", "per_class_table", "summary", "text_table"]
+
+# Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
+PAPER_TABLE = (
+    ("Resnet50", "25.6 M", 77.25, 90.62),
+    ("Resnet50 + SENet", "28.1 M", 78.08, 91.51),
+    ("Resnet50 + CBAM", "28.2 M", 78.57, 91.84),
+    ("Resnet50 + GAM", "151.4 M", 79.18, 91.93),
+)
+
+
+def summary(result: RetrievalResult) -> str:
+    """What was scored, in a few lines: data, protocol, and what was left out. It stands above every table."""
+    protocol, scored = result.protocol, result.scores.scored
+    lines = [
+        f"data      {result.images.name}: {len(protocol.images)} images, fingerprint {result.fingerprint[:12]}",
+        f"protocol  {protocol.description}; {result.settings.distance}",
+    ]
+    if protocol.split_rule != "none":
+        lines.append(f"splits    {protocol.split_rule}")
+    if not scored.all():
+        lines.append(f"left out  {int((~scored).sum())} of {len(scored)} queries without another image of their class")
+    if result.queries_with_duplicate:
+        lines.append(f"note      {result.queries_with_duplicate} queries have a byte-identical twin in their gallery")
+    if result.unreadable:
+        lines.append(f"skipped   {len(result.unreadable)} unreadable images")
+    return "\n".join([*lines, ""])
+
+
+def metric_table(results: Sequence[RetrievalResult]) -> str:
+    """Models side by side: one row per metric, one column per model; per cent, with 95 % intervals."""
+    names = list(results[0].scores.averages)
+    header = ["micro average, %", *(result.model.name for result in results)]
+    body = [[name, *(_cell(result.scores.averages[name]) for result in results)] for name in names]
+    macro = [
+        [f"{name} (macro)", *(f"{100 * r.scores.averages[name].macro:6.2f}" for r in results)]
+        for name in ("precision@1", "hit@10", "map")
+        if name in names
+    ]
+    about = [
+        ["parameters", *(f"{r.model.num_params / 1e6:.1f} M" for r in results)],
+        ["embedding", *(f"{r.dim} {r.settings.embed.layer}" for r in results)],
+        ["weights", *(_weights(r) for r in results)],
+        [
+            "images/s",
+            *("cached" if r.from_cache else f"{r.images_embedded / r.embed_seconds:.1f}" for r in results),
+        ],
+        ["scoring, s", *(f"{r.score_seconds:.2f}" for r in results)],
+    ]
+    return text_table([header, *body, *macro, *about], rules=(0, len(body), len(body) + len(macro)))
+
+
+def paper_table(results: Sequence[RetrievalResult]) -> str:
+    """The columns of the paper's Table 1, ours above and theirs below a rule; they are not the same experiment.
+
+    Top-1 is hit@1, Top-10 is hit@10, both in per cent; see `eval.scoring.metrics.hit_at_k`.
+    """
+    rows = [["", "params", "Top-1 (hit@1)", "Top-10 (hit@10)"]]
+    for result in results:
+        averages = result.scores.averages
+        cells = [f"{100 * averages[name].micro:.2f}" if name in averages else "-" for name in ("hit@1", "hit@10")]
+        rows.append([result.model.name, f"{result.model.num_params / 1e6:.1f} M", *cells])
+    theirs = [[f"paper: {name}", params, f"{top1:.2f}", f"{top10:.2f}"] for name, params, top1, top10 in PAPER_TABLE]
+    note = (
+        "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
+    )
+    return text_table([*rows, *theirs], rules=(0, len(results))) + f"\n{note}"
+
+
+def per_class_table(result: RetrievalResult) -> str:
+    """One row per class: queries and their mean precision@1, R-precision and AP, in per cent."""
+    shown = ("precision@1", "r_precision", "map")
+    rows = [[result.model.name, "queries", *shown]]
+    for entry in per_class(result):
+        cells = [f"{100 * entry['metrics'][name]:.2f}" if name in entry["metrics"] else "-" for name in shown]
+        rows.append([entry["class"], str(entry["queries"]), *cells])
+    return text_table(rows, rules=(0,))
+
+
+def _weights(result: RetrievalResult) -> str:
+    weights = result.model.weights
+    return f"{weights.kind} {weights.sha256[:8]}"
+
+
+def _cell(average: Average) -> str:
+    value = f"{100 * average.micro:6.2f}"
+    if average.micro_interval is None:
+        return value
+    low, high = average.micro_interval
+    return f"{value} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
+    """Left-align the first column, right-align the others; a rule below each row named in `rules`."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+        if number in rules:
+            lines.append("  ".join("-" * width for width in widths))
+    return "\n".join(lines)

@@ -1,0 +1,232 @@
+"""The card of a published model: metadata that the Hub renders, and the text people read, from the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from huggingface_hub import EvalResult, ModelCardData
+from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from eval import PAPER_TABLE
+from hub.model.trained import DEFAULT_TAG, TrainedModel
+from timm_gam.core import RefusedError
+
+__all__ = ["ModelPage", "render_model_card"]
+
+_PAPER = "Tang, Jiang, Yang, Research on Image Retrieval Algorithms Based on Global Attention Mechanism (2023)"
+_ATTENTION = {
+    "gam": "GAM (channel attention by a two-layer perceptron, then spatial attention by two 7x7 convolutions; r = 16)",
+    "se": "SE (r = 16)",
+    "cbam": "CBAM (r = 16)",
+}
+_METRIC_TYPES = {"precision": "precision", "hit": "hit-rate", "recall": "recall", "ndcg": "ndcg", "map": "map"}
+
+
+@dataclass(frozen=True)
+class ModelPage:
+    """What a card says beyond the records.
+
+    Attributes:
+        repo_id: Where it is published.
+        license: Hub identifier, such as "apache-2.0".
+        base_model: Hub id of the weights the training started from, or None.
+        dataset: Hub id of the data set of training and evaluation, or None.
+    """
+
+    repo_id: str
+    license: str | None
+    base_model: str | None
+    dataset: str | None
+
+
+def render_model_card(trained: TrainedModel, page: ModelPage, *, half: bool = False) -> str:
+    """The README.md of a model repository.
+
+    Raises:
+        RefusedError: there is no licence to state.
+    """
+    if not page.license:
+        raise RefusedError(f"no licence is known for {trained.name}; name the weights' licence with --license")
+    sections = [
+        f"# {trained.name}",
+        _introduction(trained),
+        _usage(trained, page),
+        _limits(trained),
+        _model(trained, half),
+        _training(trained),
+        _evaluation(trained, half),
+        _citation(),
+    ]
+    return f"---\n{_metadata(trained, page).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def count_macs(network: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Multiply-accumulate operations of convolutions and matrix products for one image, on the meta device."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, *input_size, device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
+    """Library, task, licence, origin and every reported metric."""
+    results = None
+    if trained.result is not None:
+        data, protocol = trained.result["data"], trained.result["protocol"]
+        results = [
+            EvalResult(
+                task_type="image-retrieval",
+                task_name="Image retrieval",
+                dataset_type=page.dataset or data["name"],
+                dataset_name=f"{data['name']} ({protocol['name']})",
+                dataset_split="test" if "test" in protocol["description"] else None,
+                metric_type=_METRIC_TYPES.get(name.partition("@")[0], name.partition("@")[0]),
+                metric_name=name,
+                metric_value=round(average["micro"], 6),
+            )
+            for name, average in trained.result["metrics"].items()
+        ]
+    return ModelCardData(
+        library_name="timm",
+        pipeline_tag="image-classification",
+        license=page.license,
+        base_model=page.base_model,
+        datasets=[page.dataset] if page.dataset else None,
+        metrics=list(trained.result["metrics"]) if trained.result else None,
+        tags=["timm", "image-retrieval", "image-feature-extraction"],
+        model_name=trained.name if results else None,
+        eval_results=results,
+    )
+
+
+def _introduction(trained: TrainedModel) -> str:
+    kind = _attention_of(trained)
+    what = f"a ResNet with {_ATTENTION[kind]} in every residual block" if kind else "a plain network, the baseline"
+    return (
+        f"`{trained.architecture}`, {what}, for image retrieval. It belongs to the comparison of plain, SE, CBAM and "
+        f"GAM ResNets after {_PAPER}."
+    )
+
+
+def _usage(trained: TrainedModel, page: ModelPage) -> str:
+    cfg = get_arch_pretrained_cfgs(trained.architecture).get(trained.name)
+    registered = cfg is not None and cfg.hf_hub_id == page.repo_id
+    name = trained.name if registered else f"hf-hub:{page.repo_id}"
+    by_page = (
+        f'\n# or: timm.create_model("hf-hub:{page.repo_id}", pretrained=True, num_classes=0)' if registered else ""
+    )
+    return f"""```python
+import timm
+import timm_gam  # registers the models; without this import timm answers "Unknown model"
+
+model = timm.create_model("{name}", pretrained=True, num_classes=0)
+embeddings = model.eval()(images)  # (B, 3, H, W) -> (B, {_width(trained)}){by_page}
+```
+
+`python -m eval.retrieval --model hf-hub:{page.repo_id} --data-dir photos` scores it on images of yours."""
+
+
+def _limits(trained: TrainedModel) -> str:
+    corel = """ Trained on COREL photographs, which are
+small, old, and of few subjects; expect less on anything else. They are under Corel's copyright, and these weights come
+without them."""
+    return f"""## Intended use and limits
+
+For research on image retrieval: finding photographs of the same class as a query, where "relevant" means "of the same
+class", nothing finer. Not made to identify people, nor tested for it.{corel if trained.tag == DEFAULT_TAG else ""}"""
+
+
+def _model(trained: TrainedModel, half: bool) -> str:
+    size = tuple(trained.result["preprocessing"]["input_size"]) if trained.result else None
+    size = size or tuple(trained.network.pretrained_cfg["input_size"])  # type: ignore[index]
+    params = sum(p.numel() for p in trained.network.parameters())
+    macs = count_macs(trained.network, size) / 1e9
+    stored = "float16; compute in float32" if half else "float32"
+    rows = {
+        "architecture": f"`{trained.architecture}`",
+        "parameters": f"{params:,}, with a classifier of {trained.network.num_classes} classes",
+        "GMACs": f"{macs:.3f} at {size[1]} x {size[2]} pixels",
+        "embedding": f"{_width(trained)} values, globally pooled",
+        "weights": f"{stored}; SHA-256 over tensors {trained.sha256}" + (" before rounding" if half else ""),
+    }
+    return "## Model\n\n" + _table(("", ""), list(rows.items()))
+
+
+def _training(trained: TrainedModel) -> str:
+    if trained.recipe is None:
+        return "## Training\n\nNo training record came with these weights."
+    rows = [(key, f"`{value}`") for key, value in trained.recipe.items() if value not in (None, [], {}, False)]
+    return (
+        "## Training\n\nThe effective recipe; the files in `training/` hold it whole, with the split, the versions and "
+        "every epoch.\n\n" + _table(("setting", "value"), rows)
+    )
+
+
+def _evaluation(trained: TrainedModel, half: bool) -> str:
+    if trained.result is None:
+        return "## Evaluation\n\nThese weights have not been scored; no figure is claimed for them."
+    result = trained.result
+    data, protocol, bootstrap = result["data"], result["protocol"], result["bootstrap"]
+    rows = [
+        (name, _percent(a["micro"], a["micro_ci95"]), _percent(a["macro"], a["macro_ci95"]))
+        for name, a in result["metrics"].items()
+    ]
+    lines = [
+        f"Data: {data['name']}, {data['images']} images in {data['classes']} classes, fingerprint "
+        f"`{data['fingerprint'][:16]}`. Protocol: {protocol['description']}; {protocol['queries_scored']} queries, "
+        f"{protocol['gallery']} gallery images, {protocol['distance']}, ties: {protocol['ties']}. "
+        f"Split: {protocol['split_rule']}. Intervals: 95 %, {bootstrap['replicates']} bootstrap replicates, "
+        f"{bootstrap['method']}. Computed in {result['precision']}"
+        + (", from the weights before they were rounded to float16." if half else "."),
+        "Micro is the mean over queries, macro the mean over classes, both in per cent. `evaluation.json` has the "
+        "whole record: definitions, classes, preprocessing, versions and hardware.",
+        _table(("metric", "micro, %", "macro, %"), rows),
+        "### What the paper reports\n\nAnother experiment: COREL-10K, its own weights and its own split. Its Top-K is "
+        "hit@K. Not to be compared digit by digit with the table above.",
+        _table(
+            ("paper", "parameters", "Top-1 (hit@1), %", "Top-10 (hit@10), %"),
+            [(name, params, f"{top1:.2f}", f"{top10:.2f}") for name, params, top1, top10 in PAPER_TABLE],
+        ),
+    ]
+    return "## Evaluation\n\n" + "\n\n".join(lines)
+
+
+def _citation() -> str:
+    return """## Citation
+
+```bibtex
+@article{tang2023retrieval,
+  title  = {Research on Image Retrieval Algorithms Based on Global Attention Mechanism},
+  author = {Tang and Jiang and Yang},
+  year   = {2023},
+  note   = {Hans Publishers}
+}
+@article{liu2021global,
+  title   = {Global Attention Mechanism: Retain Information to Enhance Channel-Spatial Interactions},
+  author  = {Liu, Yichao and Shao, Zongru and Hoffmann, Nico},
+  journal = {arXiv:2112.05561},
+  year    = {2021}
+}
+```"""
+
+
+def _attention_of(trained: TrainedModel) -> str | None:
+    """ "gam", "se" or "cbam" for a variant of ours, None for any other network."""
+    ours = is_model_in_modules(trained.architecture, ["attention_resnet"])
+    return next((part for part in trained.architecture.split("_") if part in _ATTENTION), None) if ours else None
+
+
+def _width(trained: TrainedModel) -> int:
+    return int(trained.network.num_features)  # type: ignore[arg-type]
+
+
+def _percent(value: float, interval: list[float] | None) -> str:
+    return f"{100 * value:.2f}" + (f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]" if interval else "")
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

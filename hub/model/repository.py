@@ -1,0 +1,69 @@
+"""A trained model -> the files of its Hub repository, as timm reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from timm.models._hub import save_config_for_hf
+from torch import Tensor
+
+from hub.model.card import ModelPage, render_model_card
+from hub.model.trained import TrainedModel, is_finite
+from timm_gam.core import RefusedError, atomic_path, write_json
+from timm_gam.models import WEIGHTS_NAME, name_some
+
+__all__ = ["write_model_repository"]
+
+
+def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage, *, half: bool = False) -> None:
+    """Write model.safetensors, config.json, README.md and the records to a folder.
+
+    The same model gives the same bytes, so that publishing it again changes nothing.
+
+    Args:
+        folder: Made where it does not exist.
+        trained: What is published.
+        page: What its card says beside it.
+        half: Store floating point tensors as float16.
+
+    Raises:
+        RefusedError: a weight that float16 cannot hold.
+        OutputError: the folder cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = _as_half(trained) if half else dict(trained.tensors)
+    with atomic_path(folder / WEIGHTS_NAME) as temporary:
+        save_file(tensors, temporary, {"format": "pt"})
+    with atomic_path(folder / "config.json") as temporary:
+        save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=_data_config(trained))
+    with atomic_path(folder / "README.md") as temporary:
+        temporary.write_text(render_model_card(trained, page, half=half), encoding="utf-8")
+    if trained.evaluation is not None:
+        write_json(folder / "evaluation.json", trained.evaluation)
+    for name, text in trained.records.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        with atomic_path(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _as_half(trained: TrainedModel) -> dict[str, Tensor]:
+    halves = {n: t.half() if t.is_floating_point() else t for n, t in trained.tensors.items()}
+    if lost := [n for n, t in halves.items() if not is_finite(t)]:
+        raise RefusedError(f"float16 cannot hold {len(lost)} tensors ({name_some(lost)}); leave out --fp16")
+    return halves
+
+
+def _model_config(trained: TrainedModel) -> dict[str, Any]:
+    config: dict[str, Any] = {"pretrained_cfg": {"tag": trained.tag}}
+    if trained.class_names is not None:
+        config["label_names"] = list(trained.class_names)
+    return config
+
+
+def _data_config(trained: TrainedModel) -> dict[str, Any] | None:
+    """The preprocessing the weights were scored with, where they were; else the architecture's own."""
+    if trained.result is None:
+        return None
+    return {key: value for key, value in trained.result["preprocessing"].items() if key != "shrink_on_load"}

@@ -1,0 +1,204 @@
+"""What is to be published: a checkpoint, or a training run with its records, read and checked against each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import yaml
+from timm.models import get_arch_pretrained_cfgs
+from torch import Tensor, nn
+
+import timm_gam  # registers our models  # noqa: F401
+from timm_gam.core import RefusedError, TimmGamError
+from timm_gam.models import check_model_name, compare_tensors, name_some, read_safetensors, weights_digest
+
+__all__ = ["DEFAULT_TAG", "TrainedModel", "is_finite", "read_trained_model"]
+
+DEFAULT_TAG = "corel"
+BEST = "best.safetensors"
+TRAINING_RECORDS = ("config.yaml", "data.json", "environment.json", "metrics.csv")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A checked checkpoint and its records.
+
+    Attributes:
+        architecture: Registered timm model name.
+        tag: Of these weights: the repository is called "architecture.tag".
+        tensors: The whole state dict, mapped from the file rather than read into memory.
+        network: The network on the meta device: shapes without weights.
+        sha256: `timm_gam.models.checkpoint.weights_digest` of `tensors`.
+        evaluation: A document of `python -m eval.retrieval`, or None where the weights were not scored.
+        recipe: config.yaml of the training run, or None.
+        data: data.json of the training run: classes, split, start weights; empty for a bare checkpoint.
+        records: Name in the repository -> text of each training record.
+    """
+
+    architecture: str
+    tag: str
+    tensors: dict[str, Tensor]
+    network: nn.Module
+    sha256: str
+    evaluation: dict[str, Any] | None
+    recipe: dict[str, Any] | None
+    data: Mapping[str, Any]
+    records: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return f"{self.architecture}.{self.tag}"
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """Of the classifier, in its order; None where no record names them."""
+        return tuple(self.data["class_names"]) if "class_names" in self.data else None
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """The entry of these weights in the evaluation document."""
+        return None if self.evaluation is None else self.evaluation["results"][0]
+
+
+def read_trained_model(model: str, checkpoint: Path, record: Path | None = None) -> TrainedModel:
+    """Read a checkpoint and its records, and refuse whatever does not belong together.
+
+    Args:
+        model: "architecture" or "architecture.tag"; the tag is "corel" where none is given.
+        checkpoint: A safetensors file, or a run folder of `python -m timm_gam.train`.
+        record: JSON of `python -m eval.retrieval`; default the run folder's evaluation.json.
+
+    Raises:
+        RefusedError: tensors missing, unexpected, misshapen or not finite; class counts that differ; a record of other
+            weights; or a file that cannot be read.
+    """
+    architecture, _, tag = model.partition(".")
+    run = checkpoint if checkpoint.is_dir() else None
+    try:
+        check_model_name(architecture)
+        tensors = read_safetensors(checkpoint / BEST if run else checkpoint)
+    except TimmGamError as error:
+        raise RefusedError(str(error)) from error
+    network = _network_for(architecture, tensors)
+    _refuse_unfit(architecture, tensors, network)
+    sha256 = weights_digest(tensors)
+    records = _training_records(run) if run else {}
+    recipe = yaml.safe_load(records["config.yaml"]) if "config.yaml" in records else None
+    data = json.loads(records["data.json"]) if "data.json" in records else {}
+    if record is None and run is not None and (run / "evaluation.json").is_file():
+        record = run / "evaluation.json"
+    evaluation = _read_evaluation(record, architecture, sha256) if record else None
+    trained = TrainedModel(
+        architecture=architecture,
+        tag=tag or DEFAULT_TAG,
+        tensors=tensors,
+        network=network,
+        sha256=sha256,
+        evaluation=evaluation,
+        recipe=recipe,
+        data=data,
+        records={f"training/{name}": text for name, text in records.items()},
+    )
+    _refuse_other_classes(trained)
+    if recipe is not None and str(recipe.get("model", architecture)).partition(".")[0] != architecture:
+        raise RefusedError(f"the run in '{run}' trained '{recipe['model']}', not '{architecture}'; name that model")
+    return trained
+
+
+def _network_for(architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
+    classifier = timm.create_model(architecture, device="meta").pretrained_cfg.get("classifier") or ""
+    weight = tensors.get(f"{classifier}.weight") if isinstance(classifier, str) else None
+    if weight is None:
+        raise RefusedError(
+            f"the checkpoint has no classifier '{classifier}.weight'; publish the whole state dict of {architecture}"
+        )
+    network: nn.Module = timm.create_model(architecture, device="meta", num_classes=int(weight.shape[0]))
+    return network.eval()
+
+
+def _refuse_unfit(architecture: str, tensors: Mapping[str, Tensor], network: nn.Module) -> None:
+    missing, unexpected, misshapen = compare_tensors(tensors, network)
+    missing = [name for name in network.state_dict() if name not in tensors]  # with the counters of batch norm
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
+    if wrong := [f"{len(names)} tensors {what} ({name_some(names)})" for what, names in kinds if names]:
+        raise RefusedError(
+            f"the checkpoint does not fit {architecture}: {'; '.join(wrong)}; publish a whole state dict"
+        )
+    if bad := [n for n, t in tensors.items() if not is_finite(t)]:
+        raise RefusedError(f"{len(bad)} tensors hold NaN or infinity ({name_some(bad)}); take an earlier checkpoint")
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity, found without a copy of it."""
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
+
+
+def _training_records(run: Path) -> dict[str, str]:
+    """The records of a run as text, without the paths of the machine it ran on."""
+    records = {}
+    for name in TRAINING_RECORDS:
+        try:
+            text = (run / name).read_text(encoding="utf-8")
+            if name.endswith(".json"):
+                text = json.dumps(_without_paths(json.loads(text)), indent=1) + "\n"
+            elif name.endswith(".yaml"):
+                text = yaml.safe_dump(_without_paths(yaml.safe_load(text)), sort_keys=False, allow_unicode=True)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RefusedError(
+                f"cannot read '{run / name}': {error}; restore it, or publish the checkpoint alone"
+            ) from error
+        records[name] = text
+    return records
+
+
+def _without_paths(value: Any) -> Any:
+    """The same value with every absolute path cut to its last part."""
+    if isinstance(value, dict):
+        return {key: _without_paths(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_paths(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _read_evaluation(path: Path, architecture: str, sha256: str) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        results = [r for r in document["results"] if r["model"]["architecture"] == architecture]
+        digests = [r["weights"]["sha256"] for r in results]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RefusedError(
+            f"'{path}' is no record of python -m eval.retrieval ({error!r}); make one with it"
+        ) from error
+    if not results:
+        raise RefusedError(f"the record '{path}' does not score {architecture}; name one that does")
+    if sha256 not in digests:
+        raise RefusedError(
+            f"the record '{path}' scores other weights: {digests[0][:12]}..., the checkpoint is {sha256[:12]}...; "
+            "evaluate this checkpoint with python -m eval.retrieval"
+        )
+    return {**document, "results": [results[digests.index(sha256)]]}
+
+
+def _refuse_other_classes(trained: TrainedModel) -> None:
+    classes = int(trained.network.num_classes)  # type: ignore[arg-type]
+    cfg = get_arch_pretrained_cfgs(trained.architecture).get(trained.name)
+    expected = {
+        f"the tag {trained.name}": cfg.num_classes if cfg is not None else None,
+        "data.json": len(trained.class_names) if trained.class_names is not None else None,
+        "the evaluation record": trained.result["data"]["classes"] if trained.result is not None else None,
+    }
+    for where, count in expected.items():
+        if count is not None and count != classes:
+            raise RefusedError(
+                f"the classifier has {classes} classes and {where} {count}; publish what was trained on them"
+            )

@@ -1,0 +1,140 @@
+"""What a folder of photographs holds, looked at before it is published: unreadable files, duplicates, sizes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timm_gam.core import DataError, UnreadableImageError
+from timm_gam.data import IMAGE_RULE, ImageSet, published_split
+from timm_gam.images import data_fingerprint, difference_hash, exact_groups, load_image, near_pairs
+
+__all__ = ["Audit", "audit_images"]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Facts about an image set, by row of it.
+
+    Attributes:
+        images: The set.
+        rows: (N,) int64 rows that can be read, ascending; only these are published.
+        splits: Split of each of them.
+        split_rule: How the splits were made.
+        unreadable: Image id -> reason.
+        exact: Groups of rows with the same bytes.
+        near: (row, row, differing bits) of pairs that are nearly the same picture, exact ones left out.
+        sizes: (width, height) in pixels -> images.
+        bytes: Size of all files together.
+        fingerprint: `timm_gam.embed.cache.data_fingerprint` of the readable images.
+    """
+
+    images: ImageSet
+    rows: NDArray[np.int64]
+    splits: tuple[str, ...]
+    split_rule: str
+    unreadable: dict[str, str]
+    exact: list[list[int]]
+    near: list[tuple[int, int, int]]
+    sizes: dict[tuple[int, int], int]
+    bytes: int
+    fingerprint: str
+
+    @property
+    def split_of(self) -> dict[int, str]:
+        return dict(zip(self.rows.tolist(), self.splits, strict=True))
+
+    def crossing(self, rows: list[int] | tuple[int, int]) -> bool:
+        """Whether the same picture stands in more than one split."""
+        split_of = self.split_of
+        return len({split_of[row] for row in rows}) > 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The audit as JSON, ids for rows."""
+        ids = self.images.ids
+        return {
+            "images": len(self.rows),
+            "classes": {self.images.class_names[k]: n for k, n in sorted(Counter(self._labels()).items())},
+            "splits": dict(Counter(self.splits)),
+            "split_rule": self.split_rule,
+            "bytes": self.bytes,
+            "sizes": {f"{w}x{h}": n for (w, h), n in self.sizes.items()},
+            "fingerprint": self.fingerprint,
+            "unreadable": self.unreadable,
+            "exact_duplicates": [
+                {"ids": [ids[row] for row in group], "across_splits": self.crossing(group)} for group in self.exact
+            ],
+            "near_duplicates": [
+                {"ids": [ids[first], ids[second]], "bits": bits, "across_splits": self.crossing((first, second))}
+                for first, second, bits in self.near
+            ],
+        }
+
+    def _labels(self) -> list[int]:
+        labels: list[int] = self.images.labels[self.rows].tolist()
+        return labels
+
+
+def audit_images(images: ImageSet, near_bits: int, on_progress: Callable[[int], None] = lambda images: None) -> Audit:
+    """Decode every image once and compare all with all.
+
+    Args:
+        images: A labelled image set.
+        near_bits: Most bits, of 256, in which near duplicates differ.
+        on_progress: Called with the number of images just read.
+
+    Raises:
+        DataError: no image can be read.
+    """
+    rows: list[int] = []
+    digests: list[bytes] = []
+    hashes: list[NDArray[np.bool_]] = []
+    sizes: Counter[tuple[int, int]] = Counter()
+    unreadable: dict[str, str] = {}
+    total = 0
+    for row, encoded in images.reader.read(range(len(images))):
+        try:
+            picture, digest = load_image(encoded, images.ids[row])
+        except UnreadableImageError as error:
+            unreadable[error.image_id] = error.reason
+        else:
+            rows.append(row)
+            digests.append(digest)
+            hashes.append(difference_hash(picture))
+            sizes[picture.size] += 1
+            total += encoded.stat().st_size  # type: ignore[union-attr]  # a folder gives paths
+        on_progress(1)
+    if not rows:
+        name, reason = next(iter(unreadable.items()))
+        raise DataError(
+            f"none of {len(images)} files of '{images.name}' can be read, the first is '{name}' ({reason}); name a "
+            "folder of images"
+        )
+    kept = np.array(rows, dtype=np.int64)
+    splits, rule = _splits(images, kept)
+    pairs = near_pairs(np.array(hashes, dtype=np.bool_).reshape(len(rows), -1), near_bits)
+    return Audit(
+        images=images,
+        rows=kept,
+        splits=splits,
+        split_rule=rule,
+        unreadable=unreadable,
+        exact=[[rows[place] for place in group] for group in exact_groups(digests)],
+        near=[(rows[i], rows[j], bits) for i, j, bits in pairs if digests[i] != digests[j]],
+        sizes=dict(sizes.most_common()),
+        bytes=total,
+        fingerprint=data_fingerprint(images, kept, digests),
+    )
+
+
+def _splits(images: ImageSet, rows: NDArray[np.int64]) -> tuple[tuple[str, ...], str]:
+    """The set's own splits, else those of the published rule."""
+    if images.splits is not None:
+        return tuple(images.splits[row] for row in rows.tolist()), "the folder's own"
+    is_test = published_split([images.ids[row] for row in rows.tolist()], images.labels[rows])
+    return tuple("test" if test else "train" for test in is_test.tolist()), IMAGE_RULE

@@ -1,0 +1,55 @@
+"""A result is whole or not there, and nothing but a regular file is ever replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from timm_gam.core import OutputError, atomic_path, check_writable
+
+
+def test_success_replaces_and_failure_leaves_what_was(tmp_path: Path) -> None:
+    target = tmp_path / "r.json"
+    for text in ("one", "two"):
+        with atomic_path(target) as temporary:
+            temporary.write_text(text)
+        assert target.read_text() == text
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise error
+    assert target.read_text() == "two"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "latest.json"
+    link.symlink_to(Path("elsewhere") / "r.json")
+    check_writable(link)
+    with atomic_path(link) as temporary:
+        temporary.write_text("x")
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere" / "r.json").read_text() == "x"
+
+
+def test_what_cannot_be_written_is_refused_and_kept(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path, message in (
+        (pipe, "is no regular file"),
+        (Path(os.devnull), "is no regular file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "no" / "r.json", "No such file"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            check_writable(path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    with pytest.raises(OutputError, match="cannot write"), atomic_path(tmp_path / "no" / "r.json"):
+        pass

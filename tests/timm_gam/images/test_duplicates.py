@@ -1,0 +1,59 @@
+"""Near duplicates against brute force, and against what people do to pictures."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from hub import NEAR_BITS
+from timm_gam.images import BITS, difference_hash, exact_groups, near_pairs
+
+
+def picture(seed: int) -> Image.Image:
+    """Smooth random shapes, as a photograph has them."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((180, 120), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
+
+
+def recompressed(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+def bits(a: Image.Image, b: Image.Image) -> int:
+    return int((difference_hash(a) != difference_hash(b)).sum())
+
+
+def test_copies_are_near_and_other_pictures_are_not() -> None:
+    for seed in range(5):
+        original = picture(seed)
+        for copy in (
+            recompressed(original, 60),
+            original.resize((360, 240), Image.Resampling.LANCZOS),
+            original.point(lambda value: value * 0.8),
+            original.convert("L"),
+        ):
+            assert bits(original, copy) <= NEAR_BITS
+        assert bits(original, picture(seed + 100)) > 4 * NEAR_BITS
+        assert bits(original, original.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 4 * NEAR_BITS
+
+
+def test_pairs_are_those_of_brute_force() -> None:
+    rng = np.random.default_rng(0)
+    hashes = np.repeat(rng.random((40, BITS)) < 0.5, 3, axis=0)
+    hashes ^= rng.random(hashes.shape) < 0.02
+    for most in (0, 5, 10, 256):
+        expected = [
+            (i, j, int((hashes[i] != hashes[j]).sum()))
+            for i in range(len(hashes))
+            for j in range(i + 1, len(hashes))
+            if (hashes[i] != hashes[j]).sum() <= most
+        ]
+        assert list(near_pairs(hashes, most)) == expected
+
+
+def test_exact_groups() -> None:
+    assert exact_groups([b"a", b"b", b"a", b"c", b"b", b"a"]) == [[0, 2, 5], [1, 4]]

@@ -1,0 +1,176 @@
+"""`timm_gam.optimize`: the same outputs from folded, frozen and compiled networks, ours and timm's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from timm.utils.model import reparameterize_model
+from torch import Tensor, nn
+from torch._dynamo.utils import counters
+
+import timm_gam
+from timm_gam.inference import ColumnConv2d
+from timm_gam.inference.optimization import _Compiled
+
+OURS = ("test_resnet_gam", "test_resnet_se", "test_resnet_cbam", "resnet18_gam")
+THEIRS = ("test_resnet", "test_efficientnet", "test_vit", "test_convnext")
+
+
+def trained_looking(name: str) -> nn.Module:
+    """A model whose batch norms are no identities and whose residual branches are not zero, as at initialisation."""
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model(name, num_classes=10).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.1)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return model
+
+
+def images(model: nn.Module, count: int = 2) -> Tensor:
+    side = min(model.pretrained_cfg["input_size"][1], 160)
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def relative_error(got: Tensor, expected: Tensor) -> float:
+    return float((got - expected).norm() / expected.norm())
+
+
+@pytest.mark.parametrize("name", (*OURS, *THEIRS))
+def test_outputs_are_those_of_the_model_which_is_left_alone(name: str) -> None:
+    model = trained_looking(name)
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+    network = timm_gam.optimize(model, compiled=False)
+    assert relative_error(network(x), expected) < 1e-5
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    for key, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[key]), key
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_every_batch_norm_of_ours_is_folded(name: str) -> None:
+    network = timm_gam.optimize(trained_looking(name), compiled=False)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    assert "batch norms folded" in network.applied[0]
+
+
+def test_timm_reparameterizes_gam() -> None:
+    model = trained_looking("test_resnet_gam")
+    folded = reparameterize_model(model)
+    gates = [m for m in folded.modules() if isinstance(m, timm_gam.GlobalAttention)]
+    assert gates and not any(isinstance(m, nn.BatchNorm2d) for gate in gates for m in gate.modules())
+    x = images(model)
+    with torch.no_grad():
+        assert relative_error(folded(x), model(x)) < 1e-5
+
+
+def test_compiled_and_half_precision() -> None:
+    model = trained_looking("test_resnet_gam")
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+    exact = timm_gam.optimize(model)
+    assert relative_error(exact(x), expected) < 1e-5
+    half = timm_gam.optimize(model, dtype=torch.bfloat16, compiled=False)
+    out = half(x)
+    assert out.dtype == torch.float32
+    assert 1e-5 < relative_error(out, expected) < 5e-2, "bfloat16 was used, and is close"
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN, which packs weights")
+def test_weights_are_packed_once() -> None:
+    counters["inductor"].clear()
+    network = timm_gam.optimize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+    network(torch.randn(1, 3, 9, 9))
+    assert counters["inductor"]["mkldnn_conv_weight_pack_matcher_count"] > 0
+
+
+def test_small_maps_are_convolved_by_kernel_columns_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained_looking("resnet18_gam")
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+    for faster in (True, False):
+
+        def seconds(run: nn.Module, *args: object, faster: bool = faster) -> float:
+            return 1 if has_columns(run) == faster else 2
+
+        monkeypatch.setattr(timm_gam.inference.optimization, "_seconds", seconds)
+        network = timm_gam.optimize(model, compiled=False)
+        assert relative_error(network(x), expected) < 1e-5
+        assert has_columns(network) == faster
+        assert any("by kernel columns" in line for line in network.applied) == faster
+
+
+@pytest.mark.filterwarnings("error::UserWarning:timm_gam")
+def test_compiled_columns_take_batches_of_any_size_and_what_was_slower_is_let_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[_Compiled] = []
+
+    def seconds(run: nn.Module | _Compiled, x: Tensor, layout: torch.memory_format) -> float:
+        if not isinstance(run, _Compiled):
+            return 1
+        made.append(run)
+        run(x.contiguous(memory_format=layout))
+        return 1 if has_columns(run._network) else 2
+
+    monkeypatch.setattr(timm_gam.inference.optimization, "_seconds", seconds)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.Conv2d(16, 8, 7, padding=3), nn.ReLU()).eval()
+    network = timm_gam.optimize(model)
+    for count, side in ((2, 14), (3, 14), (2, 10)):
+        x = torch.randn(count, 3, side, side)
+        with torch.no_grad():
+            assert relative_error(network(x), model(x)) < 1e-5
+    assert network.applied[-1] == "compiled with frozen weights"
+    weights = [sum(p.numel() for p in run._network.parameters()) for run in made]
+    assert weights == [0, 0, sum(p.numel() for p in model.parameters())]
+
+
+def has_columns(network: nn.Module) -> bool:
+    return any(isinstance(module, ColumnConv2d) for module in network.modules())
+
+
+def test_without_a_compiler_the_rest_holds_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = trained_looking("test_resnet_se")
+    x = images(model)
+    with torch.no_grad():
+        expected = model(x)
+
+    class NoCompiler(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise RuntimeError("No working C++ compiler found\nmore")
+
+    monkeypatch.setattr(torch, "compile", lambda network, **options: NoCompiler())
+    network = timm_gam.optimize(model)
+    with pytest.warns(UserWarning, match="runs without it: No working C\\+\\+ compiler found"):
+        out = network(x)
+    assert relative_error(out, expected) < 1e-5
+    assert network.applied[-1] == "not compiled: No working C++ compiler found"
+
+
+def test_other_dtypes_are_refused() -> None:
+    with pytest.raises(ValueError, match="legal: torch.bfloat16"):
+        timm_gam.optimize(trained_looking("test_resnet_se"), dtype=torch.float64)
+
+
+def test_the_memory_layout_is_measured_on_the_first_batch_and_named() -> None:
+    network = timm_gam.optimize(trained_looking("test_resnet_gam"), compiled=False)
+    assert network.memory_format is None and not any("memory layout" in line for line in network.applied)
+    network(images(trained_looking("test_resnet_gam")))
+    assert network.memory_format in (torch.channels_last, torch.contiguous_format)
+    assert sum("memory layout" in line for line in network.applied) == 1
+
+
+def test_import_brings_no_extension_compiler_and_so_none_of_its_warnings() -> None:
+    code = "import sys, timm_gam; sys.exit('torch.utils.cpp_extension' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

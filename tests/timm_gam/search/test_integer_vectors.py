@@ -1,0 +1,75 @@
+"""Integer embeddings: on the grid, close, within their bounds, and nothing but finite matrices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from timm_gam.core import EmbeddingError
+from timm_gam.search import Distance, fixed_point
+
+
+def vectors(count: int = 100, dim: int = 64) -> np.ndarray:
+    return np.random.default_rng(5).normal(size=(count, dim)).astype(np.float32)
+
+
+def test_integers_are_the_embeddings_rounded_to_the_scale_of_float32() -> None:
+    points = fixed_point(vectors())
+    integers = points.integers(slice(None))
+    np.testing.assert_array_equal(integers, np.rint(integers))
+    unit = vectors().astype(np.float64) / np.linalg.norm(vectors().astype(np.float64), axis=1, keepdims=True)
+    scale = np.median(integers / unit)
+    assert np.log2(scale) == pytest.approx(np.round(np.log2(scale)), abs=1e-6), "one power of two for all"
+    assert np.abs(integers / 2 ** np.round(np.log2(scale)) - unit).max() <= 2.0**-26
+    assert not fixed_point(np.zeros((2, 3), dtype=np.float32)).integers(slice(None)).any()
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("dim", [1, 2, 2048])
+def test_integers_are_small_enough_for_exact_sums(distance: Distance, dim: int) -> None:
+    for values in (vectors(50, dim), np.ones((3, dim)), np.eye(max(dim, 2))[:, :dim] * -7.3):
+        integers = fixed_point(values, distance).integers(slice(None))
+        assert 4 * (integers**2).sum(axis=1).max() < 2**53
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_no_integer_of_a_component_is_larger_than_its_largest(distance: Distance) -> None:
+    values = vectors(3000, 5) * np.array([1e-3, 1.0, 0.0, 30.0, 2.0], dtype=np.float32)
+    values[17] = 0.0
+    points = fixed_point(values, distance)
+    found = np.abs(points.integers(slice(None))).max(axis=0)
+    assert points.largest.shape == (5,)
+    assert ((found <= points.largest) & (points.largest <= found + 1)).all()
+
+
+def test_a_selection_of_a_selection_reads_the_same_rows() -> None:
+    points = fixed_point(vectors())
+    chosen = points.take(np.array([7, 3, 50])).take(np.array([2, 0]))
+    assert len(chosen) == 2
+    np.testing.assert_array_equal(chosen.integers(slice(None)), points.integers(np.array([50, 7])))
+    assert points.take(np.arange(100)) is points
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_memory_map_is_read_in_place(tmp_path: Path, dtype: type) -> None:
+    values = vectors().astype(dtype)
+    np.save(tmp_path / "vectors.npy", values)
+    mapped = fixed_point(np.load(tmp_path / "vectors.npy", mmap_mode="r"))
+    assert isinstance(mapped.embeddings, np.memmap)
+    np.testing.assert_array_equal(mapped.integers(slice(None)), fixed_point(values).integers(slice(None)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_embeddings_that_are_not_finite_are_refused(bad: float) -> None:
+    values = np.ones((5000, 4), dtype=np.float32)
+    values[4500, 2] = bad
+    with pytest.raises(EmbeddingError, match="4500"):
+        fixed_point(values)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 0), (2, 3, 4)])
+def test_only_matrices_are_embeddings(shape: tuple[int, ...]) -> None:
+    with pytest.raises(EmbeddingError, match="matrix"):
+        fixed_point(np.ones(shape, dtype=np.float32))

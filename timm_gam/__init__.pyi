@@ -1,0 +1,14 @@
+from timm_gam.core.errors import CheckpointError as CheckpointError
+from timm_gam.core.errors import ExportError as ExportError
+from timm_gam.core.errors import HubError as HubError
+from timm_gam.core.errors import ModelError as ModelError
+from timm_gam.core.errors import TimmGamError as TimmGamError
+from timm_gam.core.errors import UnknownModelError as UnknownModelError
+from timm_gam.core.namespace import hub_namespace as hub_namespace
+from timm_gam.inference.optimization import OptimizedNetwork as OptimizedNetwork
+from timm_gam.inference.optimization import optimize as optimize
+from timm_gam.models.attention import attention_parameters as attention_parameters
+from timm_gam.models.backbone import TransferReport as TransferReport
+from timm_gam.models.backbone import from_backbone as from_backbone
+from timm_gam.models.gam import GlobalAttention as GlobalAttention
+from timm_gam.models.load import load_model as load_model

@@ -1,0 +1,156 @@
+"""What all command lines share: the parser, numbers, the progress bar, and how a command ends.
+
+Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import FrameType
+from typing import NoReturn
+
+from timm_gam.core.errors import TimmGamError
+from timm_gam.core.signals import exit_code
+
+__all__ = [
+    "CommandParser",
+    "ProgressBar",
+    "count",
+    "interrupts_exit",
+    "no_progress",
+    "positive",
+    "print_line",
+    "progress_bar",
+    "run_command",
+    "seed",
+]
+
+ProgressBar = Callable[[str, str, int | None], AbstractContextManager[Callable[[int], None]]]
+"""(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser that keeps its text as written, takes no abbreviations, and errs in one line and exit code 2."""
+
+    def __init__(
+        self,
+        prog: str,
+        description: str,
+        epilog: str = "",
+        *,
+        usage: str | None = None,
+        argument_default: object = None,
+        width: int | None = None,
+    ) -> None:
+        super().__init__(
+            prog=prog,
+            usage=usage,
+            description=description,
+            epilog=epilog,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+                prog, max_help_position=24 if width is None else 30, width=width
+            ),
+            allow_abbrev=False,
+            argument_default=argument_default,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def run_command(action: Callable[[], None], *, interrupted: str = "interrupted") -> int:
+    """Run an action to its exit code: 0 done; 2 any `TimmGamError`, one line on stderr; 130 or 143 interrupted.
+
+    Args:
+        action: What the command does.
+        interrupted: What to tell after Ctrl-C (130) or SIGTERM (143).
+    """
+    try:
+        action()
+    except TimmGamError as error:
+        if str(error):  # empty where another process has said why the run ends
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as error:
+        print(interrupted, file=sys.stderr)
+        return exit_code(error)
+    return 0
+
+
+@contextmanager
+def interrupts_exit() -> Iterator[None]:
+    """Let Ctrl-C end the process at once: raised within an import of torch it can come out as any other error."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, b"interrupted\n")
+        os._exit(130)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def progress_bar(
+    what: str, unit: str, total: int | None = None, *, show: bool = True
+) -> Iterator[Callable[[int], None]]:
+    """A bar with a rate on a terminal's stderr after one second, nothing elsewhere; gives what advances it."""
+    from tqdm import tqdm
+
+    disable = None if show else True  # None: where there is no terminal
+    with tqdm(total=total, desc=what, unit=unit, delay=1, leave=False, file=sys.stderr, disable=disable) as bar:
+
+        def advance(done: int) -> None:
+            bar.update(done)
+
+        yield advance
+
+
+def no_progress(what: str, unit: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
+    """A `ProgressBar` that shows nothing."""
+    return nullcontext(lambda done: None)
+
+
+def print_line(line: str) -> None:
+    """Print a line of progress now, also into a pipe."""
+    print(line, flush=True)
+
+
+def positive(text: str) -> int:
+    """An option's whole number of at least 1."""
+    return _at_least(1, text)
+
+
+def count(text: str) -> int:
+    """An option's whole number of at least 0."""
+    return _at_least(0, text)
+
+
+def seed(text: str) -> int:
+    """An option's whole number from 0 to 2^63 - 1."""
+    value = count(text)
+    if value >= 2**63:
+        raise argparse.ArgumentTypeError(f"'{text}' is not below 2^63")
+    return value
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+    return value

@@ -1,0 +1,74 @@
+"""Writing results so that a file is either whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from timm_gam.core.errors import OutputError
+
+__all__ = ["atomic_path", "check_writable", "write_json"]
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
+
+    Where `path` is a link, the file it names is written and the link stays.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    path = path.resolve()
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        umask = os.umask(0)
+        os.umask(umask)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is as readable as any other file
+        temporary.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Fail now rather than after an hour of computing.
+
+    Raises:
+        OutputError: `path` is a folder, a device or a pipe, or a file cannot be made beside it.
+    """
+    if path.is_dir():
+        raise OutputError(f"cannot write '{path}': it is a folder; name a file in it")
+    if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
+        raise OutputError(f"cannot write '{path}': it is no regular file; name one, or '-' for standard output")
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write a document to `path`, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _cannot_write(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write '{path}': {error.strerror or error}; name a file in a folder you can write to")

@@ -1,0 +1,7 @@
+"""Where labelled images come from, and which of them are queries, gallery, training and test."""
+
+from __future__ import annotations
+
+from timm_gam._door import open_door
+
+__getattr__, __dir__, __all__ = open_door(__name__, __file__)

@@ -1,0 +1,124 @@
+"""Protocols: which images are queries and which are their gallery. Every output names the one it used.
+
+    leave-one-out    every image of a split is a query against all other images of that split
+    query-gallery    the images of one split are queries against the images of another
+    class-disjoint   leave-one-out among held-out classes only (open-set: no class was seen in training)
+
+A query that is itself in the gallery is left out of its own ranking by identity, never by rank, so duplicates of
+it under other ids are still found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timm_gam.core import DataError
+from timm_gam.data.image_set import ImageSet
+from timm_gam.data.splits import CLASS_RULE, IMAGE_RULE, published_class_split, published_split
+
+__all__ = ["PROTOCOLS", "Protocol", "ProtocolName", "choose_protocol"]
+
+ProtocolName = Literal["leave-one-out", "query-gallery", "class-disjoint"]
+PROTOCOLS: tuple[ProtocolName, ...] = ("leave-one-out", "query-gallery", "class-disjoint")
+
+ALL = "all"
+"""The split that holds every image."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Queries and gallery as rows of one image set.
+
+    Attributes:
+        name: One of PROTOCOLS.
+        description: One line for every output: what was ranked against what.
+        split_rule: Where the splits come from: "none", "published with the data", or the SHA-256 rule's text.
+        query: (Q,) int64 rows of the image set, ascending.
+        gallery: (N,) int64 rows of the image set, ascending.
+    """
+
+    name: ProtocolName
+    description: str
+    split_rule: str
+    query: NDArray[np.int64]
+    gallery: NDArray[np.int64]
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """Rows of the image set that need an embedding, ascending."""
+        return np.union1d(self.query, self.gallery)
+
+    def restricted_to(self, rows: NDArray[np.int64]) -> Protocol:
+        """The same protocol without the images that are not in `rows` (unreadable ones that were skipped)."""
+        query, gallery = np.intersect1d(self.query, rows), np.intersect1d(self.gallery, rows)
+        _refuse_empty(query, gallery, self.name)
+        return Protocol(self.name, self.description, self.split_rule, query, gallery)
+
+
+def choose_protocol(
+    images: ImageSet,
+    name: ProtocolName = "leave-one-out",
+    *,
+    split: str = ALL,
+    query_split: str = "test",
+    gallery_split: str = "train",
+) -> Protocol:
+    """Choose queries and gallery from an image set.
+
+    A split is one the data was published with, or else "train" or "test" by the SHA-256 rule of `timm_gam.data.splits`,
+    or "all". The rule is applied only where the data has no splits of its own or a single one.
+
+    Args:
+        images: The image set.
+        name: One of PROTOCOLS.
+        split: The split that leave-one-out and class-disjoint score.
+        query_split: The queries of query-gallery.
+        gallery_split: The gallery of query-gallery.
+
+    Raises:
+        DataError: an unknown split (the legal ones are listed), or too few images to rank.
+    """
+    if name == "query-gallery":
+        query, query_rule = _split_rows(images, query_split)
+        gallery, rule = _split_rows(images, gallery_split)
+        rule = rule if query_rule == "none" else query_rule
+        if np.array_equal(query, gallery):
+            raise DataError(f"query and gallery are the same split '{query_split}'; use --protocol leave-one-out")
+        text = f"each image of split '{query_split}' against all of split '{gallery_split}'"
+    elif name == "class-disjoint":
+        rows, rule = _split_rows(images, split)
+        held_out = published_class_split(images.class_names)
+        query = gallery = rows[held_out[images.labels[rows]]]
+        rule = CLASS_RULE if rule == "none" else f"{CLASS_RULE}; {rule}"
+        text = f"each image of {int(held_out.sum())} held-out classes, split '{split}', against all others of them"
+    else:
+        query, rule = _split_rows(images, split)
+        gallery = query
+        text = f"each image of split '{split}' against all others of it"
+    _refuse_empty(query, gallery, name)
+    return Protocol(name, f"{name}: {text}", rule, query, gallery)
+
+
+def _split_rows(images: ImageSet, split: str) -> tuple[NDArray[np.int64], str]:
+    native = sorted(set(images.splits)) if images.splits is not None else []
+    if split == ALL:
+        return np.arange(len(images), dtype=np.int64), "none"
+    if len(native) <= 1 and split in ("train", "test"):
+        is_test = published_split(images.ids, images.labels)
+        return np.flatnonzero(is_test if split == "test" else ~is_test), IMAGE_RULE
+    if split in native and images.splits is not None:
+        return np.flatnonzero(np.array(images.splits) == split), "published with the data"
+    legal = native if len(native) > 1 else ["test", "train"]
+    raise DataError(f"'{images.name}' has no split '{split}'; legal: {', '.join([ALL, *legal])}")
+
+
+def _refuse_empty(query: NDArray[np.int64], gallery: NDArray[np.int64], name: str) -> None:
+    if len(query) == 0 or len(gallery) == 0 or len(np.union1d(query, gallery)) < 2:
+        raise DataError(
+            f"{name} has {len(query)} queries and {len(gallery)} gallery images; at least one query and one other "
+            "image are needed: choose another split or protocol"
+        )

@@ -1,0 +1,65 @@
+"""What --data-dir and --dataset name -> image set, whichever kind of source it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from timm_gam.core import DataError, hub_namespace
+from timm_gam.data.folder import read_folder
+from timm_gam.data.hub_dataset import read_hub_dataset
+from timm_gam.data.image_set import ImageSet
+from timm_gam.data.parquet import read_parquet
+from timm_gam.data.synthetic import draw_synthetic
+
+__all__ = ["SYNTHETIC", "default_dataset", "is_parquet", "read_images"]
+
+SYNTHETIC = "synthetic"
+"""The name of the image set drawn by code."""
+
+
+def default_dataset() -> str:
+    """The COREL data set of the namespace."""
+    return f"{hub_namespace()}/corel"
+
+
+def read_images(
+    data_dir: str | None,
+    dataset: str | None,
+    *,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    id_column: str | None = None,
+    streaming: bool = False,
+) -> ImageSet:
+    """Read the image set that the options --data-dir and --dataset name; with neither, the default of the namespace.
+
+    Args:
+        data_dir: A folder of class folders, a parquet file or a folder of them.
+        dataset: A Hub data set id[@revision], or "synthetic".
+        image_column: Of parquet or a Hub data set; found by type where None.
+        label_column: Likewise.
+        id_column: Likewise.
+        streaming: Read a Hub data set without downloading it first.
+
+    Raises:
+        TimmGamError: both are named, or what is named cannot be read.
+    """
+    if data_dir is not None and dataset is not None:
+        raise DataError("both --data-dir and --dataset came; name one (and --gallery-dir for a separate gallery)")
+    columns = {"image_column": image_column, "label_column": label_column, "id_column": id_column}
+    if data_dir is not None:
+        path = Path(data_dir)
+        if is_parquet(path):
+            return read_parquet(path, **columns)
+        named = [f"--{name.replace('_', '-')}" for name, column in columns.items() if column is not None]
+        if named:
+            raise DataError(f"{' and '.join(named)} came with the folder '{path}', which has no columns; leave it out")
+        return read_folder(path)
+    if dataset == SYNTHETIC:
+        return draw_synthetic()
+    return read_hub_dataset(default_dataset() if dataset is None else dataset, **columns, streaming=streaming)
+
+
+def is_parquet(path: Path) -> bool:
+    """Whether a path is a parquet file or a folder that holds some."""
+    return path.suffix == ".parquet" or (path.is_dir() and next(path.glob("*.parquet"), None) is not None)

@@ -1,0 +1,80 @@
+"""A model, its preprocessing and how it is run: what an embedding depends on besides the image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timm_gam.core import versions
+from timm_gam.data import ImageSet
+from timm_gam.embed.embedding import EmbeddedBatch, embed_batches
+from timm_gam.embed.network import embedding_network
+from timm_gam.embed.settings import EmbedSettings
+from timm_gam.images import SHRINK_MARGIN, Preprocessing, resolve_preprocessing
+from timm_gam.inference import OptimizedNetwork, compiler_errors, optimize
+from timm_gam.models import LoadedModel
+
+__all__ = ["Embedder"]
+
+_COMPUTED_WITH = ("timm-gam", "timm", "torch", "torchvision", "pillow")
+"""Packages that decode, preprocess and compute: kept embeddings are those of the versions a record names."""
+
+
+class Embedder:
+    """Makes embeddings with one model.
+
+    Args:
+        loaded: From `timm_gam.load_model`.
+        preprocessing: Default: the model's own data config.
+        settings: Default: `EmbedSettings()`.
+
+    Attributes:
+        optimizations: What `EmbedSettings.optimize` did to the network; empty until it has embedded something.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, preprocessing: Preprocessing | None = None, settings: EmbedSettings | None = None
+    ) -> None:
+        self.loaded = loaded
+        self.preprocessing = preprocessing or resolve_preprocessing(loaded.model)
+        self.settings = settings or EmbedSettings()
+        self.optimizations: list[str] = []
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """All that the embedding of an image depends on besides its bytes, as plain values."""
+        installed = versions()
+        key: dict[str, Any] = {
+            "architecture": self.loaded.info.architecture,
+            "model_args": self.loaded.info.model_args,
+            "weights": self.loaded.info.weights.sha256,
+            "layer": self.settings.layer,
+            "preprocessing": self.preprocessing.as_dict(),
+            "precision": str(self.settings.amp_dtype or torch.float32),
+            "optimize": self.settings.optimize,
+            "versions": {name: installed[name] for name in _COMPUTED_WITH},
+        }
+        if self.preprocessing.shrink_on_load:
+            key["shrink_margin"] = SHRINK_MARGIN
+        return key
+
+    def embed(self, images: ImageSet, rows: NDArray[np.int64], take: Callable[[EmbeddedBatch], None]) -> None:
+        """Embed (n,) ascending rows of an image set and hand over each batch as soon as it is there.
+
+        Raises:
+            TimmGamError: as `embed_batches`; or the network cannot be compiled.
+        """
+        settings = self.settings
+        with compiler_errors(settings.compile_backend):
+            network = embedding_network(self.loaded.model, settings.layer)
+            if settings.compile_backend is not None:
+                network.compile(backend=settings.compile_backend)
+            if settings.optimize:
+                network = optimize(network, dtype=settings.amp_dtype)
+            embed_batches(network, images, self.preprocessing, take, settings, rows=rows)
+            if isinstance(network, OptimizedNetwork):
+                self.optimizations = list(network.applied)

@@ -1,0 +1,190 @@
+"""Images -> embeddings: decoding in loader processes overlapped with the network, in bounded memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from timm_gam.core import EmbeddingError, UnreadableImageError
+from timm_gam.data import ImageSet
+from timm_gam.embed.settings import EmbedSettings
+from timm_gam.images import Digests, Preprocessing, Shrink, Transform, default_workers, load_batches
+
+__all__ = ["EmbeddedBatch", "Embeddings", "embed_batches", "embed_images"]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of the readable images among those asked for.
+
+    Attributes:
+        vectors: (N, D) float32, finite.
+        rows: (N,) int64 ascending rows of the image set.
+        digests: N SHA-256 digests of the images' encoded bytes.
+        unreadable: Image id -> reason, for images that were skipped.
+        seconds: Wall time of the whole pass.
+    """
+
+    vectors: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    digests: Digests
+    unreadable: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """What became of one batch.
+
+    Attributes:
+        rows: (b,) int64 ascending rows of the image set, readable images only.
+        vectors: (b, D) float32, finite; (0, 0) where no image is readable.
+        digests: b SHA-256 digests of the encoded bytes that were decoded.
+        unreadable: Image id -> reason, for images that were skipped.
+    """
+
+    rows: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+    digests: tuple[bytes, ...]
+    unreadable: dict[str, str]
+
+
+def embed_images(
+    network: nn.Module,
+    images: ImageSet,
+    preprocessing: Preprocessing | Transform,
+    settings: EmbedSettings = EmbedSettings(),
+    *,
+    rows: NDArray[np.int64] | None = None,
+    on_progress: Callable[[int], None] = lambda images: None,
+) -> Embeddings:
+    """Embed images of an image set.
+
+    Every batch has `settings.batch_size` rows (the last is padded and the padding dropped), so an image meets the same
+    kernels wherever it stands and a compiled network is compiled once.
+
+    Args:
+        network: (B, 3, H, W) float32 -> (B, D), in eval mode; moved to `device`.
+        images: The image set.
+        preprocessing: A `Preprocessing` normalises whole batches on `device`, so that uint8 pixels travel there; any
+            other callable gives float32 itself, and must pickle.
+        settings: How; only what concerns running `network` is used: it is the network already.
+        rows: Ascending rows of `images` to embed; default all.
+        on_progress: Called with the number of images just embedded or skipped.
+
+    Raises:
+        UnreadableImageError: an image cannot be decoded and `settings.on_unreadable` is "raise".
+        MachineError: a loader process was killed, or memory ran out.
+        EmbeddingError: an embedding is not finite, not a vector, or no image could be read.
+    """
+    wanted = np.arange(len(images), dtype=np.int64) if rows is None else rows
+    began = time.perf_counter()
+    vectors: NDArray[np.float32] | None = None
+    digests = Digests.none(len(wanted))
+    unreadable: dict[str, str] = {}
+
+    def take(batch: EmbeddedBatch) -> None:
+        nonlocal vectors
+        unreadable.update(batch.unreadable)
+        if len(batch.rows):
+            if vectors is None:
+                vectors = np.zeros((len(wanted), batch.vectors.shape[1]), dtype=np.float32)
+            places = np.searchsorted(wanted, batch.rows)
+            vectors[places] = batch.vectors
+            for place, digest in zip(places.tolist(), batch.digests, strict=True):
+                digests[place] = digest
+        on_progress(len(batch.rows) + len(batch.unreadable))
+
+    embed_batches(network, images, preprocessing, take, settings, rows=wanted)
+    if vectors is None:
+        raise EmbeddingError(f"none of {len(wanted)} images of '{images.name}' could be read")
+    read = digests.known
+    return Embeddings(
+        vectors=vectors if read.all() else vectors[read],
+        rows=wanted[read],
+        digests=digests.take(read),
+        unreadable=unreadable,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def embed_batches(
+    network: nn.Module,
+    images: ImageSet,
+    preprocessing: Preprocessing | Transform,
+    take: Callable[[EmbeddedBatch], None],
+    settings: EmbedSettings,
+    *,
+    rows: NDArray[np.int64],
+) -> None:
+    """Embed images and hand over each batch as soon as it is there; see `embed_images`.
+
+    Raises:
+        UnreadableImageError: an image cannot be decoded and `settings.on_unreadable` is "raise".
+        MachineError: a loader process was killed, or memory ran out.
+        EmbeddingError: an embedding is not finite or not a vector.
+    """
+    device, batch_size = torch.device(settings.device), settings.batch_size
+    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    network = network.to(device).to(memory_format=memory_format)
+    amp: Any = nullcontext()
+    if settings.amp_dtype is not None:
+        amp = torch.autocast(device.type, dtype=settings.amp_dtype)
+    transform, normalise, shrink = _steps(preprocessing)
+    loaded = load_batches(
+        images.reader,
+        rows,
+        transform,
+        batch_size=batch_size,
+        workers=default_workers(device) if settings.workers is None else settings.workers,
+        shrink=shrink,
+        pin_memory=device.type == "cuda",
+    )
+    with loaded as batches, torch.inference_mode(), amp:
+        for batch in batches:
+            unreadable = {images.ids[rows[place]]: reason for place, reason in batch.failures}
+            if unreadable and settings.on_unreadable == "raise":
+                raise UnreadableImageError(*next(iter(unreadable.items())))
+            vectors = np.empty((0, 0), dtype=np.float32)
+            embedded = rows[np.array(batch.places, dtype=np.int64)]
+            if batch.pixels is not None:
+                pixels = _padded(batch.pixels, batch_size).to(
+                    device=device, memory_format=memory_format, non_blocking=True
+                )
+                vectors = network(normalise(pixels))[: len(batch.places)].float().cpu().numpy()
+                _refuse_wrong(vectors, embedded, images)
+            take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), unreadable))
+
+
+def _steps(
+    preprocessing: Preprocessing | Transform,
+) -> tuple[Transform, Callable[[Tensor], Tensor], Shrink | None]:
+    """What a loader process does with an image, what is done with a batch on the device, and how JPEGs are shrunk."""
+    if isinstance(preprocessing, Preprocessing):
+        shrink = preprocessing.shrink if preprocessing.shrink_on_load else None
+        return preprocessing.pixels(), preprocessing.normalise, shrink
+    return preprocessing, lambda pixels: pixels, None
+
+
+def _padded(pixels: Tensor, batch_size: int) -> Tensor:
+    missing = batch_size - len(pixels)
+    return pixels if missing <= 0 else torch.cat([pixels, pixels[:1].expand(missing, *pixels.shape[1:])])
+
+
+def _refuse_wrong(vectors: NDArray[np.float32], rows: NDArray[np.int64], images: ImageSet) -> None:
+    if vectors.ndim != 2:
+        raise EmbeddingError(f"the network gave shape {vectors.shape} for a batch; embeddings (B, D) are needed")
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        raise EmbeddingError(
+            f"embedding of image '{images.ids[rows[bad[0]]]}' holds NaN or infinity; check the weights, and if it "
+            "was with --amp, score without"
+        )

@@ -1,0 +1,49 @@
+"""The identity of a set of images: which ids, classes and bytes it holds, wherever they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timm_gam.core import UnreadableImageError
+from timm_gam.data import ImageSet
+from timm_gam.images.decoding import content_digest
+from timm_gam.images.digests import Digests
+
+__all__ = ["data_fingerprint", "digest_images"]
+
+
+def data_fingerprint(images: ImageSet, rows: NDArray[np.int64], digests: Sequence[bytes]) -> str:
+    """SHA-256 over the (id, class name, content digest) of each image, sorted by id.
+
+    It depends on neither paths nor the order of files, so a folder and a Hub data set made from it agree.
+
+    Args:
+        images: The image set.
+        rows: (N,) rows of it.
+        digests: N content digests, one per row.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    fingerprint = hashlib.sha256(b"[")  # of a JSON list, line by line
+    for number, place in enumerate(sorted(range(len(rows)), key=lambda place: images.ids[rows[place]])):
+        row = rows[place]
+        line = images.ids[row], images.class_names[images.labels[row]], digests[place].hex()
+        fingerprint.update((", " if number else "").encode() + json.dumps(line).encode())
+    fingerprint.update(b"]")
+    return fingerprint.hexdigest()
+
+
+def digest_images(images: ImageSet, rows: NDArray[np.int64]) -> Digests:
+    """Content digest of each image in `rows`, without decoding; a vanished file gets an empty digest."""
+    digests = Digests.none(len(rows))
+    for place, (row, encoded) in enumerate(images.reader.read(rows.tolist())):
+        with suppress(UnreadableImageError):
+            digests[place] = content_digest(encoded, images.ids[row])
+    return digests

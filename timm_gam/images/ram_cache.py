@@ -1,0 +1,57 @@
+"""Decoded images kept in memory, so that small photographs are decoded once and not once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from timm_gam.data import EncodedImage, ImageReader, ImageSet
+from timm_gam.images.decoding import load_image
+
+__all__ = ["cache_decoded"]
+
+
+def cache_decoded(images: ImageSet, rows: NDArray[np.int64], budget: int) -> ImageSet:
+    """The same image set with as many of `rows` decoded in memory as fit `budget`; others are read as before.
+
+    Args:
+        images: The image set.
+        rows: (N,) ascending rows to decode, the first of them first.
+        budget: Bytes of uint8 pixels; 0 decodes nothing.
+
+    Raises:
+        UnreadableImageError: an image cannot be decoded.
+    """
+    places = np.full(len(images), -1, dtype=np.int64)
+    pixels: list[NDArray[np.uint8]] = []
+    used = 0
+    if budget:
+        for row, encoded in images.reader.read(rows.tolist()):
+            array = np.asarray(load_image(encoded, images.ids[row])[0])
+            used += array.nbytes
+            if used > budget:
+                break
+            places[row] = len(pixels)
+            pixels.append(array)
+    return replace(images, reader=_CachingReader(images.reader, places, tuple(pixels)))
+
+
+@dataclass(frozen=True)
+class _CachingReader:
+    inner: ImageReader
+    places: NDArray[np.int64]  # of each row among `pixels`, -1 where it is not decoded
+    pixels: tuple[NDArray[np.uint8], ...]  # (H, W, 3) each
+
+    @property
+    def parallel(self) -> bool:
+        return self.inner.parallel
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
+        encoded = self.inner.read([row for row in indices if self.places[row] < 0])
+        for row in indices:
+            place = self.places[row]
+            yield (row, Image.fromarray(self.pixels[place])) if place >= 0 else next(encoded)

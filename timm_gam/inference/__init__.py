@@ -1,0 +1,7 @@
+"""A model made ready to run: batch norms folded, layout measured, compiled."""
+
+from __future__ import annotations
+
+from timm_gam._door import open_door
+
+__getattr__, __dir__, __all__ = open_door(__name__, __file__)

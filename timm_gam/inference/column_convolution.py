@@ -1,0 +1,92 @@
+"""Large convolutions of small maps, such as the 7x7 ones of GAM on a map of 7x7: the same sums without most padding.
+
+A convolution library loses time there in two ways. It multiplies by padding: of the taps of a 7x7 kernel on a map of
+7x7, 43 % lie outside. And it takes one image after the other, reading all weights anew for each, though they are many
+times larger than the image.
+"""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+from torch import Tensor, nn
+
+from timm_gam.inference.feature_maps import map_sizes
+
+__all__ = ["ColumnConv2d", "with_column_convolutions"]
+
+
+class ColumnConv2d(nn.Module):
+    """A stride 1 convolution with "same" padding, (B, C, H, W) -> (B, D, H, W), one kernel column at a time.
+
+    The images stand side by side, column by column: (1, C, H, W x B). There a kernel column is a convolution of its own
+    along H, which reads its weights once for all images, and whose inputs and outputs are those columns that it joins.
+    Adding up the kernel's columns rounds in another order than the convolution, and no worse.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        (height, width), self.reach = conv.kernel_size, conv.kernel_size[1] // 2
+        self.columns = nn.ModuleList()
+        for place in range(width):
+            column = nn.Conv2d(
+                conv.in_channels,
+                conv.out_channels,
+                (height, 1),
+                padding=(height // 2, 0),
+                bias=conv.bias is not None and place == self.reach,
+                device="meta",
+            )
+            column.weight = nn.Parameter(conv.weight[..., place, None].contiguous(), conv.weight.requires_grad)
+            if column.bias is not None:
+                column.bias = conv.bias
+            self.columns.append(column)
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        rows = x.permute(2, 3, 0, 1).reshape(1, height, width * count, channels).permute(0, 3, 1, 2)
+        out: Tensor = self.columns[self.reach](rows)
+        for place, column in enumerate(self.columns):
+            shift = place - self.reach
+            first, end = max(0, -shift), min(width, width - shift)  # of the output
+            if shift and first < end:
+                part = column(rows[..., (first + shift) * count : (end + shift) * count])
+                out[..., first * count : end * count] += part
+        return out.permute(2, 3, 0, 1).view(height, width, count, -1).permute(2, 3, 0, 1)
+
+
+def with_column_convolutions(network: nn.Module, x: Tensor) -> int:
+    """Put `ColumnConv2d` in the place of the convolutions it suits, at the map sizes that a batch has.
+
+    Args:
+        network: Changed in place, if at all.
+        x: (B, 3, H, W), a batch.
+
+    Returns:
+        How many were replaced.
+    """
+    if not any(_is_large(module) for module in network.modules()):
+        return 0
+    sizes = map_sizes(network, x[:1])
+    suited = [name for name, module in network.named_modules() if _is_large(module) and _suits(module, sizes)]
+    for name in suited:
+        network.set_submodule(name, ColumnConv2d(network.get_submodule(name)))  # type: ignore[arg-type]
+    return len(suited)
+
+
+def _suits(conv: nn.Conv2d, sizes: dict[nn.Conv2d, set[tuple[int, int]]]) -> bool:
+    """Wider maps have little padding, and each column costs an addition to all outputs."""
+    narrow = conv.kernel_size[1] * (2 if conv.in_channels > conv.out_channels else 1)
+    return any(width <= narrow for _, width in sizes.get(conv, ()))
+
+
+def _is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.groups == 1
+        and module.stride == module.dilation == (1, 1)
+        and min(module.kernel_size) >= 5
+        and all(side % 2 for side in module.kernel_size)
+        and module.padding in ("same", tuple(side // 2 for side in module.kernel_size))
+        and module.padding_mode == "zeros"
+    )

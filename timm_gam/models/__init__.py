@@ -1,0 +1,7 @@
+"""The model zoo: GAM, SE and CBAM ResNets registered with timm, and weights that fit or are refused."""
+
+from __future__ import annotations
+
+from timm_gam._door import open_door
+
+__getattr__, __dir__, __all__ = open_door(__name__, __file__)

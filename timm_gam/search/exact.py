@@ -1,0 +1,296 @@
+"""Exact nearest neighbours without a score matrix, and the recall of any other search against them.
+
+A first pass in float32 keeps a few candidates more than are asked for; these are scored again without rounding, by the
+integers of `timm_gam.search.integer_vectors`. A bound on the error of the first pass proves for each query that no
+other image can be among its nearest. Where it does not, as with many equal images, that query is scored without
+rounding throughout. The result is the same for every block size, thread count and matrix library.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from timm_gam.core import DataError
+from timm_gam.search.blocks import single_threaded_workers, slices
+from timm_gam.search.exact_products import fastest_kernel
+from timm_gam.search.integer_vectors import FixedPoint
+
+__all__ = ["Neighbours", "nearest", "on_one_scale", "recall_against_exact"]
+
+_QUERIES = 1024  # per block of the first pass
+_GALLERY = 4096
+_TILE_ROWS = 512  # prepared at a time: what float64 needs of them stays in cache
+_GROUP = 16  # scores of which only the highest is ranked at first
+_SPARE = 22  # candidates beyond those asked for
+_UNIT = 2.0**-25  # brings integer vectors to a length of at most about 1
+_MANTISSA = 2.0**-24  # relative error of one rounding to float32
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The k nearest gallery images of Q queries.
+
+    Attributes:
+        rows: (Q, k) int64 gallery rows, nearest first; of equal scores the lower row first.
+        scores: (Q, k) float64 exact scores in the units of `timm_gam.search.integer_vectors`, descending.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64]
+
+
+def on_one_scale(queries: FixedPoint, gallery: FixedPoint) -> tuple[FixedPoint, FixedPoint]:
+    """The same vectors in the same integer units, for two sets that were prepared apart.
+
+    Cosine has one scale for all sets. Euclidean distance has one per set, a power of two: the coarser is taken.
+
+    Raises:
+        DataError: they differ in length or distance.
+    """
+    if (queries.dim, queries.distance) != (gallery.dim, gallery.distance):
+        raise DataError(
+            f"queries have {queries.dim} dimensions for {queries.distance} distance, the gallery {gallery.dim} for "
+            f"{gallery.distance}; both must be of the same model"
+        )
+    if queries.distance == "cosine":
+        return queries, gallery
+    scale = min(float(points.factor.min(initial=np.inf)) for points in (queries, gallery))
+    one, other = (dataclasses.replace(p, factor=np.full(len(p.factor), scale)) for p in (queries, gallery))
+    return one, other
+
+
+def nearest(
+    queries: FixedPoint,
+    gallery: FixedPoint,
+    k: int = 10,
+    *,
+    self_index: NDArray[np.int64] | None = None,
+    on_progress: Callable[[int], None] = lambda products: None,
+) -> Neighbours:
+    """The exactly nearest gallery images of each query.
+
+    Score of query q and gallery image g: the dot product q.g for cosine, -|q - g|^2 for Euclidean distance.
+
+    Args:
+        queries: Q vectors.
+        gallery: N vectors on the same scale (`on_one_scale`).
+        k: How many, at most N less one where queries are in the gallery.
+        self_index: (Q,) int64, the gallery row that is the query itself and is left out, or -1 where there is none.
+        on_progress: Called with the number of (query, gallery image) pairs just scored.
+
+    Raises:
+        DataError: k is below 1 or above what the gallery has.
+    """
+    others = len(gallery) - (self_index is not None)
+    if not 1 <= k <= others:
+        raise DataError(f"{k} nearest neighbours were asked for; 1 to {others} can be had of this gallery")
+    itself = np.full(len(queries), -1, dtype=np.int64) if self_index is None else self_index
+    width = min(k + _SPARE, len(gallery))
+    with _full_precision():
+        values, candidates = _first_pass(queries, gallery, width, on_progress)
+    scores = pair_scores(queries, gallery, candidates)
+    scores[candidates == itself[:, None]] = -np.inf
+    found = _highest(scores, candidates, k)
+    # Relative error of a float32 dot product of D terms (Higham, Accuracy and Stability, section 3.1), of both
+    # operands and, for Euclidean distance, of the length that is subtracted.
+    bound = 1.01 * (queries.dim + 8) * _MANTISSA
+    lowest = _comparable(found.scores[:, -1], queries)
+    unproven = np.flatnonzero(lowest <= values[:, -1] + bound) if width < len(gallery) else np.empty(0, dtype=np.int64)
+    for start in range(0, len(unproven), _QUERIES):
+        some = unproven[start : start + _QUERIES]
+        exact = _without_rounding(queries.take(some), gallery, itself[some], k)
+        found.rows[some], found.scores[some] = exact.rows, exact.scores
+    return found
+
+
+def recall_against_exact(
+    found: NDArray[np.int64],
+    exact: Neighbours,
+    queries: FixedPoint,
+    gallery: FixedPoint,
+    *,
+    self_index: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64]:
+    """recall@k of another search: the share of its first k that score as high as the exact k-th neighbour.
+
+    Of images that tie at rank k any may be returned. The query itself, a row returned twice and a place left empty (-1)
+    count for nothing.
+
+    Args:
+        found: (Q, k or more) int64 gallery rows, best first, -1 for an empty place.
+        exact: From `nearest` of the same queries and gallery; its width is k.
+        queries: Q vectors.
+        gallery: N vectors on the same scale.
+        self_index: As given to `nearest`.
+
+    Returns:
+        (Q,) float64 in [0, 1].
+    """
+    k = exact.rows.shape[1]
+    rows = np.sort(found[:, :k], axis=1)
+    real = rows >= 0
+    real[:, 1:] &= rows[:, 1:] != rows[:, :-1]
+    if self_index is not None:
+        real &= rows != self_index[:, None]
+    scores = pair_scores(queries, gallery, np.maximum(rows, 0))
+    recall: NDArray[np.float64] = (real & (scores >= exact.scores[:, -1:])).sum(axis=1) / k
+    return recall
+
+
+def pair_scores(queries: FixedPoint, gallery: FixedPoint, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(Q, W) exact scores of each query against its own (Q, W) gallery rows."""
+    scores = np.empty(rows.shape)
+    step = max(1, _TILE_ROWS // rows.shape[1])
+    for start in range(0, len(rows), step):
+        some = slice(start, min(start + step, len(rows)))
+        left = queries.integers(some)[:, None]
+        right = gallery.integers(rows[some].ravel()).reshape(*rows[some].shape, -1)
+        if queries.distance == "euclidean":
+            right -= left
+            scores[some] = -np.einsum("qwd,qwd->qw", right, right)
+        else:
+            scores[some] = np.einsum("qwd,qwd->qw", np.broadcast_to(left, right.shape), right)
+    return scores
+
+
+def _first_pass(
+    queries: FixedPoint, gallery: FixedPoint, width: int, on_progress: Callable[[int], None]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(Q, width) float32 scores, descending, and their gallery rows."""
+    product = _fastest_product()
+    lefts = [_operand(queries, rows)[0] for rows in slices(0, len(queries), _QUERIES)]
+    best = [(torch.empty(len(left), 0), torch.empty(len(left), 0, dtype=torch.int64)) for left in lefts]
+    for rows in slices(0, len(gallery), _GALLERY):
+        right, offset = _operand(gallery, rows)
+        for i, left in enumerate(lefts):
+            scores = product(left, right)
+            if offset is not None:
+                scores += offset
+            values, places = _top(scores, width)
+            values = torch.cat([best[i][0], values], dim=1)
+            places = torch.cat([best[i][1], places + rows.start], dim=1)
+            kept = values.topk(min(width, values.shape[1]), dim=1)
+            best[i] = kept.values, places.gather(1, kept.indices)
+            on_progress(len(left) * len(right))
+    return (
+        torch.cat([values for values, _ in best]).double().numpy(),
+        torch.cat([places for _, places in best]).numpy(),
+    )
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+"""(B, D) and (C, D) float32 -> (B, C) float32, every row of one times every row of the other."""
+
+
+def _torch_product(left: Tensor, right: Tensor) -> Tensor:
+    return left @ right.T
+
+
+def _convolution(left: Tensor, right: Tensor) -> Tensor:
+    """As pixels of an image and a 1x1 convolution, which has a library, and on some processors twice the speed."""
+    image = left.view(1, len(left), 1, -1).permute(0, 3, 1, 2)
+    return F.conv2d(image, right[:, :, None, None])[0, :, :, 0].T.contiguous()
+
+
+@functools.cache
+def _fastest_product() -> Product:
+    """Each is timed once in a process, in some 50 ms. NumPy's would leave threads spinning beside torch's."""
+    left, right = torch.rand(_QUERIES, 256), torch.rand(_GALLERY, 256)
+
+    def seconds(product: Product) -> float:
+        times = []
+        for _ in range(3):  # the first warms up
+            began = time.perf_counter()
+            product(left, right)
+            times.append(time.perf_counter() - began)
+        return min(times[1:])
+
+    return min((_torch_product, _convolution), key=seconds)
+
+
+def _top(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Like `topk`, several times faster: the highest are in the groups with the highest maxima."""
+    groups = scores.shape[1] // _GROUP
+    if groups <= 4 * width or scores.shape[1] % _GROUP:
+        kept = scores.topk(min(width, scores.shape[1]), dim=1)
+        return kept.values, kept.indices
+    # Group g holds columns g, g + groups, ...: the maximum runs along memory.
+    chosen = scores.view(len(scores), _GROUP, groups).amax(dim=1).topk(width, dim=1, sorted=False).indices
+    columns = (chosen[:, :, None] + groups * torch.arange(_GROUP)).flatten(1)
+    kept = scores.gather(1, columns).topk(width, dim=1)
+    return kept.values, columns.gather(1, kept.indices)
+
+
+def _operand(points: FixedPoint, rows: slice) -> tuple[Tensor, Tensor | None]:
+    """(B, D) float32 vectors of length up to 1; for Euclidean distance also (B,) minus half their squared lengths."""
+    vectors = torch.empty(rows.stop - rows.start, points.dim)
+    halves = torch.empty(len(vectors)) if points.distance == "euclidean" else None
+    for tile in slices(0, len(vectors), _TILE_ROWS):
+        block = points.integers(slice(rows.start + tile.start, rows.start + tile.stop)) * _UNIT
+        vectors[tile] = torch.from_numpy(block)
+        if halves is not None:
+            halves[tile] = torch.from_numpy(-np.einsum("nd,nd->n", block, block) / 2)
+    return vectors, halves
+
+
+def _comparable(scores: NDArray[np.float64], queries: FixedPoint) -> NDArray[np.float64]:
+    """Exact scores in units of the first pass, which leaves the query's own length out."""
+    if queries.distance == "cosine":
+        return scores * _UNIT**2
+    squares = np.empty(len(queries))
+    for rows in slices(0, len(queries), _TILE_ROWS):
+        block = queries.integers(rows)
+        squares[rows] = np.einsum("nd,nd->n", block, block)
+    return (scores + squares) * (_UNIT**2 / 2)
+
+
+def _without_rounding(queries: FixedPoint, gallery: FixedPoint, itself: NDArray[np.int64], k: int) -> Neighbours:
+    """As `nearest`, by exact products alone."""
+    kernel = fastest_kernel(np.maximum(queries.largest, gallery.largest))
+    left = queries.integers(slice(None))
+    best = Neighbours(np.empty((len(left), 0), dtype=np.int64), np.empty((len(left), 0)))
+    with single_threaded_workers() as pool:
+        for rows in slices(0, len(gallery), _GALLERY // 4):
+            right = gallery.integers(rows)
+            scores = kernel.products(left, right, pool.map)
+            if queries.distance == "euclidean":
+                scores = 2 * scores - np.einsum("nd,nd->n", right, right) - np.einsum("nd,nd->n", left, left)[:, None]
+            columns = np.broadcast_to(np.arange(rows.start, rows.stop), scores.shape)
+            scores[columns == itself[:, None]] = -np.inf
+            scores = np.concatenate([best.scores, scores], axis=1)
+            best = _highest(scores, np.concatenate([best.rows, columns], axis=1), k)
+    return best
+
+
+def _highest(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> Neighbours:
+    """The k highest of each row, of equal ones those with the lowest gallery rows."""
+    order = np.lexsort((rows, -scores), axis=1)[:, :k]
+    return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """Products in real float32, whatever the process allows: the error bound holds for nothing less."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    convolutions = getattr(torch.backends.mkldnn, "conv", None)  # has a setting of its own since torch 2.9
+    allowed = getattr(convolutions, "fp32_precision", None)
+    if convolutions is not None:
+        convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+        if convolutions is not None:
+            convolutions.fp32_precision = allowed

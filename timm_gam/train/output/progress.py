@@ -1,0 +1,74 @@
+"""What a run shows while it works: a progress bar on a terminal, and one line per epoch everywhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+from tqdm import tqdm
+
+from timm_gam.train.output.checkpoint import Position
+from timm_gam.train.recipe import Recipe
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """Progress of a run, from where it is resumed to its last epoch.
+
+    Args:
+        recipe: Of the run.
+        position: Where it begins.
+        updates_per_epoch: Of the run.
+        show: False keeps silent (all processes but the first).
+        say: Takes the line of each epoch.
+    """
+
+    def __init__(
+        self, recipe: Recipe, position: Position, updates_per_epoch: int, *, show: bool, say: Callable[[str], None]
+    ) -> None:
+        self._recipe, self._show, self._say = recipe, show, say
+        self._images = recipe.batch_size * recipe.accumulate
+        self._began, self._first_epoch = time.monotonic(), position.epoch
+        self._bar = tqdm(
+            total=recipe.epochs * updates_per_epoch * self._images,
+            initial=(position.epoch * updates_per_epoch + position.update) * self._images,
+            unit="img",
+            unit_scale=True,
+            leave=False,
+            file=sys.stderr,
+            disable=None if show else True,
+        )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def say(self, line: str) -> None:
+        """A line for the reader, above the bar."""
+        if self._show:
+            with tqdm.external_write_mode(file=sys.stderr):
+                self._say(line)
+
+    def update(self, loss: float, memory_mb: float) -> None:
+        """One update is done."""
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {memory_mb:.0f} MB", refresh=False)
+        self._bar.update(self._images)
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """One epoch is done; `row` is its row of metrics.csv."""
+        epoch = int(row["epoch"])
+        parts = [f"epoch {epoch}/{self._recipe.epochs}", f"loss {row['train_loss']:.4f}"]
+        if "val_map" in row:
+            parts += [f"val mAP {100 * row['val_map']:.2f}", f"hit@1 {100 * row['val_hit@1']:.2f}"]
+        spent = (time.monotonic() - self._began) / (epoch - self._first_epoch)
+        left = round(spent * (self._recipe.epochs - epoch))
+        parts += [f"{row['images_per_second']:.0f} img/s", f"{row['memory_mb']:.0f} MB"]
+        parts.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
+        self.say("  ".join(parts))

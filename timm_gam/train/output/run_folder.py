@@ -1,0 +1,98 @@
+"""The run folder: all that a run leaves, under fixed names. Each file is written whole or not at all.
+
+config.yaml          the effective recipe; --config reads it
+environment.json     versions, hardware, start weights
+data.json            name, fingerprint, classes and split of the images
+metrics.csv          one row per epoch
+curves.png           loss and retrieval over epochs, where matplotlib is installed
+best.safetensors     weights of the epoch with the best validation mAP, float32, with classifier
+last.safetensors     weights of the last epoch
+state.safetensors    all that --resume needs
+evaluation.json      retrieval on the test split, in the format of python -m eval.retrieval
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm_gam.core import OutputError, RunFolderError, atomic_path
+
+__all__ = ["COLUMNS", "RunFolder"]
+
+COLUMNS = (
+    "epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10", "images_per_second",
+    "seconds", "memory_mb",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run and how they are written."""
+
+    path: Path
+
+    config = property(lambda self: self.path / "config.yaml")
+    environment = property(lambda self: self.path / "environment.json")
+    data = property(lambda self: self.path / "data.json")
+    metrics = property(lambda self: self.path / "metrics.csv")
+    curves = property(lambda self: self.path / "curves.png")
+    best = property(lambda self: self.path / "best.safetensors")
+    last = property(lambda self: self.path / "last.safetensors")
+    state = property(lambda self: self.path / "state.safetensors")
+    evaluation = property(lambda self: self.path / "evaluation.json")
+
+    def start(self) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            RunFolderError: it holds a run already.
+            OutputError: it cannot be made.
+        """
+        if self.state.exists():
+            raise RunFolderError(
+                f"'{self.path}' holds a run already; continue it with --resume {self.path}, or name another"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make the run folder '{self.path}': {error.strerror}; name another") from error
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-written."""
+        for path in self.path.glob(".*.tmp"):
+            path.unlink(missing_ok=True)
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write one of the text files."""
+        with atomic_path(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
+        """Write one of the JSON files."""
+        self.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Read one of the JSON files.
+
+        Raises:
+            RunFolderError: it is missing or damaged.
+        """
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunFolderError(f"'{path}' cannot be read: {error}; '{self.path}' is no run folder") from error
+        return content
+
+    def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Write metrics.csv: COLUMNS, empty where an epoch was not validated."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        self.write_text(self.metrics, text.getvalue())

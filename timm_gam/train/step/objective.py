@@ -1,0 +1,94 @@
+"""From a batch to a loss, as one module, so that all that is trained moves, compiles and synchronises together."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.loss import SoftTargetCrossEntropy
+from torch import Tensor, nn
+
+from timm_gam.core import RecipeError
+from timm_gam.embed import embedding_network
+from timm_gam.train.recipe import Recipe
+
+__all__ = ["ClassifierObjective", "Objective", "ProxyObjective", "create_objective"]
+
+
+class Objective(nn.Module):
+    """A loss around a model: (B, 3, H, W) float pixels and (B,) int64 classes -> the batch's loss, () float32.
+
+    Attributes:
+        model: The timm model in training.
+    """
+
+    model: nn.Module
+
+    def set_classifier(self, model: nn.Module) -> None:
+        """Make the classifier of `model`, this one or an average of it, what the loss has learnt of the classes."""
+
+
+class ClassifierObjective(Objective):
+    """Cross-entropy of the model's own classifier; targets may also be (B, C) float shares of each class (mixup)."""
+
+    def __init__(self, model: nn.Module, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.label_smoothing = model, label_smoothing
+        self.soft = SoftTargetCrossEntropy()
+
+    def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
+        logits = self.model(pixels).float()
+        if target.ndim == 2:
+            return self.soft(logits, target)  # type: ignore[no-any-return]
+        return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+
+
+class ProxyObjective(Objective):
+    """A metric-learning loss between the pooled embeddings that are scored and one learnt proxy per class.
+
+    ArcFace (Deng et al., arXiv 1801.07698) or Proxy-Anchor (Kim et al., arXiv 2003.13911), from pytorch-metric-learning
+    with its defaults. The classifier takes no part; `set_classifier` gives it the proxies, so that it ranks classes
+    by cosine.
+    """
+
+    def __init__(self, model: nn.Module, loss: str, num_classes: int) -> None:
+        super().__init__()
+        try:
+            from pytorch_metric_learning.losses import ArcFaceLoss, ProxyAnchorLoss
+        except ImportError as error:
+            raise RecipeError(
+                f"loss {loss} needs pytorch-metric-learning; pip install 'timm-gam[metric-learning]'"
+            ) from error
+        self.model = model
+        self._embed = (embedding_network(model),)  # in a tuple: its parameters are those of `model`, registered once
+        kind = ArcFaceLoss if loss == "arcface" else ProxyAnchorLoss
+        self.loss = kind(num_classes, int(model.num_features))  # type: ignore[arg-type]
+        classifier = model.get_classifier()  # type: ignore[operator]
+        if not isinstance(classifier, nn.Linear) or classifier.in_features != model.num_features:
+            raise RecipeError(
+                f"loss {loss} needs a model whose classifier is one linear layer over its pooled features"
+            )
+        classifier.requires_grad_(False)
+
+    def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
+        embeddings = self._embed[0](pixels)
+        with torch.autocast(pixels.device.type, enabled=False):
+            return self.loss(embeddings.float(), target)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def set_classifier(self, model: nn.Module) -> None:
+        proxies = self.loss.W.t() if hasattr(self.loss, "W") else self.loss.proxies
+        classifier = model.get_classifier()  # type: ignore[operator]
+        classifier.weight.copy_(F.normalize(proxies))
+        if classifier.bias is not None:
+            classifier.bias.zero_()
+
+
+def create_objective(model: nn.Module, recipe: Recipe, num_classes: int) -> Objective:
+    """The recipe's loss around `model`.
+
+    Raises:
+        RecipeError: its package is not installed, or the model has no fitting classifier.
+    """
+    if recipe.loss == "cross-entropy":
+        return ClassifierObjective(model, recipe.label_smoothing)
+    return ProxyObjective(model, recipe.loss, num_classes)

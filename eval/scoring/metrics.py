@@ -25,7 +25,9 @@ __all__ = [
     "DEFINITIONS",
     "TieGroups",
     "average_precision",
+    "average_precision_at_k",
     "average_precision_at_r",
+    "graded_ndcg_at_k",
     "hit_at_k",
     "metric_names",
     "ndcg_at_k",
@@ -138,7 +140,7 @@ def hit_at_k(groups: TieGroups, k: int) -> Floats:
     for i in range(min(k, int(within.max(initial=0)))):
         factor = np.maximum(size - relevant - i, 0) / np.maximum(size - i, 1)
         miss *= np.where(i < within, factor, 1.0)
-    out = np.full(len(groups.num_relevant), np.nan)
+    out = np.where(groups.num_relevant > 0, 0.0, np.nan)  # 0 where the ranking holds none of the relevant images
     out[groups.row[first]] = 1.0 - miss
     return out
 
@@ -153,6 +155,15 @@ def average_precision(groups: TieGroups) -> Floats:
         (Q,) in [0, 1].
     """
     return groups.per_relevant(groups.total(_precision_sums(groups, groups.size)))
+
+
+def average_precision_at_k(groups: TieGroups, k: int) -> Floats:
+    """AP@K = (1/R) sum_{i<=K} rel(i) precision@i: the ranking cut at K, still divided by R (trec_eval's map_cut).
+
+    Returns:
+        (Q,) in [0, 1].
+    """
+    return groups.per_relevant(groups.total(_precision_sums(groups, groups.within(k))))
 
 
 def average_precision_at_r(groups: TieGroups) -> Floats:
@@ -188,7 +199,7 @@ def reciprocal_rank(groups: TieGroups) -> Floats:
     for i in np.flatnonzero(groups.relevant[first] < groups.size[first]):
         group = first[i]
         value[i] = _mean_reciprocal_first(*(int(x[group]) for x in (groups.start, groups.size, groups.relevant)))
-    out = np.full(len(groups.num_relevant), np.nan)
+    out = np.where(groups.num_relevant > 0, 0.0, np.nan)
     out[groups.row[first]] = value
     return out
 
@@ -205,6 +216,27 @@ def ndcg_at_k(groups: TieGroups, k: int) -> Floats:
     start = np.minimum(groups.start, k)
     per_group = groups.relevant / groups.size * (discounts[start + groups.within(k)] - discounts[start])
     return _divide(groups.total(per_group), discounts[np.minimum(groups.num_relevant, k)])
+
+
+def graded_ndcg_at_k(groups: TieGroups, gains: Floats, ideal: Floats, k: int) -> Floats:
+    """nDCG@K with graded relevance: DCG@K = sum_{i<=K} grade(i) / log2(i + 1), divided by that of the best order.
+
+    Source: Jarvelin and Kekalainen (TOIS 2002), linear gains as trec_eval's ndcg_cut; ties: as above.
+
+    Args:
+        groups: The tied groups that hold relevant images.
+        gains: (G,) summed grades of each group.
+        ideal: (Q, most relevant) grades of each query's relevant images, descending, 0 where there are fewer.
+        k: Cutoff, >= 1.
+
+    Returns:
+        (Q,) in [0, 1].
+    """
+    discounts = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))))
+    start = np.minimum(groups.start, k)
+    per_group = gains / groups.size * (discounts[start + groups.within(k)] - discounts[start])
+    width = min(k, ideal.shape[1])
+    return _divide(groups.total(per_group), ideal[:, :width] @ np.diff(discounts)[:width])
 
 
 _AT_K: dict[str, Callable[[TieGroups, int], Floats]] = {

@@ -1,0 +1,103 @@
+"""`python -m eval.audit`: what is wrong with a ranking, and what libraries would print. `--help` by example."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from timm_gam.core import CommandParser, check_writable, positive, run_command
+
+__all__ = ["build_parser", "main"]
+
+_EPILOG = """\
+examples
+  a TREC run against TREC qrels:
+    python -m eval.audit run.txt --qrels qrels.txt
+  the predictions that MTEB saved, where a file holds several splits:
+    python -m eval.audit Task_predictions.json --qrels qrels.json --subset default --split test
+  the ranks of a revisited set, a query in each column, under its hard setup:
+    python -m eval.audit ranks.npy --by-column --qrels gnd.json --setup hard
+  in a CI, numbers for programs:
+    python -m eval.audit run.txt --qrels qrels.txt --results-file audit.json
+
+rankings: TREC runs; MTEB predictions and {query: {item: score}} (ILIAS, BEIR) as JSON; neighbours (Q, K) as .npy
+judgements: TREC or BEIR qrels; {query: {item: grade}} as JSON; the lists easy, hard, junk of the revisited sets as JSON
+exit codes: 0 nothing wrong, 1 something is wrong, 2 bad input (one line says what is legal), 130 interrupted
+"""
+
+
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.audit`. Imports nothing heavy."""
+    parser = CommandParser(
+        prog="python -m eval.audit",
+        description="Look at a ranking from elsewhere: self-matches, ties, truncation, duplicates, metrics by name.",
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("ranking", type=Path, metavar="RUN", help="a ranking in one of the formats below")
+    add("--qrels", type=Path, required=True, metavar="QRELS", help="judgements in one of the formats below")
+    add("-k", nargs="+", type=positive, default=[1, 5, 10], metavar="K", help="cutoffs (default: 1 5 10)")
+    add("--subset", help="of MTEB predictions that hold several")
+    add("--split", help="likewise")
+    add("--by-column", action="store_true", help="a .npy holds a query in each column, best first from the top")
+    add("--setup", choices=("easy", "medium", "hard"), default="medium", help="of the revisited sets (default: medium)")
+    add(
+        "--keep-self",
+        action="store_true",
+        help="an item with the query's own id is another item (default: it is the query, and left out)",
+    )
+    add(
+        "--tolerance",
+        type=float,
+        default=0.1,
+        metavar="POINTS",
+        help="how far ties may move a metric before that is wrong, in per cent points (default: 0.1)",
+    )
+    add("--bootstrap", type=positive, default=1000, metavar="N", help="replicates for 95%% intervals (default: 1000)")
+    add("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    add("--results-file", metavar="FILE", help="write the audit as JSON; '-' prints JSON instead of the tables")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 nothing wrong, 1 something wrong, 2 bad input, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    wrong: list[int] = []
+    return run_command(lambda: wrong.append(_run(args))) or int(any(wrong))
+
+
+def _run(args: argparse.Namespace) -> int:
+    """How many findings are wrong."""
+    import json
+
+    from eval.audit.audit import audit
+    from eval.audit.formats import read_qrels, read_ranking
+    from eval.audit.tables import document, tables
+    from timm_gam.core import write_json
+
+    if args.results_file not in (None, "-"):
+        check_writable(Path(args.results_file))
+    ranking = read_ranking(args.ranking, subset=args.subset, split=args.split, ranks_by_column=args.by_column)
+    qrels = read_qrels(args.qrels, setup=args.setup, self_matches=args.keep_self)
+    result = audit(
+        ranking,
+        qrels,
+        ks=sorted(set(args.k)),
+        tolerance=args.tolerance / 100,
+        replicates=args.bootstrap,
+        seed=args.seed,
+    )
+    if args.results_file == "-":
+        print(json.dumps(document(result), indent=1, allow_nan=False))
+    else:
+        print(tables(result))
+        if args.results_file is not None:
+            write_json(Path(args.results_file), document(result))
+            print(f"\nwrote {args.results_file}")
+    return len(result.wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

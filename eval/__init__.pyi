@@ -1,9 +1,13 @@
 from eval.approximate import ask as ask
 from eval.approximate import measure as measure
 from eval.approximate import read_vectors as read_vectors
-from eval.evaluate import evaluate_model as evaluate_model
+from eval.evaluation import evaluate as evaluate
+from eval.evaluation import score as score
 from eval.evaluator import RetrievalEvaluator as RetrievalEvaluator
+from eval.results.comparison import Comparison as Comparison
 from eval.results.record import document as document
+from eval.results.result import QueryRanking as QueryRanking
+from eval.results.result import Ranked as Ranked
 from eval.results.result import RetrievalResult as RetrievalResult
 from eval.results.result import Settings as Settings
 from eval.results.tables import PAPER_TABLE as PAPER_TABLE

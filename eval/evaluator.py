@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.evaluate import evaluate_model
+from eval.evaluation import evaluate
 from eval.results.record import document
 from eval.results.result import RetrievalResult, Settings
 from eval.scoring.retrieval_scores import score_retrieval
@@ -65,4 +65,4 @@ def score_test(
     preprocessing = resolve_preprocessing(loaded.model, img_size=recipe.img_size)
     embed = EmbedSettings(batch_size=min(recipe.batch_size, _BATCH), workers=recipe.workers, device=device)
     settings = Settings(embed, cache_folder=cache_folder)
-    return evaluate_model(loaded, images, test, preprocessing=preprocessing, settings=settings)
+    return evaluate(loaded, images, test, preprocessing=preprocessing, settings=settings)

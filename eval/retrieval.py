@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     with interrupts_exit():
-        import eval.results.record  # all that is heavy  # noqa: F401
+        import eval.evaluation  # all that is heavy  # noqa: F401
         from eval.inputs import choose_inputs
         from timm_gam.core import join_world
 
@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace) -> None:
 def _results(
     args: argparse.Namespace, inputs: Inputs, protocol: Protocol, settings: Settings, world: World
 ) -> Iterator[RetrievalResult]:
-    from eval.evaluate import evaluate_model
+    from eval.evaluation import evaluate
     from timm_gam.images import resolve_preprocessing
 
     for load in inputs.models:
@@ -78,7 +78,7 @@ def _results(
             std=args.std,
             shrink_on_load=args.shrink_on_load,
         )
-        yield evaluate_model(
+        yield evaluate(
             loaded,
             inputs.images,
             protocol,

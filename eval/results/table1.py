@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.evaluator import score_test
+from eval.results.facts import Model, PreprocessingRecord
 from eval.results.result import RetrievalResult
 from eval.results.tables import PAPER_TABLE
 from eval.scoring.significance import Difference, Summary, compare, summarise
@@ -77,30 +78,46 @@ def write_table(output: Path, runs: Runs, device: str | None = None) -> str:
 
 def _values(results: list[RetrievalResult], metric: str) -> NDArray[np.float64]:
     """(S, Q) values of the scored queries."""
-    return np.stack([result.scores.per_query[metric][result.scores.scored] for result in results])
+    return np.stack([result.per_query[metric][result.scored] for result in results])
 
 
 def _shared_labels(results: dict[str, list[RetrievalResult]]) -> NDArray[np.int64]:
-    fingerprints = {result.fingerprint: name for name, members in results.items() for result in members}
+    fingerprints = {result.facts.data.fingerprint: name for name, members in results.items() for result in members}
     if len(fingerprints) > 1:
         raise DataError(
             f"the runs were not tested on the same images (see {' and '.join(sorted(set(fingerprints.values())))}); "
             "a paired comparison needs one test split"
         )
-    scores = next(iter(results.values()))[0].scores
-    return scores.labels[scores.scored]
+    first = next(iter(results.values()))[0]
+    return first.query_labels[first.scored]
 
 
 def _cost(result: RetrievalResult, device: str) -> dict[str, Any]:
     from timm_gam.models import load_model
 
-    size, architecture = result.preprocessing.input_size, result.model.architecture
+    model, size = _model(result), _preprocessing(result).input_size
+    architecture = model.architecture
     loaded = load_model(architecture, pretrained=False)
     return {
-        "parameters": result.model.num_params,
-        "gmacs": count_macs(architecture, len(result.images.class_names), size) / 1e9,
+        "parameters": model.parameters,
+        "gmacs": count_macs(architecture, len(result.class_names), size) / 1e9,
         "images_per_second": round(images_per_second(loaded.model, size, device), 1),
     }
+
+
+def _model(result: RetrievalResult) -> Model:
+    assert result.facts.model is not None  # a run has one
+    return result.facts.model
+
+
+def _weights(result: RetrievalResult) -> str:
+    assert result.facts.weights is not None
+    return result.facts.weights.sha256
+
+
+def _preprocessing(result: RetrievalResult) -> PreprocessingRecord:
+    assert result.facts.preprocessing is not None
+    return result.facts.preprocessing
 
 
 def _document(
@@ -113,7 +130,7 @@ def _document(
     first = next(iter(results.values()))[0]
     rows = []
     for name, members in runs.items():
-        architecture = results[name][0].model.architecture
+        architecture = _model(results[name][0]).architecture
         row = _PAPER_ROW.get(architecture.removeprefix(_plain(architecture)))
         paper = PAPER_TABLE[row] if row is not None and name == architecture else None
         rows.append(
@@ -124,21 +141,21 @@ def _document(
                 **costs[name],
                 "metrics": {metric: asdict(summary) for metric, summary in summaries[name].items()},
                 "paper": dict(zip(("model", "parameters", "hit@1", "hit@10"), paper, strict=True)) if paper else None,
-                "weights": [result.model.weights.sha256 for result in results[name]],
+                "weights": [_weights(result) for result in results[name]],
                 "start": [folder.read_json(folder.data)["start"] for folder, _ in members],
             }
         )
     return {
         "schema": "timm-gam/table1/1",
         "data": {
-            "name": first.images.name,
-            "test_fingerprint": first.fingerprint,
-            "test_images": len(first.protocol.query),
-            "classes": len(first.images.class_names),
-            "split_rule": first.protocol.split_rule,
+            "name": first.facts.data.name,
+            "test_fingerprint": first.facts.data.fingerprint,
+            "test_images": first.facts.protocol.queries,
+            "classes": len(first.class_names),
+            "split_rule": first.facts.protocol.split_rule,
         },
-        "protocol": first.protocol.description,
-        "input_size": list(first.preprocessing.input_size),
+        "protocol": first.facts.protocol.description,
+        "input_size": list(_preprocessing(first).input_size),
         "epochs": sorted({recipe.epochs for members in runs.values() for _, recipe in members}),
         "rows": rows,
         "differences": {metric: [asdict(d) for d in members] for metric, members in differences.items()},

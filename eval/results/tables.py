@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.results.record import per_class
 from eval.results.result import RetrievalResult
 from eval.scoring.intervals import Average
 
@@ -21,41 +20,40 @@ PAPER_TABLE = (
 
 def summary(result: RetrievalResult) -> str:
     """What was scored, in a few lines: data, protocol, and what was left out. It stands above every table."""
-    protocol, scored = result.protocol, result.scores.scored
+    data, protocol = result.facts.data, result.facts.protocol
+    fingerprint = f", fingerprint {data.fingerprint[:12]}" if data.fingerprint else ""
     lines = [
-        f"data      {result.images.name}: {len(protocol.images)} images, fingerprint {result.fingerprint[:12]}",
-        f"protocol  {protocol.description}; {result.settings.distance}",
+        f"data      {data.name}: {data.images} images{fingerprint}",
+        f"protocol  {protocol.description}; {protocol.distance}",
     ]
     if protocol.split_rule != "none":
         lines.append(f"splits    {protocol.split_rule}")
-    if not scored.all():
-        lines.append(f"left out  {int((~scored).sum())} of {len(scored)} queries without another image of their class")
-    if result.queries_with_duplicate:
-        lines.append(f"note      {result.queries_with_duplicate} queries have a byte-identical twin in their gallery")
-    if result.unreadable:
-        lines.append(f"skipped   {len(result.unreadable)} unreadable images")
+    if protocol.queries_without_relevant:
+        left_out = f"{protocol.queries_without_relevant} of {protocol.queries}"
+        lines.append(f"left out  {left_out} queries without another image of their class")
+    if data.queries_with_duplicate:
+        lines.append(f"note      {data.queries_with_duplicate} queries have a byte-identical twin in their gallery")
+    if data.unreadable:
+        lines.append(f"skipped   {len(data.unreadable)} unreadable images")
     return "\n".join([*lines, ""])
 
 
 def metric_table(results: Sequence[RetrievalResult]) -> str:
     """Models side by side: one row per metric, one column per model; per cent, with 95 % intervals."""
-    names = list(results[0].scores.averages)
-    header = ["micro average, %", *(result.model.name for result in results)]
-    body = [[name, *(_cell(result.scores.averages[name]) for result in results)] for name in names]
+    names = list(results[0].averages)
+    header = ["micro average, %", *(result.name for result in results)]
+    body = [[name, *(_cell(result.averages[name]) for result in results)] for name in names]
     macro = [
-        [f"{name} (macro)", *(f"{100 * r.scores.averages[name].macro:6.2f}" for r in results)]
+        [f"{name} (macro)", *(f"{100 * r.averages[name].macro:6.2f}" for r in results)]
         for name in ("precision@1", "hit@10", "map")
         if name in names
     ]
     about = [
-        ["parameters", *(f"{r.model.num_params / 1e6:.1f} M" for r in results)],
-        ["embedding", *(f"{r.dim} {r.settings.embed.layer}" for r in results)],
+        ["parameters", *(_parameters(r) for r in results)],
+        ["embedding", *(_embedding(r) for r in results)],
         ["weights", *(_weights(r) for r in results)],
-        [
-            "images/s",
-            *("cached" if r.from_cache else f"{r.images_embedded / r.embed_seconds:.1f}" for r in results),
-        ],
-        ["scoring, s", *(f"{r.score_seconds:.2f}" for r in results)],
+        ["images/s", *(_speed(r) for r in results)],
+        ["scoring, s", *(f"{r.facts.timings.scoring_seconds:.2f}" for r in results)],
     ]
     return text_table([header, *body, *macro, *about], rules=(0, len(body), len(body) + len(macro)))
 
@@ -67,9 +65,9 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
     """
     rows = [["", "params", "Top-1 (hit@1)", "Top-10 (hit@10)"]]
     for result in results:
-        averages = result.scores.averages
+        averages = result.averages
         cells = [f"{100 * averages[name].micro:.2f}" if name in averages else "-" for name in ("hit@1", "hit@10")]
-        rows.append([result.model.name, f"{result.model.num_params / 1e6:.1f} M", *cells])
+        rows.append([result.name, _parameters(result), *cells])
     theirs = [[f"paper: {name}", params, f"{top1:.2f}", f"{top10:.2f}"] for name, params, top1, top10 in PAPER_TABLE]
     note = (
         "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
@@ -80,16 +78,32 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
 def per_class_table(result: RetrievalResult) -> str:
     """One row per class: queries and their mean precision@1, R-precision and AP, in per cent."""
     shown = ("precision@1", "r_precision", "map")
-    rows = [[result.model.name, "queries", *shown]]
-    for entry in per_class(result):
-        cells = [f"{100 * entry['metrics'][name]:.2f}" if name in entry["metrics"] else "-" for name in shown]
-        rows.append([entry["class"], str(entry["queries"]), *cells])
+    rows = [[result.name, "queries", *shown]]
+    for entry in result.per_class():
+        cells = [f"{100 * entry.metrics[name]:.2f}" if name in entry.metrics else "-" for name in shown]
+        rows.append([entry.name, str(entry.queries), *cells])
     return text_table(rows, rules=(0,))
 
 
+def _parameters(result: RetrievalResult) -> str:
+    return f"{result.facts.model.parameters / 1e6:.1f} M" if result.facts.model else "-"
+
+
+def _embedding(result: RetrievalResult) -> str:
+    model = result.facts.model
+    return f"{model.embedding_dim} {model.embedding_layer}" if model else "-"
+
+
 def _weights(result: RetrievalResult) -> str:
-    weights = result.model.weights
-    return f"{weights.kind} {weights.sha256[:8]}"
+    weights = result.facts.weights
+    return f"{weights.kind} {weights.sha256[:8]}" if weights else "-"
+
+
+def _speed(result: RetrievalResult) -> str:
+    timings = result.facts.timings
+    if not timings.embedding_seconds:
+        return "-"
+    return "cached" if timings.embedding_from_cache else f"{timings.images_embedded / timings.embedding_seconds:.1f}"
 
 
 def _cell(average: Average) -> str:

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import save_file
 
 import timm_gam  # noqa: F401  registers the models
-from eval import Settings, choose_protocol, document, evaluate_model
+from eval import Settings, choose_protocol, document, evaluate
 from tests.helpers import write_class_folders
 from timm_gam.core import write_json
 from timm_gam.data import read_folder
@@ -39,7 +39,7 @@ def evaluate_checkpoint(record: Path, model: str, checkpoint: Path) -> Path:
         write_class_folders(photos, classes=CLASSES, images=2)
     images = read_folder(photos)
     loaded = load_model(model, checkpoint=checkpoint)
-    result = evaluate_model(
+    result = evaluate(
         loaded,
         images,
         choose_protocol(images, "leave-one-out"),

@@ -26,8 +26,12 @@ __all__ = [
     "ModelInfo",
     "WeightsInfo",
     "load_model",
+    "loaded_module",
     "weights_digest",
 ]
+
+
+WeightsKind = Literal["pretrained", "checkpoint", "random", "module"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,12 @@ class WeightsInfo:
     """Which weights a network has.
 
     Attributes:
-        kind: "pretrained" (by the model's name), "checkpoint" (a file) or "random".
+        kind: "pretrained" (by the model's name), "checkpoint" (a file), "random", or "module" (handed over as it was).
         reference: "owner/name@commit", a file's or folder's name, or "seed N".
         sha256: `weights_digest` of the network as loaded.
     """
 
-    kind: Literal["pretrained", "checkpoint", "random"]
+    kind: WeightsKind
     reference: str
     sha256: str
 
@@ -108,6 +112,14 @@ def load_model(
     return _loaded(name, architecture, model, "random", f"seed {seed}")
 
 
+def loaded_module(model: nn.Module) -> LoadedModel:
+    """A timm module that was made elsewhere, put into eval mode, with the digest of the weights it has."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    architecture = str(cfg.get("architecture") or type(model).__name__)
+    tag = cfg.get("tag")
+    return _loaded(f"{architecture}.{tag}" if tag else architecture, architecture, model, "module", "a module")
+
+
 def _with_weights(
     name: str, kind: Literal["pretrained", "checkpoint"], source: PretrainedSource, tensors: dict[str, Tensor]
 ) -> LoadedModel:
@@ -170,7 +182,7 @@ def _loaded(
     name: str,
     architecture: str,
     model: nn.Module,
-    kind: Literal["pretrained", "checkpoint", "random"],
+    kind: WeightsKind,
     reference: str,
     model_args: dict[str, Any] | None = None,
 ) -> LoadedModel:

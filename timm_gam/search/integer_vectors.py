@@ -68,6 +68,13 @@ class FixedPoint:
         block *= self.factor[chosen][:, None]
         return np.rint(block, out=block)
 
+    def in_units(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores of these vectors in the units people know: cosine similarity in [-1, 1], or Euclidean distance."""
+        if self.distance == "cosine":
+            return scores / _LONGEST**2
+        units: NDArray[np.float64] = np.sqrt(-scores) / self.factor[0]  # the same for all
+        return units
+
 
 def fixed_point(embeddings: NDArray[np.floating], distance: Distance = "cosine") -> FixedPoint:
     """Prepare embeddings for exact scores.

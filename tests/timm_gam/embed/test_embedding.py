@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
-from eval import Settings, choose_protocol, evaluate_model
+from eval import Settings, choose_protocol, evaluate
 from tests.helpers import write_class_folders
 from timm_gam.core import EmbeddingError, OutputError, UnreadableImageError, versions
 from timm_gam.data import read_folder
@@ -215,38 +215,38 @@ def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monke
             "settings": settings,
             **changes,
         }
-        return evaluate_model(values.pop("loaded"), photos, values.pop("protocol"), **values)
+        return evaluate(values.pop("loaded"), photos, values.pop("protocol"), **values)
 
     first = run()
-    assert not first.from_cache
+    assert not first.facts.timings.embedding_from_cache
     again = run()
-    assert again.from_cache
-    assert again.scores.averages == first.scores.averages
-    assert again.fingerprint == first.fingerprint
-    assert not run(loaded=load_model("test_resnet", pretrained=False, seed=1)).from_cache
-    assert not run(preprocessing=resolve_preprocessing(loaded.model, img_size=64)).from_cache
+    assert again.facts.timings.embedding_from_cache
+    assert again.averages == first.averages
+    assert again.facts.data.fingerprint == first.facts.data.fingerprint
+    assert not run(loaded=load_model("test_resnet", pretrained=False, seed=1)).facts.timings.embedding_from_cache
+    assert not run(preprocessing=resolve_preprocessing(loaded.model, img_size=64)).facts.timings.embedding_from_cache
     shrinking = replace(preprocessing, shrink_on_load=True)
-    assert not run(preprocessing=shrinking).from_cache
-    assert run(preprocessing=shrinking).from_cache
+    assert not run(preprocessing=shrinking).facts.timings.embedding_from_cache
+    assert run(preprocessing=shrinking).facts.timings.embedding_from_cache
     with monkeypatch.context() as patch:
         patch.setattr("timm_gam.embed.embedder.SHRINK_MARGIN", 3)
-        assert not run(preprocessing=shrinking).from_cache, "shrunk by another rule"
+        assert not run(preprocessing=shrinking).facts.timings.embedding_from_cache, "shrunk by another rule"
     first_photo = tmp_path / "photos" / "class0" / "0.jpg"
     before = first_photo.read_bytes()
     first_photo.write_bytes(before + b"x")
-    assert run().images_embedded == 1, "another photo under the same name"
-    assert run().from_cache
+    assert run().facts.timings.images_embedded == 1, "another photo under the same name"
+    assert run().facts.timings.embedding_from_cache
     first_photo.write_bytes((tmp_path / "photos" / "class1" / "0.jpg").read_bytes())
     copied = run()
-    assert copied.from_cache, "a photo that was embedded under another name"
-    assert copied.queries_with_duplicate == 2
-    assert copied.scores.averages == run(settings=replace(settings, cache_folder=None)).scores.averages
+    assert copied.facts.timings.embedding_from_cache, "a photo that was embedded under another name"
+    assert copied.facts.data.queries_with_duplicate == 2
+    assert copied.averages == run(settings=replace(settings, cache_folder=None)).averages
     first_photo.write_bytes(before)
     part = run(protocol=choose_protocol(photos, split="train"))
-    assert part.from_cache, "another protocol"
-    assert len(part.protocol.query) == 12
+    assert part.facts.timings.embedding_from_cache, "another protocol"
+    assert len(part.query) == 12
     monkeypatch.setattr("timm_gam.embed.embedder.versions", lambda: {**versions(), "pillow": "0.0"})
-    assert not run().from_cache, "decoded by another release"
+    assert not run().facts.timings.embedding_from_cache, "decoded by another release"
 
 
 def test_the_same_weights_built_otherwise_are_another_model(photos, tmp_path: Path) -> None:
@@ -259,11 +259,11 @@ def test_the_same_weights_built_otherwise_are_another_model(photos, tmp_path: Pa
         loaded = load_model(f"local-dir:{folder}")
         settings = Settings(EmbedSettings(workers=0), cache_folder=tmp_path / "cache", replicates=0)
         preprocessing = resolve_preprocessing(loaded.model, img_size=64)
-        result = evaluate_model(loaded, photos, choose_protocol(photos), preprocessing=preprocessing, settings=settings)
-        assert not result.from_cache
-        found.append(result.model)
+        result = evaluate(loaded, photos, choose_protocol(photos), preprocessing=preprocessing, settings=settings)
+        assert not result.facts.timings.embedding_from_cache
+        found.append(result.facts)
     assert found[0].weights.sha256 == found[1].weights.sha256
-    assert found[1].model_args["global_pool"] == "max"
+    assert found[1].model.model_args["global_pool"] == "max"
 
 
 def test_batch_size_moves_no_metric(photos) -> None:

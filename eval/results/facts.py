@@ -1,0 +1,196 @@
+"""What a result says of itself: which model, images, protocol and machine made its numbers, as typed records.
+
+They are the sections of the JSON document, and its schema (`results.schema.json`) is made from them. A document from
+elsewhere is read by them too: what has another shape is refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from timm_gam.search import Distance
+
+__all__ = [
+    "SCHEMA",
+    "AverageRecord",
+    "Bootstrap",
+    "ClassRecord",
+    "Data",
+    "Document",
+    "Entry",
+    "Facts",
+    "Model",
+    "PreprocessingRecord",
+    "ProtocolRecord",
+    "Timings",
+    "Unreadable",
+    "Weights",
+]
+
+SCHEMA: Final = "timm-gam/retrieval/2"
+
+
+def _unrounded(value: object) -> object:
+    """A mean of ones may come out one rounding above 1."""
+    return 1.0 if isinstance(value, float) and 1 < value < 1 + 1e-9 else value
+
+
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_unrounded)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Interval = tuple[float, float]
+
+
+class _Record(BaseModel):
+    # protected_namespaces: `model_args` is timm's name
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Model(_Record):
+    name: str = Field(description="As it was asked for.")
+    architecture: str = Field(description="Registered timm model name.")
+    model_args: dict[str, Any] = Field(
+        default={}, description="What its config.json builds it with beside the architecture."
+    )
+    parameters: Count = Field(description="Of the network as loaded, its classifier included where it has one.")
+    embedding_layer: Literal["pooled", "pre_logits"]
+    embedding_dim: Count
+
+
+class Weights(_Record):
+    kind: Literal["pretrained", "checkpoint", "random", "module"] = Field(
+        description="By the model's name, a file, none, or a module that was handed over."
+    )
+    reference: str = Field(description="owner/name@commit, a file's or folder's name, or 'seed N'.")
+    sha256: Sha256 = Field(description="Over name, dtype, shape and bytes of every tensor, in order of name.")
+
+
+class Unreadable(_Record):
+    id: str
+    reason: str
+
+
+class Data(_Record):
+    name: str
+    fingerprint: Sha256 | None = Field(
+        description="Over (id, class name, SHA-256 of the encoded bytes) of every image scored, sorted by id; null "
+        "where vectors were scored."
+    )
+    images: Count
+    classes: Count
+    queries_with_duplicate: Count = Field(
+        default=0, description="Queries whose gallery holds another image with the very same bytes."
+    )
+    unreadable: list[Unreadable] = []
+
+
+class ProtocolRecord(_Record):
+    name: Literal["leave-one-out", "query-gallery", "class-disjoint"]
+    description: str
+    split_rule: str
+    queries: Count
+    queries_scored: Count = Field(description="Queries with at least one relevant image; all averages are over these.")
+    queries_without_relevant: Count
+    gallery: Count = Field(description="Gallery images; a query among them is left out of its own ranking by identity.")
+    distance: Distance
+    ties: str = "expectation over all orders of equal scores"
+
+
+class PreprocessingRecord(_Record):
+    input_size: tuple[Count, Count, Count]
+    crop_pct: float
+    crop_mode: str
+    interpolation: str
+    mean: list[float]
+    std: list[float]
+    shrink_on_load: bool = Field(
+        default=False, description="Whether the JPEG decoder reduced photos much larger than the input."
+    )
+
+
+class Bootstrap(_Record):
+    replicates: Count
+    confidence: float = 0.95
+    method: str = "percentile over queries; macro within classes"
+    seed: Count
+
+
+class Timings(_Record):
+    embedding_seconds: float = 0.0
+    embedding_from_cache: bool = False
+    images_embedded: Count = Field(
+        default=0, description="Embedded in this run, the others were kept from earlier ones."
+    )
+    processes: int = Field(default=1, ge=1, description="That shared the work.")
+    optimizations: list[str] = []
+    scoring_seconds: float
+    batch_size: Count = 0
+    workers: int | None = None
+    device: str = "cpu"
+
+
+class Facts(_Record):
+    """All but the numbers.
+
+    Attributes:
+        model: None where vectors were scored, as are `weights` and `preprocessing`.
+    """
+
+    model: Model | None = None
+    weights: Weights | None = None
+    data: Data
+    protocol: ProtocolRecord
+    preprocessing: PreprocessingRecord | None = None
+    precision: str = Field(default="float32", description="float32, or the dtype of mixed precision.")
+    bootstrap: Bootstrap
+    timings: Timings
+
+    @property
+    def name(self) -> str:
+        """What tables call the result: the model's name, or the data's where vectors were scored."""
+        return self.model.name if self.model is not None else self.data.name
+
+
+class AverageRecord(_Record):
+    micro: Share = Field(description="Mean over queries.")
+    macro: Share = Field(description="Mean over classes of class means.")
+    micro_ci95: Interval | None = None
+    macro_ci95: Interval | None = None
+
+
+class ClassRecord(_Record):
+    name: str = Field(alias="class")
+    queries: Count
+    metrics: dict[str, Share]
+
+
+class Entry(Facts):
+    """One model on one image set under one protocol; complete in itself."""
+
+    metrics: dict[str, AverageRecord] = Field(
+        description="Metric name -> averages over queries; definitions are in 'definitions'."
+    )
+    per_class: list[ClassRecord]
+
+
+class Hardware(_Record):
+    machine: str
+    processor: str
+    cores: Count
+    torch_threads: Count
+    accelerators: list[str]
+
+
+class Document(_Record):
+    """Results of python -m eval.retrieval. Every metric is a share in [0, 1]."""
+
+    schema_: Literal["timm-gam/retrieval/2"] = Field(default=SCHEMA, alias="schema")
+    created: str = Field(description="UTC, ISO 8601.")
+    notes: list[str] = Field(description="What a reader must know, such as why the embedded default ran.")
+    seed: Count = Field(description="Of random weights and of the bootstrap.")
+    definitions: dict[str, str]
+    versions: dict[str, str | None]
+    hardware: Hardware
+    results: list[Entry] = Field(min_length=1)

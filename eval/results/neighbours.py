@@ -1,0 +1,51 @@
+"""The first ranked images of each query, exact, in bounded memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timm_gam.core import ALONE, World
+from timm_gam.search import Distance, fixed_point, nearest, slices
+
+__all__ = ["first_ranked"]
+
+_QUERIES = 4096  # searched at a time: what a search holds of each is far more than what is kept of it
+
+
+def first_ranked(
+    embeddings: NDArray[np.floating],
+    query: NDArray[np.int64],
+    gallery: NDArray[np.int64],
+    depth: int,
+    distance: Distance = "cosine",
+    world: World = ALONE,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The exactly nearest gallery images of each query.
+
+    Args:
+        embeddings: (N, D) float.
+        query: (Q,) rows that are queries.
+        gallery: (G,) distinct rows that are ranked; a query among them is left out of its own ranking.
+        depth: How many to keep; fewer where the gallery has fewer.
+        distance: "cosine" or "euclidean".
+        world: The processes that share the work; each calls this alike and gets all of it.
+
+    Returns:
+        (Q, K) int64 rows of `embeddings`, nearest first, and (Q, K) float32 cosine similarities or distances.
+    """
+    points = fixed_point(embeddings, distance)
+    ranked = points.take(gallery)
+    place = np.full(len(embeddings), -1, dtype=np.int64)
+    place[gallery] = np.arange(len(gallery))
+    own = place[query]
+    within = bool((own >= 0).any())
+    width = min(depth, len(gallery) - within)
+    rows = np.zeros((len(query), width), dtype=np.int64)
+    scores = np.zeros((len(query), width), dtype=np.float32)
+    share = world.share(len(query), _QUERIES)
+    for some in slices(share.start, share.stop, _QUERIES):
+        found = nearest(points.take(query[some]), ranked, width, self_index=own[some] if within else None)
+        rows[some], scores[some] = gallery[found.rows], points.in_units(found.scores)
+    return world.sum(torch.from_numpy(rows)).numpy(), world.sum(torch.from_numpy(scores)).numpy()

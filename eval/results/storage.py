@@ -1,0 +1,125 @@
+"""A result in one safetensors file: arrays as tensors, everything else as JSON. No pickle; nothing read is trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from eval.results.facts import AverageRecord, Facts
+from eval.results.record import average_record
+from eval.results.result import RetrievalResult
+from eval.scoring.intervals import Average
+from timm_gam.core import DataError, atomic_path
+from timm_gam.data import ImageSet
+
+__all__ = ["load_result", "save_result"]
+
+_FORMAT = "timm-gam/result/1"
+_METRIC = "metric/"
+_TEXTS = ("ids", "class_names", "facts", "averages")
+
+
+def save_result(result: RetrievalResult, path: Path) -> None:
+    """As `RetrievalResult.save`."""
+    texts = {
+        "ids": list(result.ids),
+        "class_names": list(result.class_names),
+        "facts": result.facts.model_dump(mode="json", by_alias=True),
+        "averages": {name: average_record(a).model_dump(mode="json") for name, a in result.averages.items()},
+    }
+    tensors: dict[str, NDArray[Any]] = {
+        name: np.frombuffer(json.dumps(text, allow_nan=False).encode(), dtype=np.uint8) for name, text in texts.items()
+    }
+    tensors |= {name: np.ascontiguousarray(getattr(result, name)) for name in _ARRAYS}
+    tensors |= {f"{_METRIC}{name}": values for name, values in result.per_query.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"format": _FORMAT})
+
+
+_ARRAYS: dict[str, tuple[type[np.generic], int]] = {
+    "labels": (np.int64, 1),
+    "query": (np.int64, 1),
+    "gallery": (np.int64, 1),
+    "neighbours": (np.int64, 2),
+    "scores": (np.float32, 2),
+}
+"""Name -> dtype and number of dimensions."""
+
+
+def load_result(path: Path, images: ImageSet | None = None) -> RetrievalResult:
+    """As `RetrievalResult.load`."""
+    tensors = _read(path)
+    try:
+        texts = {name: tensors[name].tobytes() for name in _TEXTS}
+        ids = tuple(TypeAdapter(list[str]).validate_json(texts["ids"]))
+        class_names = tuple(TypeAdapter(list[str]).validate_json(texts["class_names"]))
+        facts = Facts.model_validate_json(texts["facts"])
+        averages = TypeAdapter(dict[str, AverageRecord]).validate_json(texts["averages"])
+        arrays = {name: tensors[name] for name in _ARRAYS}
+    except (KeyError, ValidationError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error.errors()[0]["msg"]
+        raise _refuse(path, reason) from error
+    per_query = {name.removeprefix(_METRIC): t for name, t in tensors.items() if name.startswith(_METRIC)}
+    wrong = _wrong(arrays, per_query, set(averages), len(ids), len(class_names))
+    if wrong:
+        raise _refuse(path, wrong)
+    if images is not None and not set(ids) <= set(images.ids):
+        raise DataError(f"'{path}' was made from other images than '{images.name}'; name the images it scored")
+    return RetrievalResult(
+        ids=ids,
+        class_names=class_names,
+        **arrays,
+        per_query={name: per_query[name] for name in averages},
+        averages={name: Average(a.micro, a.macro, a.micro_ci95, a.macro_ci95) for name, a in averages.items()},
+        facts=facts,
+        images=images,
+    )
+
+
+def _read(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise DataError(f"there is no file '{path}'; name one that RetrievalResult.save or --save-result wrote")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if (file.metadata() or {}).get("format") != _FORMAT:
+                raise _refuse(path, f"its format is not {_FORMAT}")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
+    except (SafetensorError, OSError, TypeError, KeyError) as error:
+        raise _refuse(path, str(error)) from error
+
+
+def _wrong(
+    arrays: dict[str, NDArray[Any]], per_query: dict[str, NDArray[Any]], metrics: set[str], images: int, classes: int
+) -> str | None:
+    """What is wrong with arrays from elsewhere, or None."""
+    for name, (dtype, dims) in _ARRAYS.items():
+        if arrays[name].dtype != dtype or arrays[name].ndim != dims:
+            return f"{name} is {arrays[name].dtype} with {arrays[name].ndim} dimensions"
+    queries = len(arrays["query"])
+    if arrays["neighbours"].shape != arrays["scores"].shape or len(arrays["neighbours"]) != queries or not queries:
+        return "neighbours and scores are not one row per query"
+    if arrays["neighbours"].shape[1] < 1 or len(arrays["labels"]) != images:
+        return "labels or neighbours are missing"
+    for name, limit in (("labels", classes), ("query", images), ("gallery", images), ("neighbours", images)):
+        if arrays[name].size == 0 or arrays[name].min() < 0 or arrays[name].max() >= limit:
+            return f"{name} points outside of 0 to {limit - 1}"
+    if not np.isfinite(arrays["scores"]).all():
+        return "scores are not finite"
+    if not metrics or set(per_query) != metrics:
+        return "metrics of queries and their averages differ"
+    for name, values in per_query.items():
+        inside = np.isnan(values) | ((values >= 0) & (values <= 1)) if values.dtype == np.float64 else np.False_
+        if values.shape != (queries,) or not np.all(inside):
+            return f"{name} is not one number in [0, 1] per query"
+    return None
+
+
+def _refuse(path: Path, reason: str) -> DataError:
+    return DataError(f"'{path}' is no saved result: {reason}; write one with RetrievalResult.save or --save-result")

@@ -163,6 +163,12 @@ def build_parser() -> argparse.ArgumentParser:
     output.add_argument(
         "--results-file", metavar="FILE", help="write the results as JSON; '-' prints JSON instead of the table"
     )
+    output.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="keep the result of one model and what it ranked, for eval.convert, eval.audit and Python",
+    )
     output.add_argument("--per-class", action="store_true", help="also print a table per class")
     output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")
     return parser

@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments import parse_arguments
-from timm_gam.core import TimmGamError, check_writable, interrupts_exit, progress_bar, run_command, terminable
+from timm_gam.core import (
+    OutputError,
+    TimmGamError,
+    check_writable,
+    interrupts_exit,
+    progress_bar,
+    run_command,
+    terminable,
+)
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
     from eval.inputs import Inputs
@@ -41,6 +49,8 @@ def _run(args: argparse.Namespace) -> None:
     with terminable(), join_world(args.device, advice) as world:
         if world.leads and args.results_file not in (None, "-"):
             check_writable(Path(args.results_file))
+        if world.leads and args.save is not None:
+            check_writable(args.save)
         settings = _settings(args, world)
         inputs = choose_inputs(args)
         if inputs.note and world.leads:
@@ -137,6 +147,10 @@ def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], notes
     from timm_gam.core import write_json
 
     content = document(results, notes)
+    if args.save is not None:
+        if len(results) != 1:
+            raise OutputError(f"--save keeps the result of one model and {len(results)} were scored; name one --model")
+        results[0].save(args.save)
     if args.results_file == "-":
         print(json.dumps(content, indent=1, allow_nan=False))
         return

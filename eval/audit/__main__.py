@@ -6,8 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from timm_gam.core import CommandParser, check_writable, positive, run_command
+from timm_gam.core import CommandParser, DataError, check_writable, positive, run_command
+
+if TYPE_CHECKING:
+    from eval.audit.ranking import Ranking
+    from eval.scoring.qrels import Qrels
 
 __all__ = ["build_parser", "main"]
 
@@ -22,7 +27,8 @@ examples
   in a CI, numbers for programs:
     python -m eval.audit run.txt --qrels qrels.txt --results-file audit.json
 
-rankings: TREC runs; MTEB predictions and {query: {item: score}} (ILIAS, BEIR) as JSON; neighbours (Q, K) as .npy
+rankings: results of eval.retrieval --save; TREC runs;
+   MTEB predictions and {query: {item: score}} (ILIAS, BEIR) as JSON; neighbours (Q, K) as .npy
 judgements: TREC or BEIR qrels; {query: {item: grade}} as JSON; the lists easy, hard, junk of the revisited sets as JSON
 exit codes: 0 nothing wrong, 1 something is wrong, 2 bad input (one line says what is legal), 130 interrupted
 """
@@ -37,7 +43,7 @@ def build_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("ranking", type=Path, metavar="RUN", help="a ranking in one of the formats below")
-    add("--qrels", type=Path, required=True, metavar="QRELS", help="judgements in one of the formats below")
+    add("--qrels", type=Path, metavar="QRELS", help="judgements in a format below (default: a result's own classes)")
     add("-k", nargs="+", type=positive, default=[1, 5, 10], metavar="K", help="cutoffs (default: 1 5 10)")
     add("--subset", help="of MTEB predictions that hold several")
     add("--split", help="likewise")
@@ -73,14 +79,12 @@ def _run(args: argparse.Namespace) -> int:
     import json
 
     from eval.audit.audit import audit
-    from eval.audit.formats import read_qrels, read_ranking
     from eval.audit.tables import document, tables
     from timm_gam.core import write_json
 
     if args.results_file not in (None, "-"):
         check_writable(Path(args.results_file))
-    ranking = read_ranking(args.ranking, subset=args.subset, split=args.split, ranks_by_column=args.by_column)
-    qrels = read_qrels(args.qrels, setup=args.setup, self_matches=args.keep_self)
+    ranking, qrels = _inputs(args)
     result = audit(
         ranking,
         qrels,
@@ -97,6 +101,20 @@ def _run(args: argparse.Namespace) -> int:
             write_json(Path(args.results_file), document(result))
             print(f"\nwrote {args.results_file}")
     return len(result.wrong)
+
+
+def _inputs(args: argparse.Namespace) -> tuple[Ranking, Qrels]:
+    from eval.audit.formats import read_qrels, read_ranking, read_result
+
+    if args.ranking.suffix == ".safetensors":
+        ranking, qrels = read_result(args.ranking)
+    elif args.qrels is None:
+        raise DataError(f"'{args.ranking}' says nothing of what is relevant; name judgements with --qrels")
+    else:
+        ranking = read_ranking(args.ranking, subset=args.subset, split=args.split, ranks_by_column=args.by_column)
+    if args.qrels is not None:
+        qrels = read_qrels(args.qrels, setup=args.setup, self_matches=args.keep_self)
+    return ranking, qrels
 
 
 if __name__ == "__main__":

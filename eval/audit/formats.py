@@ -25,10 +25,11 @@ from typing import Any, Literal
 import numpy as np
 
 from eval.audit.ranking import Ranking
+from eval.results.result import RetrievalResult
 from eval.scoring.qrels import Qrels
 from timm_gam.core import DataError, one_line
 
-__all__ = ["SETUPS", "Setup", "read_qrels", "read_ranking"]
+__all__ = ["SETUPS", "Setup", "read_qrels", "read_ranking", "read_result"]
 
 Setup = Literal["easy", "medium", "hard"]
 SETUPS: dict[Setup, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -66,6 +67,27 @@ def read_ranking(
             content = _mteb(path, content, subset, split)
         return Ranking.from_mapping(path.name, _scores(path, content))
     return _trec_run(path, text)
+
+
+def read_result(path: Path) -> tuple[Ranking, Qrels]:
+    """Read a result that `RetrievalResult.save` wrote: what it ranked, and its classes as judgements.
+
+    Raises:
+        DataError: no such file, or no result.
+    """
+    result = RetrievalResult.load(path)
+    ids = np.array(result.ids, dtype=object)
+    sign = -1.0 if result.facts.protocol.distance == "euclidean" else 1.0
+    queries = np.repeat(ids[result.query], result.neighbours.shape[1])
+    scores = sign * result.scores.ravel().astype(np.float64)
+    ranking = Ranking.from_rows(path.name, queries, ids[result.neighbours.ravel()], scores)
+    of_class = {
+        label: dict.fromkeys(ids[result.gallery[result.labels[result.gallery] == label]], 1)
+        for label in np.unique(result.query_labels).tolist()
+    }
+    labels = zip(result.query.tolist(), result.query_labels.tolist(), strict=True)
+    grades = {ids[row]: {item: 1 for item in of_class[label] if item != ids[row]} for row, label in labels}
+    return ranking, Qrels(grades)
 
 
 def read_qrels(path: Path, *, setup: Setup = "medium", self_matches: bool = False) -> Qrels:

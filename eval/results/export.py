@@ -1,0 +1,227 @@
+"""A result in the formats of the field: TREC, MTEB's predictions, parquet, the Hub's evaluation files, timm's CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from eval.results.result import RetrievalResult
+from timm_gam.core import DataError, atomic_path
+
+__all__ = [
+    "RESULTS_COLUMNS",
+    "eval_results",
+    "results_csv",
+    "results_row",
+    "write_eval_results",
+    "write_mteb_predictions",
+    "write_ranking_parquet",
+    "write_trec_qrels",
+    "write_trec_run",
+]
+
+RESULTS_COLUMNS = (
+    "model",
+    "img_size",
+    "map",
+    "map_low",
+    "map_high",
+    "hit1",
+    "hit10",
+    "precision10",
+    "mapr",
+    "param_count",
+    "crop_pct",
+    "interpolation",
+    "embed_dim",
+    "samples_per_sec",
+)
+"""Of a results CSV as timm keeps them (`results/*.csv`): scores in per cent, parameters in millions."""
+
+_HUB_METRICS = ("map", "map@r", "hit@1", "hit@10", "precision@10")
+
+
+def write_trec_run(result: RetrievalResult, path: Path, depth: int | None = None) -> None:
+    """Write `query Q0 item rank score tag`, one row a ranked image; white space in ids is percent-encoded.
+
+    Args:
+        result: A result.
+        path: The file.
+        depth: Ranks of each query; default all that the result keeps.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    ids, tag = [_token(name) for name in result.ids], _token(result.name)
+    sign = -1.0 if result.facts.protocol.distance == "euclidean" else 1.0
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query, neighbours, scores in zip(result.query, result.neighbours, result.scores, strict=True):
+            for rank, (item, score) in enumerate(zip(neighbours[:depth], scores[:depth], strict=True), 1):
+                # repr of a float32 read back as float64 is that very float32: no order is lost on the way
+                file.write(f"{ids[query]} Q0 {ids[item]} {rank} {sign * float(score)!r} {tag}\n")
+
+
+def write_trec_qrels(result: RetrievalResult, path: Path) -> None:
+    """Write `query 0 item 1` for every gallery image with the query's class but the query itself.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    ids = [_token(name) for name in result.ids]
+    of_class = {label: result.gallery[result.labels[result.gallery] == label] for label in set(result.labels.tolist())}
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for query in result.query.tolist():
+            for item in of_class[int(result.labels[query])].tolist():
+                if item != query:
+                    file.write(f"{ids[query]} 0 {ids[item]} 1\n")
+
+
+def write_mteb_predictions(
+    result: RetrievalResult, path: Path, *, subset: str = "default", split: str = "test", depth: int | None = None
+) -> None:
+    """Write the file that MTEB saves as TASK_predictions.json: {subset: {split: {query: {item: score}}}}.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    weights = result.facts.weights
+    content = {
+        "mteb_model_meta": {"model_name": result.name, "revision": weights.sha256[:40] if weights else None},
+        subset: {split: _mapping(result, depth)},
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+
+
+def write_ranking_parquet(result: RetrievalResult, path: Path, depth: int | None = None) -> None:
+    """Write one row a ranked image: query, rank from 1, item, score, relevant, and the classes of both.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kept = result.neighbours[:, :depth]
+    ids, names = np.array(result.ids, dtype=object), np.array(result.class_names, dtype=object)
+    query = np.repeat(result.query, kept.shape[1])
+    columns: dict[str, Any] = {
+        "query": ids[query],
+        "rank": np.tile(np.arange(1, kept.shape[1] + 1, dtype=np.int32), len(kept)),
+        "item": ids[kept.ravel()],
+        "score": result.scores[:, :depth].ravel(),
+        "relevant": result.relevant[:, :depth].ravel(),
+        "query_class": names[result.labels[query]],
+        "item_class": names[result.labels[kept.ravel()]],
+    }
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def eval_results(result: RetrievalResult, dataset_id: str, *, revision: str | None = None) -> list[dict[str, Any]]:
+    """The result as entries of a model repository's `.eval_results/*.yaml`, which the Hub reads.
+
+    Each metric is a task of the benchmark data set, named as here ("map", "hit@1", ...), its value in per cent.
+
+    Args:
+        result: A result.
+        dataset_id: The benchmark data set on the Hub, "owner/name".
+        revision: Its commit.
+
+    Raises:
+        DataError: `dataset_id` is no Hub id.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
+
+    try:
+        validate_repo_id(dataset_id)
+    except HFValidationError as error:
+        raise DataError(f"'{dataset_id}' is no Hub id of a data set; one reads owner/name") from error
+    protocol = result.facts.protocol
+    entries = [
+        EvalResultEntry(
+            dataset_id=dataset_id,
+            task_id=name,
+            value=round(100 * result.averages[name].micro, 4),
+            dataset_revision=revision,
+            notes=f"{protocol.description}; {protocol.distance}; ties by expectation; timm-gam",
+        )
+        for name in _HUB_METRICS
+        if name in result.averages
+    ]
+    return eval_result_entries_to_yaml(entries)
+
+
+def write_eval_results(result: RetrievalResult, path: Path, dataset_id: str, *, revision: str | None = None) -> None:
+    """Write `eval_results` as YAML, for `.eval_results/NAME.yaml` of a model repository.
+
+    Raises:
+        DataError: `dataset_id` is no Hub id.
+        OutputError: it cannot be written.
+    """
+    import yaml
+
+    entries = eval_results(result, dataset_id, revision=revision)
+    with atomic_path(path) as temporary:
+        temporary.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def results_row(result: RetrievalResult) -> dict[str, str]:
+    """One row of a results CSV: RESULTS_COLUMNS -> text, empty where a result does not have it."""
+    facts = result.facts
+    row = dict.fromkeys(RESULTS_COLUMNS, "")
+    row["model"] = result.name
+    for column, metric in (
+        ("map", "map"),
+        ("hit1", "hit@1"),
+        ("hit10", "hit@10"),
+        ("precision10", "precision@10"),
+        ("mapr", "map@r"),
+    ):
+        if metric in result.averages:
+            row[column] = f"{100 * result.averages[metric].micro:.3f}"
+    interval = result.averages["map"].micro_interval
+    if interval is not None:
+        row["map_low"], row["map_high"] = (f"{100 * end:.3f}" for end in interval)
+    if facts.model is not None:
+        row["param_count"], row["embed_dim"] = f"{facts.model.parameters / 1e6:.2f}", str(facts.model.embedding_dim)
+    if facts.preprocessing is not None:
+        row["img_size"] = str(facts.preprocessing.input_size[-1])
+        row["crop_pct"], row["interpolation"] = f"{facts.preprocessing.crop_pct:g}", facts.preprocessing.interpolation
+    timings = facts.timings
+    if timings.images_embedded and timings.embedding_seconds:
+        row["samples_per_sec"] = f"{timings.images_embedded / timings.embedding_seconds:.2f}"
+    return row
+
+
+def results_csv(rows: Sequence[dict[str, str]]) -> str:
+    """Rows of `results_row` as CSV text, best mAP first."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, RESULTS_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(rows, key=lambda row: -float(row["map"] or 0)))
+    return text.getvalue()
+
+
+def _mapping(result: RetrievalResult, depth: int | None) -> dict[str, dict[str, float]]:
+    sign = -1.0 if result.facts.protocol.distance == "euclidean" else 1.0
+    return {
+        result.ids[query]: {
+            result.ids[item]: sign * float(score) for item, score in zip(items[:depth], scores[:depth], strict=True)
+        }
+        for query, items, scores in zip(result.query, result.neighbours, result.scores, strict=True)
+    }
+
+
+def _token(name: str) -> str:
+    """A name as one field of a line: white space and control characters percent-encoded, and the percent sign."""
+    return "".join(c if c.isprintable() and not c.isspace() and c != "%" else quote(c) for c in name) or "%"

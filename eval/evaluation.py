@@ -29,7 +29,7 @@ from eval.results.result import RetrievalResult, Settings
 from eval.scoring.retrieval_scores import score_retrieval
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol, choose_protocol, read_images
-from timm_gam.embed import Embedder, EmbeddingCache, Embeddings, collect_embeddings
+from timm_gam.embed import Embedder, Embeddings, FileStore, collect_embeddings
 from timm_gam.images import Preprocessing, data_fingerprint
 from timm_gam.models import LoadedModel, ModelInfo, load_model, loaded_module
 
@@ -246,7 +246,7 @@ def _embed(
         images,
         rows,
         embedder,
-        cache=EmbeddingCache(settings.cache_folder, embedder.key) if settings.cache_folder is not None else None,
+        store=FileStore(settings.cache_folder, embedder.key) if settings.cache_folder is not None else None,
         world=world,
         progress=lambda count: progress(embedder.loaded.info.name, "img", count),
     )

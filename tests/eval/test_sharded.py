@@ -69,7 +69,7 @@ def test_three_processes_for_two_batches_with_a_gallery_and_a_cache(tmp_path: Pa
     finish(torchrun(3, *options, "--results-file", tmp_path / "three.json"))
     three = result(tmp_path / "three.json")
     assert three["timings"]["images_embedded"] == 14
-    assert [path.name for path in (tmp_path / "cache").iterdir() if ".part" in path.name] == []
+    assert len(list((tmp_path / "cache").iterdir())) == 1, "the parts of all are one file now"
     alone(*options, "--results-file", tmp_path / "cached.json")
     assert result(tmp_path / "cached.json")["timings"]["images_embedded"] == 0, "kept by the three"
     alone(*options[:-2], "--results-file", tmp_path / "one.json")
@@ -79,8 +79,8 @@ def test_three_processes_for_two_batches_with_a_gallery_and_a_cache(tmp_path: Pa
 
 SLOW_READS = """
 import sys, time
-import timm_gam.embed.cache, timm_gam.images.decoding, timm_gam.images.loader
-timm_gam.embed.cache.PART_IMAGES = 4
+import timm_gam.embed.store, timm_gam.images.decoding, timm_gam.images.loader
+timm_gam.embed.store.PART_IMAGES = 4
 load = timm_gam.images.decoding.load_image
 def load_slowly(*args, **kwargs):
     time.sleep(0.05)
@@ -99,7 +99,7 @@ def test_a_killed_process_ends_the_run_and_what_was_embedded_is_kept(tmp_path: P
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone", str(script)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen([*command, *options], stderr=subprocess.PIPE, text=True, env=environment)
-    while len(list(tmp_path.glob("cache/*.part.safetensors"))) < 4:
+    while len(list(tmp_path.glob("cache/*.safetensors"))) < 4:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.05)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
@@ -110,7 +110,7 @@ def test_a_killed_process_ends_the_run_and_what_was_embedded_is_kept(tmp_path: P
     _, said = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "SIGKILL" in said, "torchrun says which process ended, and how"
-    kept = len(list(tmp_path.glob("cache/*.part.safetensors")))
+    kept = len(list(tmp_path.glob("cache/*.safetensors")))
     alone(*options[len(MODEL) :], "--results-file", tmp_path / "resumed.json")
     resumed = result(tmp_path / "resumed.json")
     assert resumed["timings"]["images_embedded"] <= 180 - 4 * (kept - 1)

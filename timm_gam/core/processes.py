@@ -54,6 +54,15 @@ class World:
             dist.all_reduce(values, dist.ReduceOp.MIN)
         return values
 
+    def broadcast(self, matrix: Tensor, source: int) -> Tensor:
+        """The matrix of process `source`, float32, in every process; those of the others may have any shape."""
+        if self.size > 1:
+            shape = torch.tensor(matrix.shape)
+            dist.broadcast(shape, source)
+            matrix = matrix if self.rank == source else torch.empty(*shape.tolist())
+            dist.broadcast(matrix, source)
+        return matrix
+
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:

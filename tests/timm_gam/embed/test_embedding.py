@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors.numpy import load_file
 from torch import nn
 
 from eval import Settings, choose_protocol, evaluate
 from tests.helpers import write_class_folders
-from timm_gam.core import EmbeddingError, OutputError, UnreadableImageError, versions
+from timm_gam.core import EmbeddingError, UnreadableImageError, versions
 from timm_gam.data import read_folder
-from timm_gam.embed import EmbeddedBatch, EmbeddingCache, EmbedSettings, embed_images, embedding_network
-from timm_gam.images import Digests, content_digest, data_fingerprint, digest_images, resolve_preprocessing
+from timm_gam.embed import EmbedSettings, embed_images, embedding_network
+from timm_gam.images import content_digest, data_fingerprint, digest_images, resolve_preprocessing
 from timm_gam.models import load_model
 
 
@@ -121,84 +120,6 @@ def test_fingerprint_depends_on_content_ids_and_classes_only(photos, tmp_path: P
     assert data_fingerprint(photos, order, [digests[i] for i in order]) == first
     (tmp_path / "photos" / "class0" / "0.jpg").write_bytes(b"x")
     assert data_fingerprint(photos, rows, digest_images(photos, rows)) != first
-
-
-DIGESTS = Digests.of(bytes([i]) * 32 for i in range(1, 6))
-VECTORS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-
-
-def test_entry_is_a_safetensors_file_mapped_into_memory(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path / "new" / "cache", {"model": "a"})
-    assert cache.find(DIGESTS) == []
-    assert cache.entry(DIGESTS) is None
-    cache.write_entry(DIGESTS, 3, iter([VECTORS[:2], VECTORS[2:]]))
-    entry = cache.entry(DIGESTS)
-    assert entry is not None
-    assert isinstance(entry.vectors, np.memmap)
-    assert entry.is_intact()
-    np.testing.assert_array_equal(entry.vectors, VECTORS)
-    np.testing.assert_array_equal(load_file(entry.path)["vectors"], VECTORS)
-    assert load_file(entry.path)["digests"].tobytes() == b"".join(DIGESTS)
-    assert [file.path for file in cache.find(Digests.of((b"", *DIGESTS[1:3])))] == [entry.path]
-    assert cache.entry(DIGESTS[::-1]) is None
-    assert EmbeddingCache(tmp_path / "new" / "cache", {"model": "b"}).find(DIGESTS) == []
-
-
-def test_parts_are_kept_whatever_ends_the_pass_and_vanish_into_the_entry(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("timm_gam.embed.cache.PART_IMAGES", 2)
-    cache = EmbeddingCache(tmp_path, {"model": "a"})
-    with pytest.raises(KeyboardInterrupt), cache.parts() as parts:
-        for i in range(5):
-            parts.keep(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], (DIGESTS[i],), {}))
-        raise KeyboardInterrupt
-    assert [len(file.digests) for file, _ in parts.written] == [2, 2, 1]
-    assert len(cache.find(DIGESTS)) == 3
-    assert len(cache.find(DIGESTS[:3])) == 2
-    cache.write_entry(DIGESTS[:4], 3, [VECTORS[:4]])
-    cache.remove_parts(DIGESTS[:4])
-    assert sorted(list(file.digests) for file in cache.find(DIGESTS)) == [list(DIGESTS[:4]), list(DIGESTS[4:])]
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other key", "pickle", "shape"])
-def test_damaged_file_is_no_source_of_embeddings(damage: str, tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path, {"model": "a"})
-    cache.write_entry(DIGESTS, 3, [VECTORS])
-    (path,) = tmp_path.iterdir()
-    data = bytearray(path.read_bytes())
-    if damage == "flip":
-        data[-5 * 32 - 1] ^= 1
-    elif damage == "cut":
-        data = data[:-10]
-    elif damage == "empty":
-        data = bytearray()
-    elif damage == "pickle":
-        data = bytearray(b"\x80\x04K\x01.")
-    elif damage == "shape":
-        data = data.replace(b'"shape": [5, 3]', b'"shape": [3, 5]')
-    else:  # a valid file under a name of this key
-        other = EmbeddingCache(tmp_path / "other", {"model": "b"})
-        other.write_entry(DIGESTS, 3, [VECTORS])
-        data = bytearray(next((tmp_path / "other").iterdir()).read_bytes())
-    path.write_bytes(bytes(data))
-    assert cache.find(DIGESTS) == []
-
-
-def test_no_space_leaves_nothing_behind(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path, {"model": "a"})
-
-    def blocks():
-        yield VECTORS[:2]
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OutputError, match="No space left"):
-        cache.write_entry(DIGESTS, 3, blocks())
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_cache_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(OutputError, match="cannot make the cache folder"):
-        EmbeddingCache(tmp_path / "file" / "cache", {})
 
 
 def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

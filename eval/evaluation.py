@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from eval.results.certificate import certify
 from eval.results.facts import (
     Bootstrap,
     Data,
@@ -146,6 +147,7 @@ def evaluate(
             **_model_facts(loaded.info, settings, dim),
             data=_data_facts(image_set, embeddings, scored),
             preprocessing=PreprocessingRecord(**embedder.preprocessing.as_dict()),
+            certificate=certify(embedder.preprocessing, settings.embed, settings.distance),
             precision=str(settings.embed.amp_dtype or "float32").removeprefix("torch."),
             timings=timings.model_copy(
                 update={
@@ -170,6 +172,7 @@ def evaluate(
         scored.split_rule,
         np.searchsorted(rows, scored.query),
         np.searchsorted(rows, scored.gallery),
+        scored.splits,
     )
     return _scored(embeddings.vectors, ids, labels, classes, here, settings, facts, image_set, progress, world)
 
@@ -211,6 +214,7 @@ def _scored(
             name=protocol.name,
             description=protocol.description,
             split_rule=protocol.split_rule,
+            splits=list(protocol.splits),
             queries=len(protocol.query),
             queries_scored=int(scores.scored.sum()),
             queries_without_relevant=int((~scores.scored).sum()),

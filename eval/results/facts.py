@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from eval.results.certificate import Certificate
 from timm_gam.search import Distance
 
 __all__ = [
@@ -90,6 +91,7 @@ class ProtocolRecord(_Record):
     name: Literal["leave-one-out", "query-gallery", "class-disjoint"]
     description: str
     split_rule: str
+    splits: list[str] = Field(default=[], description="The split that is scored, or those of queries and gallery.")
     queries: Count
     queries_scored: Count = Field(description="Queries with at least one relevant image; all averages are over these.")
     queries_without_relevant: Count
@@ -143,6 +145,7 @@ class Facts(_Record):
     data: Data
     protocol: ProtocolRecord
     preprocessing: PreprocessingRecord | None = None
+    certificate: Certificate | None = Field(default=None, description="Enough to make the same pixels again.")
     precision: str = Field(default="float32", description="float32, or the dtype of mixed precision.")
     bootstrap: Bootstrap
     timings: Timings

@@ -39,6 +39,7 @@ class Protocol:
         split_rule: Where the splits come from: "none", "published with the data", or the SHA-256 rule's text.
         query: (Q,) int64 rows of the image set, ascending.
         gallery: (N,) int64 rows of the image set, ascending.
+        splits: What `choose_protocol` was asked for: the split, or those of the queries and of the gallery.
     """
 
     name: ProtocolName
@@ -46,6 +47,7 @@ class Protocol:
     split_rule: str
     query: NDArray[np.int64]
     gallery: NDArray[np.int64]
+    splits: tuple[str, ...] = ()
 
     @property
     def images(self) -> NDArray[np.int64]:
@@ -56,7 +58,7 @@ class Protocol:
         """The same protocol without the images that are not in `rows` (unreadable ones that were skipped)."""
         query, gallery = np.intersect1d(self.query, rows), np.intersect1d(self.gallery, rows)
         _refuse_empty(query, gallery, self.name)
-        return Protocol(self.name, self.description, self.split_rule, query, gallery)
+        return Protocol(self.name, self.description, self.split_rule, query, gallery, self.splits)
 
 
 def choose_protocol(
@@ -100,7 +102,8 @@ def choose_protocol(
         gallery = query
         text = f"each image of split '{split}' against all others of it"
     _refuse_empty(query, gallery, name)
-    return Protocol(name, f"{name}: {text}", rule, query, gallery)
+    splits = (query_split, gallery_split) if name == "query-gallery" else (split,)
+    return Protocol(name, f"{name}: {text}", rule, query, gallery, splits)
 
 
 def _split_rows(images: ImageSet, split: str) -> tuple[NDArray[np.int64], str]:

@@ -91,7 +91,7 @@ class MemoryStore:
 
 @contextmanager
 def buffered(store: VectorStore) -> Iterator[Callable[[EmbeddedBatch], None]]:
-    """Within: batches are added a few thousand images or a minute at a time, and the rest at the end, however it comes."""
+    """Within: batches are added a few thousand images or a minute at a time, the rest at the end however it comes."""
     waiting: list[EmbeddedBatch] = []
     began = time.monotonic()
 

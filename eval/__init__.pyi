@@ -4,6 +4,9 @@ from eval.approximate import read_vectors as read_vectors
 from eval.evaluation import evaluate as evaluate
 from eval.evaluation import score as score
 from eval.evaluator import RetrievalEvaluator as RetrievalEvaluator
+from eval.report.explanation import Explanation as Explanation
+from eval.report.explanation import explain as explain
+from eval.report.write import write_report as write_report
 from eval.results.comparison import Comparison as Comparison
 from eval.results.record import document as document
 from eval.results.result import QueryRanking as QueryRanking

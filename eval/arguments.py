@@ -27,6 +27,8 @@ examples
     python -m eval.retrieval --model resnet50_gam --checkpoint model.safetensors --data-dir photos --cache-dir cache
   many images: the network prepared for this machine, in mixed precision:
     python -m eval.retrieval --model resnet50_gam.corel --data-dir photos --optimize --amp
+  a page to look at, in one file:
+    python -m eval.retrieval --model resnet50.a1_in1k --data-dir photos --report report.html
   nothing at all: the published GAM model on COREL where the Hub can be reached, else an embedded default:
     python -m eval.retrieval
 
@@ -164,10 +166,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--results-file", metavar="FILE", help="write the results as JSON; '-' prints JSON instead of the table"
     )
     output.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write a page to look at: queries, what was found, why, and where it errs",
+    )
+    output.add_argument(
         "--save",
         type=Path,
         metavar="FILE",
-        help="keep the result of one model and what it ranked, for eval.convert, eval.audit and Python",
+        help="keep the result and what it ranked, for eval.report, eval.convert, eval.audit and Python; of several "
+        "models one file each, with the model's name",
     )
     output.add_argument("--per-class", action="store_true", help="also print a table per class")
     output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")

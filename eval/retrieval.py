@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from eval.arguments import parse_arguments
 from timm_gam.core import (
-    OutputError,
     TimmGamError,
     check_writable,
     interrupts_exit,
@@ -26,6 +25,7 @@ from timm_gam.core import (
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
     from eval.inputs import Inputs
+    from eval.report.explanation import Explanation
     from eval.results.result import RetrievalResult, Settings
     from timm_gam.core import World
     from timm_gam.data import Protocol
@@ -47,10 +47,10 @@ def _run(args: argparse.Namespace) -> None:
 
     advice = "what was embedded is kept: start it again" if args.cache_dir else "start it again, with --cache-dir"
     with terminable(), join_world(args.device, advice) as world:
-        if world.leads and args.results_file not in (None, "-"):
-            check_writable(Path(args.results_file))
-        if world.leads and args.save is not None:
-            check_writable(args.save)
+        if world.leads:
+            for path in (args.results_file, args.report, args.save):
+                if path not in (None, "-"):
+                    check_writable(Path(path))
         settings = _settings(args, world)
         inputs = choose_inputs(args)
         if inputs.note and world.leads:
@@ -58,22 +58,25 @@ def _run(args: argparse.Namespace) -> None:
         notes = [inputs.note] if inputs.note else []
         protocol = _protocol(args, inputs)
         results: list[RetrievalResult] = []
+        explanations: list[Explanation | None] = []
         try:
-            for result in _results(args, inputs, protocol, settings, world):
+            for result, explanation in _results(args, inputs, protocol, settings, world):
                 results.append(result)
+                explanations.append(explanation)
         except (TimmGamError, KeyboardInterrupt) as error:
             # A model that fails, or Ctrl-C, does not cost the results of the models before it.
             if results and world.leads:
-                _publish(args, results, [*notes, f"ended early: {error or 'interrupted'}"])
+                _publish(args, results, explanations, [*notes, f"ended early: {error or 'interrupted'}"])
             raise
         if world.leads:
-            _publish(args, results, notes)
+            _publish(args, results, explanations, notes)
 
 
 def _results(
     args: argparse.Namespace, inputs: Inputs, protocol: Protocol, settings: Settings, world: World
-) -> Iterator[RetrievalResult]:
+) -> Iterator[tuple[RetrievalResult, Explanation | None]]:
     from eval.evaluation import evaluate
+    from eval.report.explanation import explain
     from timm_gam.images import resolve_preprocessing
 
     for load in inputs.models:
@@ -88,7 +91,7 @@ def _results(
             std=args.std,
             shrink_on_load=args.shrink_on_load,
         )
-        yield evaluate(
+        result = evaluate(
             loaded,
             inputs.images,
             protocol,
@@ -97,6 +100,7 @@ def _results(
             progress=partial(progress_bar, show=world.leads),
             world=world,
         )
+        yield result, explain(result, loaded, preprocessing) if args.report and world.leads else None
 
 
 def _settings(args: argparse.Namespace, world: World) -> Settings:
@@ -141,16 +145,26 @@ def _protocol(args: argparse.Namespace, inputs: Inputs) -> Protocol:
     )
 
 
-def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], notes: Sequence[str]) -> None:
+def _publish(
+    args: argparse.Namespace,
+    results: Sequence[RetrievalResult],
+    explanations: Sequence[Explanation | None],
+    notes: Sequence[str],
+) -> None:
+    from eval.report.write import write_report
     from eval.results.record import document
     from eval.results.tables import metric_table, paper_table, per_class_table, summary
     from timm_gam.core import write_json
 
-    content = document(results, notes)
+    wrote = []
     if args.save is not None:
-        if len(results) != 1:
-            raise OutputError(f"--save keeps the result of one model and {len(results)} were scored; name one --model")
-        results[0].save(args.save)
+        for result in results:
+            result.save(path := _of_model(args.save, result, len(results)))
+            wrote.append(path)
+    if args.report is not None:
+        write_report(results, args.report, explanations=explanations, notes=notes)
+        wrote.append(args.report)
+    content = document(results, notes)
     if args.results_file == "-":
         print(json.dumps(content, indent=1, allow_nan=False))
         return
@@ -163,7 +177,17 @@ def _publish(args: argparse.Namespace, results: Sequence[RetrievalResult], notes
         print("\n" + paper_table(results))
     if args.results_file is not None:
         write_json(Path(args.results_file), content)
-        print(f"\nwrote {args.results_file}")
+        wrote.append(args.results_file)
+    if wrote:
+        print(f"\nwrote {', '.join(str(path) for path in wrote)}")
+
+
+def _of_model(path: Path, result: RetrievalResult, models: int) -> Path:
+    """The path itself for one model; of several, with each one's name before the suffix."""
+    if models == 1:
+        return path
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in result.name)
+    return path.with_name(f"{path.stem}-{name}{path.suffix}")
 
 
 if __name__ == "__main__":

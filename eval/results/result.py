@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -224,11 +224,25 @@ class RetrievalResult:
             images: The image set it was made from, where pictures are wanted.
 
         Raises:
-            DataError: no such file, or no result.
+            DataError: no such file, no result, or other images.
         """
         from eval.results.storage import load_result
 
-        return load_result(Path(path), images)
+        result = load_result(Path(path))
+        return result if images is None else result.with_images(images)
+
+    def with_images(self, images: ImageSet) -> RetrievalResult:
+        """The same result with the photographs at hand that it was made from, for pictures.
+
+        Raises:
+            DataError: they are others.
+        """
+        if missing := set(self.ids) - set(images.ids):
+            raise DataError(
+                f"'{images.name}' lacks {len(missing)} of the {len(self.ids)} images that {self.name} was scored on, "
+                f"such as '{min(missing)}'; name those it scored"
+            )
+        return replace(self, images=images)
 
     def headline(self) -> dict[str, Average]:
         """The averages that are shown unless all are asked for."""

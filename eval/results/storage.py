@@ -17,7 +17,6 @@ from eval.results.record import average_record
 from eval.results.result import RetrievalResult
 from eval.scoring.intervals import Average
 from timm_gam.core import DataError, atomic_path
-from timm_gam.data import ImageSet
 
 __all__ = ["load_result", "save_result"]
 
@@ -53,7 +52,7 @@ _ARRAYS: dict[str, tuple[type[np.generic], int]] = {
 """Name -> dtype and number of dimensions."""
 
 
-def load_result(path: Path, images: ImageSet | None = None) -> RetrievalResult:
+def load_result(path: Path) -> RetrievalResult:
     """As `RetrievalResult.load`."""
     tensors = _read(path)
     try:
@@ -62,7 +61,7 @@ def load_result(path: Path, images: ImageSet | None = None) -> RetrievalResult:
         class_names = tuple(TypeAdapter(list[str]).validate_json(texts["class_names"]))
         facts = Facts.model_validate_json(texts["facts"])
         averages = TypeAdapter(dict[str, AverageRecord]).validate_json(texts["averages"])
-        arrays = {name: tensors[name] for name in _ARRAYS}
+        arrays: dict[str, Any] = {name: tensors[name] for name in _ARRAYS}
     except (KeyError, ValidationError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error.errors()[0]["msg"]
         raise _refuse(path, reason) from error
@@ -70,8 +69,6 @@ def load_result(path: Path, images: ImageSet | None = None) -> RetrievalResult:
     wrong = _wrong(arrays, per_query, set(averages), len(ids), len(class_names))
     if wrong:
         raise _refuse(path, wrong)
-    if images is not None and not set(ids) <= set(images.ids):
-        raise DataError(f"'{path}' was made from other images than '{images.name}'; name the images it scored")
     return RetrievalResult(
         ids=ids,
         class_names=class_names,
@@ -79,13 +76,12 @@ def load_result(path: Path, images: ImageSet | None = None) -> RetrievalResult:
         per_query={name: per_query[name] for name in averages},
         averages={name: Average(a.micro, a.macro, a.micro_ci95, a.macro_ci95) for name, a in averages.items()},
         facts=facts,
-        images=images,
     )
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
-        raise DataError(f"there is no file '{path}'; name one that RetrievalResult.save or --save-result wrote")
+        raise DataError(f"there is no file '{path}'; name one that RetrievalResult.save or --save wrote")
     try:
         with safe_open(path, framework="numpy") as file:
             if (file.metadata() or {}).get("format") != _FORMAT:
@@ -122,4 +118,4 @@ def _wrong(
 
 
 def _refuse(path: Path, reason: str) -> DataError:
-    return DataError(f"'{path}' is no saved result: {reason}; write one with RetrievalResult.save or --save-result")
+    return DataError(f"'{path}' is no saved result: {reason}; write one with RetrievalResult.save or --save")

@@ -4,6 +4,9 @@ from timm_gam.embed.embedding import EmbeddedBatch as EmbeddedBatch
 from timm_gam.embed.embedding import Embeddings as Embeddings
 from timm_gam.embed.embedding import embed_images as embed_images
 from timm_gam.embed.file_store import FileStore as FileStore
+from timm_gam.embed.locations import LocationSplit as LocationSplit
+from timm_gam.embed.locations import attention_maps as attention_maps
+from timm_gam.embed.locations import location_split as location_split
 from timm_gam.embed.network import embedding_network as embedding_network
 from timm_gam.embed.settings import EmbedSettings as EmbedSettings
 from timm_gam.embed.store import MemoryStore as MemoryStore

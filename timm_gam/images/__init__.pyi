@@ -15,6 +15,10 @@ from timm_gam.images.loader import default_workers as default_workers
 from timm_gam.images.loader import ignore_interrupts as ignore_interrupts
 from timm_gam.images.loader import load_batches as load_batches
 from timm_gam.images.loader import quiet_deaths as quiet_deaths
+from timm_gam.images.page import page_environment as page_environment
+from timm_gam.images.pictures import as_seen as as_seen
+from timm_gam.images.pictures import data_uri as data_uri
+from timm_gam.images.pictures import thumbnails as thumbnails
 from timm_gam.images.preprocessing import SHRINK_MARGIN as SHRINK_MARGIN
 from timm_gam.images.preprocessing import Preprocessing as Preprocessing
 from timm_gam.images.preprocessing import Transform as Transform

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import timm  # registers our models, before one of their modules is half imported  # noqa: F401
+
 from timm_gam._door import open_door
 
 __getattr__, __dir__, __all__ = open_door(__name__, __file__)

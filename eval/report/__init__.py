@@ -1,0 +1,1 @@
+"""One self-contained HTML page of results: look at what was retrieved, not only at how it scored."""

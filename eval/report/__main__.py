@@ -1,0 +1,57 @@
+"""`python -m eval.report`: a page of results that were kept with --save. `--help` teaches by example."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from timm_gam.core import CommandParser, check_writable, interrupts_exit, run_command
+
+__all__ = ["main"]
+
+_EPILOG = """\
+examples
+  a page of one result, with the photographs it was made from:
+    python -m eval.report result.safetensors --data-dir photos
+  two models against each other, ordered by precision@10:
+    python -m eval.report a.safetensors b.safetensors --data-dir photos --rank-by precision@10 --output both.html
+
+Why images match and where attention opens needs the network: python -m eval.retrieval --report shows it.
+exit codes: 0 written, 2 bad input (one line says what is legal), 130 interrupted
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 or 143 interrupted."""
+    parser = CommandParser("python -m eval.report", "Write one page of saved results, to look at.", _EPILOG)
+    parser.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what --save wrote")
+    parser.add_argument(
+        "--data-dir", metavar="PATH", help="the photographs that were scored: a folder or parquet files"
+    )
+    parser.add_argument("--dataset", metavar="ID", help="or a Hub data set id[@revision], or 'synthetic'")
+    parser.add_argument("--rank-by", default="map", metavar="METRIC", help="orders and compares (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("report.html"), metavar="FILE", help="(default: %(default)s)"
+    )
+    args = parser.parse_args(argv)
+    return run_command(lambda: _run(args))
+
+
+def _run(args: argparse.Namespace) -> None:
+    with interrupts_exit():
+        from eval.report.write import write_report
+        from eval.results.result import RetrievalResult
+        from timm_gam.data import read_images
+    check_writable(args.output)
+    results = [RetrievalResult.load(path) for path in args.results]
+    if args.data_dir is not None or args.dataset is not None:
+        images = read_images(args.data_dir, args.dataset)
+        results = [result.with_images(images) for result in results]
+    write_report(results, args.output, rank_by=args.rank_by)
+    print(f"wrote {args.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Results -> what a page shows, as plain values: pictures once, queries by number, numbers as they were scored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.report.chosen import RANKED, Chosen, choose_queries
+from eval.report.explanation import Explanation
+from eval.results.comparison import Comparison
+from eval.results.record import document
+from eval.results.result import RetrievalResult
+from timm_gam.data import ImageSet
+from timm_gam.images import thumbnails
+
+__all__ = ["page_content"]
+
+_MOST_IMAGES = 1300  # some 4 KB each
+_CONFUSED = 12
+_DECISIVE = 4  # queries most won and most lost
+
+
+@dataclass
+class _Pictures:
+    """Numbers for images, in order of first use."""
+
+    number: dict[str, int] = field(default_factory=dict)
+    class_of: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, result: RetrievalResult, row: int) -> int:
+        name = result.ids[row]
+        self.class_of.setdefault(name, result.class_names[result.labels[row]])
+        return self.number.setdefault(name, len(self.number))
+
+    def as_list(self, images: ImageSet | None) -> list[dict[str, str | None]]:
+        uris: dict[str, str] = {}
+        if images is not None:
+            rows = [row for row, name in enumerate(images.ids) if name in self.number]
+            uris = {images.ids[row]: uri for row, uri in thumbnails(images, rows)}
+        return [{"id": name, "class": self.class_of[name], "uri": uris.get(name)} for name in self.number]
+
+
+def page_content(
+    results: Sequence[RetrievalResult],
+    comparisons: Sequence[Comparison],
+    explanations: Sequence[Explanation | None],
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Everything that the page holds, for JSON.
+
+    Args:
+        results: One or more results on the same images.
+        comparisons: Pairs of them.
+        explanations: One per result, or None.
+        notes: What a reader must know.
+    """
+    pictures = _Pictures()
+    chosen = choose_queries(results, _MOST_IMAGES)
+    by_name = {result.name: result for result in results}
+    content = {
+        "document": document(results, notes),
+        "models": [_model(result, some, pictures) for result, some in zip(results, chosen, strict=True)],
+        "comparisons": [_comparison(c, by_name[c.a], by_name[c.b], pictures) for c in comparisons],
+        "explanations": [_explanation(explanation) for explanation in explanations],
+    }
+    images = next((result.images for result in results if result.images is not None), None)
+    return {**content, "images": pictures.as_list(images)}
+
+
+def _model(result: RetrievalResult, chosen: Chosen, pictures: _Pictures) -> dict[str, Any]:
+    places = chosen.places()
+    number = {place: i for i, place in enumerate(places)}
+    return {
+        "name": result.name,
+        "queries": [_query(result, place, pictures) for place in places],
+        "worst": {name: [number[place] for place in found] for name, found in chosen.worst.items()},
+        "best": {name: [number[place] for place in found] for name, found in chosen.best.items()},
+        "random": [number[place] for place in chosen.random],
+        "confused": _confused(result, pictures),
+    }
+
+
+def _query(result: RetrievalResult, place: int, pictures: _Pictures) -> dict[str, Any]:
+    return {
+        "image": pictures(result, int(result.query[place])),
+        "metrics": {name: round(float(values[place]), 6) for name, values in result.per_query.items()},
+        "ranked": [
+            [pictures(result, int(row)), round(float(score), 6), int(relevant)]
+            for row, score, relevant in zip(
+                result.neighbours[place, :RANKED], result.scores[place], result.relevant[place], strict=False
+            )
+        ],
+    }
+
+
+def _confused(result: RetrievalResult, pictures: _Pictures) -> list[dict[str, Any]]:
+    """The pairs of classes with the largest share of a class among the first images of another's queries."""
+    shares = result.confusion(RANKED)
+    np.fill_diagonal(shares, 0)
+    found = []
+    for flat in np.argsort(-shares, axis=None, kind="stable")[:_CONFUSED].tolist():
+        true, other = divmod(flat, len(result.class_names))
+        if shares[true, other] == 0:
+            break
+        query, match = _example(result, true, other)
+        found.append(
+            {
+                "class": result.class_names[true],
+                "other": result.class_names[other],
+                "share": round(float(shares[true, other]), 6),
+                "query": pictures(result, query),
+                "match": pictures(result, match),
+            }
+        )
+    return found
+
+
+def _example(result: RetrievalResult, true: int, other: int) -> tuple[int, int]:
+    """A query of one class and the image of another that was ranked highest for such a query."""
+    places = np.flatnonzero(result.query_labels == true)
+    ranks = result.labels[result.neighbours[places, :RANKED]] == other
+    first = np.where(ranks.any(axis=1), ranks.argmax(axis=1), RANKED)
+    best = int(first.argmin())
+    return int(result.query[places[best]]), int(result.neighbours[places[best], first[best]])
+
+
+def _comparison(comparison: Comparison, a: RetrievalResult, b: RetrievalResult, pictures: _Pictures) -> dict[str, Any]:
+    order = np.argsort(np.nan_to_num(comparison.per_query), kind="stable")
+    won = [place for place in order[::-1][:_DECISIVE].tolist() if comparison.per_query[place] > 0]
+    lost = [place for place in order[:_DECISIVE].tolist() if comparison.per_query[place] < 0]
+    return {
+        "a": comparison.a,
+        "b": comparison.b,
+        "metric": comparison.metric,
+        "difference": comparison.difference,
+        "interval": list(comparison.interval),
+        "p": comparison.p,
+        "won": comparison.won,
+        "lost": comparison.lost,
+        "tied": comparison.tied,
+        "decisive": {
+            kind: [{"a": _query(a, place, pictures), "b": _query(b, place, pictures)} for place in places]
+            for kind, places in (("won", won), ("lost", lost))
+        },
+    }
+
+
+def _explanation(explanation: Explanation | None) -> dict[str, Any] | None:
+    if explanation is None:
+        return None
+    return {
+        "note": explanation.note,
+        "matches": [
+            {
+                "query": {
+                    "id": m.query_id,
+                    "class": m.query_class,
+                    "uri": m.query_picture,
+                    "parts": _grid(m.query_parts),
+                },
+                "match": {
+                    "id": m.match_id,
+                    "class": m.match_class,
+                    "uri": m.match_picture,
+                    "parts": _grid(m.match_parts),
+                },
+                "score": m.score,
+            }
+            for m in explanation.matches
+        ],
+        "gates": [
+            {"id": g.id, "uri": g.picture, "layers": {name: _grid(gates, 4) for name, gates in g.layers.items()}}
+            for g in explanation.gates
+        ],
+    }
+
+
+def _grid(values: NDArray[np.float64], digits: int = 9) -> list[list[float]]:
+    rows: list[list[float]] = values.round(digits).tolist()
+    return rows

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from timm_gam.search import Digits, Kernel
+from timm_gam.search import Kernel, Pieces
 
 __all__ = ["float64_rate", "floor_seconds"]
 
@@ -18,10 +18,10 @@ _VECTORS = 2048
 def floor_seconds(kernel: Kernel, products: float, dim: int) -> float:
     """Of so many dot products of `dim` integers by a kernel that `timm_gam.search.exact_products` chose.
 
-    Digits take n squared int8 multiply-adds for each component, at the rate of one large int8 matrix product; the
+    Pieces take n squared int8 multiply-adds for each component, at the rate of one large int8 matrix product; the
     float64 kernels one, at theirs. Preparing operands, adding up and counting are no part of it.
     """
-    if isinstance(kernel, Digits):
+    if isinstance(kernel, Pieces) and kernel.unit == "int8":
         return 2 * products * dim * kernel.count**2 / _int8_rate(kernel.count * dim)
     return 2 * products * dim / float64_rate(dim)
 

@@ -25,6 +25,7 @@ from eval.scoring.metrics import query_metrics as query_metrics
 from eval.scoring.ranking import RelevantRanks as RelevantRanks
 from eval.scoring.ranking import rank_relevant as rank_relevant
 from eval.scoring.retrieval_scores import RetrievalScores as RetrievalScores
+from eval.scoring.retrieval_scores import score_rankings as score_rankings
 from eval.scoring.retrieval_scores import score_retrieval as score_retrieval
 from eval.scoring.significance import compare as compare
 from eval.scoring.significance import holm as holm
@@ -55,5 +56,7 @@ from timm_gam.images import Preprocessing as Preprocessing
 from timm_gam.images import resolve_preprocessing as resolve_preprocessing
 from timm_gam.models import LoadedModel as LoadedModel
 from timm_gam.models import load_model as load_model
+from timm_gam.search import ExactScorer as ExactScorer
 from timm_gam.search import FixedPoint as FixedPoint
+from timm_gam.search import Scorer as Scorer
 from timm_gam.search import fixed_point as fixed_point

@@ -1,20 +1,23 @@
-"""Embeddings -> scored retrieval: rankings, metrics and averages in one call over plain arrays."""
+"""Embeddings, or any scorer -> scored retrieval: rankings, metrics and averages in one call over plain arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.scoring.intervals import Average, average
+from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, query_metrics
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from timm_gam.core import ALONE, DataError, World
-from timm_gam.search import Distance, fixed_point
+from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point
 
-__all__ = ["RetrievalScores", "score_retrieval"]
+__all__ = ["RetrievalScores", "score_rankings", "score_retrieval"]
 
 
 @dataclass(frozen=True)
@@ -24,19 +27,19 @@ class RetrievalScores:
     Attributes:
         averages: Metric name -> Average over the scored queries.
         per_query: Metric name -> (Q,) float64; NaN for queries without relevant images.
-        labels: (Q,) int64, class of each query.
+        labels: (Q,) class of each query, as given.
         scored: (Q,) bool, False for queries without relevant images, which no average counts.
     """
 
     averages: dict[str, Average]
     per_query: dict[str, NDArray[np.float64]]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     scored: NDArray[np.bool_]
 
 
 def score_retrieval(
-    embeddings: NDArray[np.floating],
-    labels: NDArray[np.integer],
+    embeddings: Vectors | Sequence[Sequence[float]],
+    labels: Labels,
     *,
     query: NDArray[np.int64] | None = None,
     gallery: NDArray[np.int64] | None = None,
@@ -45,14 +48,16 @@ def score_retrieval(
     replicates: int = 1000,
     seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    device: torch.device | str | None = None,
     on_progress: Callable[[int], None] = lambda queries: None,
     world: World = ALONE,
 ) -> RetrievalScores:
     """Score retrieval over embeddings: by default leave-one-out over all of them.
 
     Args:
-        embeddings: (N, D) float, in memory or memory-mapped.
-        labels: (N,) integer class of each row; rows are relevant to each other when these are equal.
+        embeddings: (N, D) numbers: NumPy array, memory map, tensor on any device, or lists.
+        labels: (N,) class of each row: integers, floats, texts, as array, tensor or list; rows are relevant to each
+            other when these are equal.
         query: (Q,) rows that are queries; default all.
         gallery: (G,) distinct rows that are ranked; default all. A query among them is left out of its own ranking.
         ks: Cutoffs, each >= 1.
@@ -60,29 +65,94 @@ def score_retrieval(
         replicates: Bootstrap replicates for the 95 % intervals; 0 for none.
         seed: Of the bootstrap.
         memory_budget: Bytes that ranking may use beyond the embeddings.
+        device: Where to rank, with the same numbers everywhere; default where the embeddings are. Those that are
+            elsewhere are copied there where they fit half of the budget, and moved block by block where not.
         on_progress: Called with the number of queries whose scores were just counted.
         world: The processes that share the work; each calls this alike, with equal arguments, and gets the result.
 
     Raises:
         EmbeddingError: embeddings that are not finite or not a matrix.
-        DataError: a cutoff below 1, labels of another length, or no query with a relevant image.
+        DataError: a cutoff below 1, labels of another number or kind, or no query with a relevant image.
+
+    >>> scores = score_retrieval([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], ["cat", "cat", "dog", "dog"])
+    >>> scores.averages["map"].micro
+    1.0
     """
-    if len(labels) != len(embeddings):
-        raise DataError(f"{len(labels)} labels came for {len(embeddings)} embeddings; one each is needed")
-    if not ks or min(ks) < 1:
-        raise DataError(f"cutoffs K are {list(ks)}; each must be at least 1")
-    everything = np.arange(len(embeddings), dtype=np.int64)
+    vectors: Vectors = (
+        embeddings if isinstance(embeddings, np.ndarray | torch.Tensor) else np.asarray(embeddings, float)
+    )
+    if len(labels) != len(vectors):
+        raise DataError(f"{len(labels)} labels came for {len(vectors)} embeddings; one each is needed")
+    given = class_codes(labels)[0]
+    everything = np.arange(len(vectors), dtype=np.int64)
     query = everything if query is None else query
     gallery = everything if gallery is None else gallery
-    points = fixed_point(embeddings, distance)
-    classes = np.asarray(labels, dtype=np.int64)
+    place = torch.device(device or (vectors.device if isinstance(vectors, torch.Tensor) else "cpu"))
+    if place.type != "cpu" and vectors.nbytes <= memory_budget // 2:
+        memory_budget -= 0 if isinstance(vectors, torch.Tensor) and vectors.device == place else vectors.nbytes
+        vectors = torch.as_tensor(vectors, device=place)
+    points = fixed_point(vectors, distance, device=place)
     queries = points.take(query)
-    ranks = rank_relevant(
-        queries,
-        queries if np.array_equal(query, gallery) else points.take(gallery),
-        classes[query],
-        classes[gallery],
+    scorer = ExactScorer(queries, None if np.array_equal(query, gallery) else points.take(gallery), device=place)
+    return score_rankings(
+        scorer,
+        given[query],
+        given[gallery],
         self_index=_places(query, gallery),
+        ks=ks,
+        replicates=replicates,
+        seed=seed,
+        memory_budget=memory_budget,
+        on_progress=on_progress,
+        world=world,
+    )
+
+
+def score_rankings(
+    scorer: Scorer,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    self_index: NDArray[np.int64] | None = None,
+    ks: Sequence[int] = DEFAULT_KS,
+    replicates: int = 1000,
+    seed: int = 0,
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
+    on_progress: Callable[[int], None] = lambda queries: None,
+    world: World = ALONE,
+) -> RetrievalScores:
+    """Score the rankings that any scorer gives; ties are scores that are equal.
+
+    Args:
+        scorer: Scores of Q queries against G gallery images.
+        query_labels: (Q,) class of each query, of any comparable kind.
+        gallery_labels: (G,) class of each gallery image, likewise.
+        self_index: (Q,) gallery row that is the query itself and is left out, -1 for none; default none.
+        ks: As for `score_retrieval`, like all that follow.
+        replicates: Bootstrap replicates.
+        seed: Of the bootstrap.
+        memory_budget: Bytes that ranking may use, the scorer's blocks included.
+        on_progress: Called with the number of queries whose scores were just counted.
+        world: The processes that share the work.
+
+    Raises:
+        DataError: as `score_retrieval`.
+    """
+    if not ks or min(ks) < 1:
+        raise DataError(f"cutoffs K are {list(ks)}; each must be at least 1")
+    if (len(query_labels), len(gallery_labels)) != (scorer.queries, scorer.gallery):
+        raise DataError(
+            f"{len(query_labels)} and {len(gallery_labels)} labels came for {scorer.queries} queries and "
+            f"{scorer.gallery} gallery images; one each is needed"
+        )
+    labels = class_codes(query_labels)[0]
+    codes = class_codes(np.concatenate([labels, class_codes(gallery_labels)[0]]))[1]
+    classes = codes[: len(labels)]
+    ranks = rank_relevant(
+        scorer,
+        classes,
+        codes[len(labels) :],
+        self_index=self_index,
         memory_budget=memory_budget,
         on_progress=on_progress,
         world=world,
@@ -92,16 +162,16 @@ def score_retrieval(
     scored = np.isfinite(per_query["map"])
     if not scored.any():
         raise DataError(
-            f"none of {len(query)} queries has a relevant image in its gallery; every class needs two images, or "
+            f"none of {scorer.queries} queries has a relevant image in its gallery; every class needs two images, or "
             "queries and gallery must share classes"
         )
     averages = average(
         {name: values[scored] for name, values in per_query.items()},
-        classes[query][scored],
+        classes[scored],
         replicates=replicates,
         seed=seed,
     )
-    return RetrievalScores(averages, per_query, classes[query], scored)
+    return RetrievalScores(averages, per_query, labels, scored)
 
 
 def _places(query: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:

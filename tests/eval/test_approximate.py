@@ -79,7 +79,7 @@ def test_near_ties_below_float32_are_told_apart() -> None:
     rng = np.random.default_rng(0)
     gallery = np.repeat(rng.normal(size=(1, 256)), 400, axis=0) * (1 + 3e-7 * rng.normal(size=(400, 256)))
     points = fixed_point(gallery)
-    integers = points.integers(slice(None)).astype(np.int64)
+    integers = points.integers(slice(None)).numpy().astype(np.int64)
     exact = integers[:5] @ integers.T
     expected = np.argsort(-exact, axis=1, kind="stable")[:, :10]
     np.testing.assert_array_equal(nearest(points.take(np.arange(5)), points, 10).rows, expected)

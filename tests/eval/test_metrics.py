@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from eval import DEFAULT_KS, RelevantRanks, metric_names, query_metrics, rank_relevant
-from timm_gam.search import fixed_point
+from timm_gam.search import ExactScorer, fixed_point
 
 KS = (1, 2, 3, 5, 20)
 
@@ -148,7 +148,7 @@ def test_agrees_with_pytorch_metric_learning() -> None:
     peer = calculator.get_accuracy(torch.from_numpy(vectors), torch.from_numpy(labels))
     points = fixed_point(vectors)
     everyone = np.arange(len(labels))
-    blocks = list(rank_relevant(points, points, labels, labels, self_index=everyone))
+    blocks = list(rank_relevant(ExactScorer(points), labels, labels, self_index=everyone))
     got = {name: float(np.mean(value)) for name, value in query_metrics(blocks[0]).items()}
     assert len(blocks) == 1
     assert got["precision@1"] == pytest.approx(peer["precision_at_1"], abs=1e-6)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from eval import RelevantRanks, rank_relevant
-from timm_gam.search import FixedPoint, fixed_point
+from timm_gam.search import ExactScorer, FixedPoint, fixed_point
 
 
 def data(seed: int, count: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +45,7 @@ def test_equals_the_full_float64_matrix(distance: str) -> None:
         scores = exact @ exact.T
     else:
         scores = -(((exact[:, None] - exact[None]) ** 2).sum(axis=2))
-    blocks = list(rank_relevant(points, points, labels, labels, self_index=np.arange(300)))
+    blocks = list(rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(300)))
     assert sorted(zip(*joined(blocks), strict=True)) == sorted(full_matrix(scores, labels))
 
 
@@ -54,7 +56,7 @@ def test_every_block_size_gives_the_same_ranks(distance: str) -> None:
     points = fixed_point(vectors, distance)
     runs = []
     for budget in (1, 8 * 4096 * 33 + 8 * 290 * 3, 2**30):
-        blocks = rank_relevant(points, points, labels, labels, self_index=np.arange(257), memory_budget=budget)
+        blocks = rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(257), memory_budget=budget)
         runs.append(joined(list(blocks)))
     for run in runs[1:]:
         for got, expected in zip(run, runs[0], strict=True):
@@ -69,7 +71,7 @@ def test_scores_are_exact_so_duplicates_tie_wherever_they_stand() -> None:
     labels = np.arange(9001)
     labels[places] = 3
     points = fixed_point(vectors)
-    (block,) = rank_relevant(points.take(np.array([3])), points, np.array([3]), labels)
+    (block,) = rank_relevant(ExactScorer(points.take(np.array([3])), points), np.array([3]), labels)
     assert block.tied.tolist() == [5] * 5
 
 
@@ -78,9 +80,9 @@ def test_order_of_images_does_not_matter() -> None:
     vectors[50:60] = vectors[0:10]
     order = np.random.default_rng(0).permutation(200)
     points, shuffled = fixed_point(vectors), fixed_point(vectors[order])
-    rows, above, tied = joined(list(rank_relevant(points, points, labels, labels, self_index=np.arange(200))))
+    rows, above, tied = joined(list(rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(200))))
     rows2, above2, tied2 = joined(
-        list(rank_relevant(shuffled, shuffled, labels[order], labels[order], self_index=np.arange(200)))
+        list(rank_relevant(ExactScorer(shuffled), labels[order], labels[order], self_index=np.arange(200)))
     )
     assert sorted(zip(rows, above, tied, strict=True)) == sorted(zip(order[rows2], above2, tied2, strict=True))
 
@@ -89,7 +91,7 @@ def test_query_is_left_out_by_identity_and_its_duplicate_is_not() -> None:
     vectors = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
     labels = np.array([0, 0, 1])
     points = fixed_point(vectors)
-    (block,) = rank_relevant(points, points, labels, labels, self_index=np.arange(3))
+    (block,) = rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(3))
     assert block.row.tolist() == [0, 1]  # the third query has no other image of its class
     assert block.above.tolist() == [0, 0]
     assert block.tied.tolist() == [1, 1]
@@ -98,7 +100,9 @@ def test_query_is_left_out_by_identity_and_its_duplicate_is_not() -> None:
 def test_separate_gallery_keeps_every_image() -> None:
     vectors, labels = data(4, 50, 8, 4)
     points = fixed_point(vectors)
-    (block,) = rank_relevant(points.take(np.arange(10)), points.take(np.arange(10, 50)), labels[:10], labels[10:])
+    (block,) = rank_relevant(
+        ExactScorer(points.take(np.arange(10)), points.take(np.arange(10, 50))), labels[:10], labels[10:]
+    )
     assert len(block.row) == sum(int((labels[10:] == label).sum()) for label in labels[:10])
 
 
@@ -107,7 +111,7 @@ def test_queries_and_gallery_of_any_sizes(queries: int, gallery: int) -> None:
     vectors, labels = data(9, queries + gallery, 8, 4)
     points = fixed_point(vectors)
     q, g = np.arange(queries), np.arange(queries, queries + gallery)
-    integers = points.integers(slice(None))
+    integers = points.integers(slice(None)).numpy()
     scores = integers[q] @ integers[g].T
     expected = [
         (i, int((scores[i] > target).sum()), int((scores[i] == target).sum()))
@@ -115,16 +119,16 @@ def test_queries_and_gallery_of_any_sizes(queries: int, gallery: int) -> None:
         for target in scores[i, labels[g] == labels[i]]
     ]
     for budget in (1, 2**30):
-        found = rank_relevant(points.take(q), points.take(g), labels[q], labels[g], memory_budget=budget)
+        found = rank_relevant(ExactScorer(points.take(q), points.take(g)), labels[q], labels[g], memory_budget=budget)
         assert sorted(zip(*joined(list(found)), strict=True)) == sorted(expected)
 
 
 def test_labels_that_the_gallery_lacks() -> None:
     vectors = np.eye(4, dtype=np.float32)
     points = fixed_point(vectors)
-    (block,) = rank_relevant(points, points, np.array([5, 1, 0, 9]), np.array([1, 1, 6, 6]))
+    (block,) = rank_relevant(ExactScorer(points), np.array([5, 1, 0, 9]), np.array([1, 1, 6, 6]))
     assert block.row.tolist() == [1, 1], "only the query with label 1 has relevant images"
-    (block,) = rank_relevant(points, points, np.array([5, 7, 0, 9]), np.array([1, 1, 6, 6]))
+    (block,) = rank_relevant(ExactScorer(points), np.array([5, 7, 0, 9]), np.array([1, 1, 6, 6]))
     assert block.row.tolist() == []
 
 
@@ -133,10 +137,12 @@ def test_classes_of_any_size_in_groups_of_any_size(sizes: list[int]) -> None:
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(sizes)), sizes))
     vectors, _ = data(8, len(labels), 9, 3)
     points = fixed_point(vectors)
-    integers = points.integers(slice(None))
+    integers = points.integers(slice(None)).numpy()
     exact = integers @ integers.T
     for budget in (1, 2**17, 2**30):
-        found = rank_relevant(points, points, labels, labels, self_index=np.arange(len(labels)), memory_budget=budget)
+        found = rank_relevant(
+            ExactScorer(points), labels, labels, self_index=np.arange(len(labels)), memory_budget=budget
+        )
         assert sorted(zip(*joined(list(found)), strict=True)) == sorted(full_matrix(exact, labels))
 
 
@@ -147,7 +153,7 @@ def test_scale_of_the_embeddings_does_not_matter(scale: float) -> None:
         runs = []
         for factor in (1.0, scale):
             points = fixed_point(vectors.astype(np.float64) * factor, distance)
-            blocks = rank_relevant(points, points, labels, labels, self_index=np.arange(120))
+            blocks = rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(120))
             runs.append(joined(list(blocks)))
         np.testing.assert_array_equal(runs[0][1], runs[1][1])
 
@@ -157,7 +163,7 @@ def test_memory_stays_within_the_budget() -> None:
     points = fixed_point(vectors)
     budget = 16 * 2**20
     tracemalloc.start()
-    for _ in rank_relevant(points, points, labels, labels, self_index=np.arange(6000), memory_budget=budget):
+    for _ in rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(6000), memory_budget=budget):
         pass
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -173,14 +179,14 @@ def test_scores_that_float32_cannot_tell_apart(distance: str) -> None:
     vectors[300:320] = vectors[:20]
     labels = rng.integers(0, 5, 600)
     points = fixed_point(vectors, distance)
-    integers = points.integers(slice(None))
+    integers = points.integers(slice(None)).numpy()
     scores = integers @ integers.T
     if distance == "euclidean":
         squares = np.diag(scores)
         scores = 2 * scores - squares - squares[:, None]
     assert (np.unique(scores.astype(np.float32)).size < np.unique(scores).size) or distance == "euclidean"
     for budget in (2**20, 2**28):
-        found = rank_relevant(points, points, labels, labels, self_index=np.arange(600), memory_budget=budget)
+        found = rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(600), memory_budget=budget)
         assert sorted(zip(*joined(list(found)), strict=True)) == sorted(full_matrix(scores, labels))
 
 
@@ -190,7 +196,7 @@ def test_progress_adds_up_to_the_queries() -> None:
     for queries in (points, points.take(np.arange(333))):
         told: list[int] = []
         mine = labels[: len(queries)]
-        list(rank_relevant(queries, points, mine, labels, memory_budget=2**20, on_progress=told.append))
+        list(rank_relevant(ExactScorer(queries, points), mine, labels, memory_budget=2**20, on_progress=told.append))
         assert sum(told) == len(queries)
         assert len(told) > 2
 
@@ -201,11 +207,11 @@ def test_the_largest_scores_there_are() -> None:
     labels = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
     for distance in ("cosine", "euclidean"):
         points = fixed_point(vectors, distance)
-        integers = points.integers(slice(None))
+        integers = points.integers(slice(None)).numpy()
         scores = integers @ integers.T
         if distance == "euclidean":
             scores = 2 * scores - 2 * np.diag(scores)[0]
-        found = rank_relevant(points, points, labels, labels, self_index=np.arange(9))
+        found = rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(9))
         assert sorted(zip(*joined(list(found)), strict=True)) == sorted(full_matrix(scores, labels))
 
 
@@ -213,10 +219,10 @@ def test_vectors_are_prepared_once_where_those_of_the_queries_fit(monkeypatch: p
     read: list[tuple[int, int]] = []
     integers = FixedPoint.integers
 
-    def counting(points: FixedPoint, rows: slice | np.ndarray) -> np.ndarray:
+    def counting(points: FixedPoint, rows: slice | np.ndarray, *args: Any, **kwargs: Any) -> torch.Tensor:
         if isinstance(rows, slice):  # targets are read by index
             read.append((len(points), rows.start))
-        return integers(points, rows)
+        return integers(points, rows, *args, **kwargs)
 
     monkeypatch.setattr(FixedPoint, "integers", counting)
     vectors, labels = data(11, 4000, 16, 40)
@@ -224,7 +230,7 @@ def test_vectors_are_prepared_once_where_those_of_the_queries_fit(monkeypatch: p
     query, gallery = np.arange(600), np.arange(600, 4000)
     budget = 6 * 2**20
     blocks = rank_relevant(
-        points.take(query), points.take(gallery), labels[query], labels[gallery], memory_budget=budget
+        ExactScorer(points.take(query), points.take(gallery)), labels[query], labels[gallery], memory_budget=budget
     )
     list(blocks)
     assert len(read) == len(set(read)) > 3

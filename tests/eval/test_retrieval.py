@@ -327,7 +327,9 @@ def test_every_step_works_from_python(photos: Path) -> None:
     vectors = evaluation.embed_images(network, images, transform, EmbedSettings(workers=0)).vectors
     scores = evaluation.score_retrieval(vectors, images.labels)
     points = evaluation.fixed_point(vectors)
-    blocks = evaluation.rank_relevant(points, points, images.labels, images.labels, self_index=np.arange(18))
+    blocks = evaluation.rank_relevant(
+        evaluation.ExactScorer(points), images.labels, images.labels, self_index=np.arange(18)
+    )
     by_hand = np.concatenate([evaluation.query_metrics(block)["map"] for block in blocks])
     assert scores.averages["map"].micro == pytest.approx(by_hand.mean())
 

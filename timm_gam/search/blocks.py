@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["single_threaded_workers", "slices"]
+__all__ = ["in_threads", "slices"]
 
 
 def slices(start: int, stop: int, step: int) -> list[slice]:
@@ -18,23 +18,31 @@ def slices(start: int, stop: int, step: int) -> list[slice]:
     return [slice(i, min(i + step, stop)) for i in range(start, stop, step)]
 
 
-@contextmanager
-def single_threaded_workers() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as torch uses, each working on its own tile alone: no barriers, and tiles stay in cache.
+def in_threads(work: Callable[[slice], None], tiles: Iterable[slice]) -> None:
+    """Do `work` on every tile, in as many threads as torch uses, each of which computes alone.
 
-    The same holds for the OpenBLAS that NumPy brings: its own threads wait for work in a busy loop, beside these.
+    No barriers, and tiles stay in cache. The OpenBLAS that NumPy brings is held to one thread a caller meanwhile: its
+    own threads wait for work in a busy loop, beside these.
     """
-    threads = torch.get_num_threads()
-    started = threading.Barrier(threads + 1)
+    tiles = list(tiles)
+    if len(tiles) == 1:
+        work(tiles[0])
+        return
+    pool, openblas = _workers(torch.get_num_threads())
+    with openblas.limit(limits=1):
+        list(pool.map(work, tiles))
+
+
+@functools.cache
+def _workers(threads: int) -> tuple[ThreadPoolExecutor, ThreadpoolController]:
+    pool, started = ThreadPoolExecutor(threads), threading.Barrier(threads + 1)
 
     def start() -> None:
         torch.set_num_threads(1)
         started.wait()
 
-    openblas = ThreadpoolController().select(internal_api="openblas")
-    with openblas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
-        for _ in range(threads):
-            pool.submit(start)
-        started.wait()
-        torch.set_num_threads(threads)  # a thread that sets its own number changes this one's as well
-        yield pool
+    for _ in range(threads):
+        pool.submit(start)
+    started.wait()
+    torch.set_num_threads(threads)  # a thread that sets its own number changes this one's as well
+    return pool, ThreadpoolController().select(internal_api="openblas")

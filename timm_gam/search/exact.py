@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timm_gam.core import DataError
-from timm_gam.search.blocks import single_threaded_workers, slices
-from timm_gam.search.exact_products import fastest_kernel
+from timm_gam.search.blocks import slices
 from timm_gam.search.integer_vectors import FixedPoint
+from timm_gam.search.scorer import ExactScorer, Scorer
 
-__all__ = ["Neighbours", "nearest", "on_one_scale", "recall_against_exact"]
+__all__ = ["Neighbours", "highest", "nearest", "on_one_scale", "recall_against_exact"]
 
 _QUERIES = 1024  # per block of the first pass
 _GALLERY = 4096
@@ -65,8 +65,13 @@ def on_one_scale(queries: FixedPoint, gallery: FixedPoint) -> tuple[FixedPoint, 
         )
     if queries.distance == "cosine":
         return queries, gallery
-    scale = min(float(points.factor.min(initial=np.inf)) for points in (queries, gallery))
-    one, other = (dataclasses.replace(p, factor=np.full(len(p.factor), scale)) for p in (queries, gallery))
+    scale = min(float(points.factor[0]) for points in (queries, gallery) if len(points.factor))
+    one, other = (
+        dataclasses.replace(
+            p, factor=torch.full_like(p.factor, scale), largest=p.largest * scale / float(p.factor[0]) + 1.0
+        )
+        for p in (queries, gallery)
+    )
     return one, other
 
 
@@ -109,9 +114,40 @@ def nearest(
     unproven = np.flatnonzero(lowest <= values[:, -1] + bound) if width < len(gallery) else np.empty(0, dtype=np.int64)
     for start in range(0, len(unproven), _QUERIES):
         some = unproven[start : start + _QUERIES]
-        exact = _without_rounding(queries.take(some), gallery, itself[some], k)
+        exact = highest(ExactScorer(queries.take(some), gallery), k, self_index=itself[some])
         found.rows[some], found.scores[some] = exact.rows, exact.scores
     return found
+
+
+def highest(scorer: Scorer, k: int, *, self_index: NDArray[np.int64] | None = None) -> Neighbours:
+    """The k gallery images of each query that score highest, by any scorer; of equal ones the lower row first.
+
+    Args:
+        scorer: Scores of Q queries against N gallery images.
+        k: How many, at most N less one where queries are in the gallery.
+        self_index: As given to `nearest`.
+    """
+    itself = torch.from_numpy(np.full(scorer.queries, -1) if self_index is None else self_index).to(scorer.device)
+    rows = np.empty((scorer.queries, k), dtype=np.int64)
+    values = np.empty((scorer.queries, k))
+    for here in slices(0, scorer.queries, _QUERIES):
+        best = Neighbours(np.empty((here.stop - here.start, 0), np.int64), np.empty((here.stop - here.start, 0)))
+        for there in slices(0, scorer.gallery, _GALLERY):
+            scores = scorer.block(here, there).clone()
+            own = itself[here] - there.start
+            inside = torch.nonzero((own >= 0) & (own < scores.shape[1]))[:, 0]
+            scores[inside, own[inside]] = -torch.inf
+            # All that are as high as the k-th, so that of equal ones the lower rows can be kept.
+            floor = scores.topk(min(k, scores.shape[1]), dim=1).values[:, -1:]
+            width = int((scores >= floor).sum(dim=1).max())
+            kept = scores.topk(width, dim=1)
+            best = _highest(
+                np.concatenate([best.scores, kept.values.cpu().numpy()], axis=1),
+                np.concatenate([best.rows, kept.indices.cpu().numpy() + there.start], axis=1),
+                k,
+            )
+        rows[here], values[here] = best.rows, best.scores
+    return Neighbours(rows, values)
 
 
 def recall_against_exact(
@@ -154,8 +190,8 @@ def pair_scores(queries: FixedPoint, gallery: FixedPoint, rows: NDArray[np.int64
     step = max(1, _TILE_ROWS // rows.shape[1])
     for start in range(0, len(rows), step):
         some = slice(start, min(start + step, len(rows)))
-        left = queries.integers(some)[:, None]
-        right = gallery.integers(rows[some].ravel()).reshape(*rows[some].shape, -1)
+        left = queries.integers(some).numpy()[:, None]
+        right = gallery.integers(rows[some].ravel()).numpy().reshape(*rows[some].shape, -1)
         if queries.distance == "euclidean":
             right -= left
             scores[some] = -np.einsum("qwd,qwd->qw", right, right)
@@ -237,7 +273,7 @@ def _operand(points: FixedPoint, rows: slice) -> tuple[Tensor, Tensor | None]:
     vectors = torch.empty(rows.stop - rows.start, points.dim)
     halves = torch.empty(len(vectors)) if points.distance == "euclidean" else None
     for tile in slices(0, len(vectors), _TILE_ROWS):
-        block = points.integers(slice(rows.start + tile.start, rows.start + tile.stop)) * _UNIT
+        block = points.integers(slice(rows.start + tile.start, rows.start + tile.stop)).numpy() * _UNIT
         vectors[tile] = torch.from_numpy(block)
         if halves is not None:
             halves[tile] = torch.from_numpy(-np.einsum("nd,nd->n", block, block) / 2)
@@ -250,27 +286,9 @@ def _comparable(scores: NDArray[np.float64], queries: FixedPoint) -> NDArray[np.
         return scores * _UNIT**2
     squares = np.empty(len(queries))
     for rows in slices(0, len(queries), _TILE_ROWS):
-        block = queries.integers(rows)
+        block = queries.integers(rows).numpy()
         squares[rows] = np.einsum("nd,nd->n", block, block)
     return (scores + squares) * (_UNIT**2 / 2)
-
-
-def _without_rounding(queries: FixedPoint, gallery: FixedPoint, itself: NDArray[np.int64], k: int) -> Neighbours:
-    """As `nearest`, by exact products alone."""
-    kernel = fastest_kernel(np.maximum(queries.largest, gallery.largest))
-    left = queries.integers(slice(None))
-    best = Neighbours(np.empty((len(left), 0), dtype=np.int64), np.empty((len(left), 0)))
-    with single_threaded_workers() as pool:
-        for rows in slices(0, len(gallery), _GALLERY // 4):
-            right = gallery.integers(rows)
-            scores = kernel.products(left, right, pool.map)
-            if queries.distance == "euclidean":
-                scores = 2 * scores - np.einsum("nd,nd->n", right, right) - np.einsum("nd,nd->n", left, left)[:, None]
-            columns = np.broadcast_to(np.arange(rows.start, rows.stop), scores.shape)
-            scores[columns == itself[:, None]] = -np.inf
-            scores = np.concatenate([best.scores, scores], axis=1)
-            best = _highest(scores, np.concatenate([best.rows, columns], axis=1), k)
-    return best
 
 
 def _highest(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> Neighbours:

@@ -3,47 +3,55 @@
 Every embedding is multiplied by one power of two (after L2 normalisation, for cosine) and rounded to integers, such
 that the longest vector has a length of about 2^25. Products of such integers and all their partial sums stay below
 2^53, so float64 arithmetic adds them up exactly: a score is the same for every block size, thread count, matrix
-kernel and order of files, and equal embeddings tie exactly wherever they stand. The rounding itself moves a
+kernel, device and order of files, and equal embeddings tie exactly wherever they stand. The rounding itself moves a
 component by at most 2^-26 of the longest vector's length, less than float32 arithmetic would.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from timm_gam.core import EmbeddingError
+from timm_gam.search.blocks import in_threads, slices
 
-__all__ = ["Distance", "FixedPoint", "fixed_point"]
+__all__ = ["Distance", "FixedPoint", "Rows", "Vectors", "fixed_point"]
 
 Distance = Literal["cosine", "euclidean"]
 
+Vectors = NDArray[Any] | Tensor
+"""(N, D) numbers: NumPy array, memory map, or torch tensor on any device."""
+
+Rows = slice | NDArray[np.int64]
+"""Consecutive rows, or any."""
+
 _LONGEST = 2.0**25  # length of an integer vector; four of its square, as in |q - g|^2, stay below float64's 2^53
-_ROWS = 1024  # read at a time
+_CPU_ROWS, _DEVICE_ROWS = 256, 8192  # read at a time: what fits into cache, what keeps a device busy
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FixedPoint:
     """N embeddings as integer vectors, computed from the embeddings whenever a block of them is asked for.
 
     Nothing is copied: the embeddings may be a memory map larger than memory.
 
     Attributes:
-        embeddings: (M, D) float array or memory map.
-        factor: (M,) float64; integer vector i is embedding i times this, rounded.
-        largest: (D,) float64; no integer of a component is larger in absolute value.
+        embeddings: (M, D) array, memory map or tensor.
+        factor: (M,) float64 on the CPU; integer vector i is embedding i times this, rounded.
+        largest: No integer is larger in absolute value.
         distance: What the factors were made for.
         rows: (N,) int64 rows of `embeddings` that belong to this selection, or None for all.
     """
 
-    embeddings: NDArray[np.floating]
-    factor: NDArray[np.float64]
-    largest: NDArray[np.float64]
+    embeddings: Vectors
+    factor: Tensor
+    largest: float
     distance: Distance
     rows: NDArray[np.int64] | None = None
 
@@ -61,67 +69,104 @@ class FixedPoint:
             return self
         return dataclasses.replace(self, rows=rows if self.rows is None else self.rows[rows])
 
-    def integers(self, rows: slice | NDArray[np.int64]) -> NDArray[np.float64]:
-        """(B, D) float64 integers of a block of rows."""
+    def to(self, device: torch.device) -> FixedPoint:
+        """The same with a copy of all embeddings on a device."""
+        moved = _read(self.embeddings, slice(None)).to(device)
+        return dataclasses.replace(self, embeddings=moved, factor=self.factor.to(device))
+
+    def integers(self, rows: Rows, device: torch.device | str = "cpu", out: Tensor | None = None) -> Tensor:
+        """(B, D) float64 integers of a block of rows, on a device; written into `out` where it is given."""
         chosen = rows if self.rows is None else self.rows[rows]
-        block = self.embeddings[chosen].astype(np.float64)
-        block *= self.factor[chosen][:, None]
-        return np.rint(block, out=block)
+        block, factor = _read(self.embeddings, chosen).to(device), self.factor[_index(chosen)].to(device)
+        return torch.mul(block, factor[:, None], out=out).round_()
 
     def in_units(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of these vectors in the units people know: cosine similarity in [-1, 1], or Euclidean distance."""
         if self.distance == "cosine":
             return scores / _LONGEST**2
-        units: NDArray[np.float64] = np.sqrt(-scores) / self.factor[0]  # the same for all
+        units: NDArray[np.float64] = np.sqrt(-scores) / float(self.factor[0])  # the same for all
         return units
 
 
-def fixed_point(embeddings: NDArray[np.floating], distance: Distance = "cosine") -> FixedPoint:
+def fixed_point(
+    embeddings: Vectors, distance: Distance = "cosine", *, device: torch.device | str | None = None
+) -> FixedPoint:
     """Prepare embeddings for exact scores.
 
     Args:
-        embeddings: (N, D) float of any precision, in memory or memory-mapped; read once here, in blocks.
+        embeddings: (N, D) real numbers of any precision: NumPy array, memory map or tensor; read once here, in blocks.
         distance: "cosine" normalises each row to length 1 (a row of zeros stays zero and scores 0 against everything);
             "euclidean" leaves lengths as they are.
+        device: Where lengths are computed, with the same result everywhere; default where the embeddings are.
 
     Raises:
-        EmbeddingError: not a matrix, or a value that is not finite (the first such row is named).
+        EmbeddingError: not a matrix of real numbers, or a value that is not finite (the first such row is named).
+
+    >>> points = fixed_point(np.array([[3.0, 4.0], [6.0, 8.0]]))
+    >>> points.integers(slice(None)).tolist()
+    [[20132659.0, 26843546.0], [20132659.0, 26843546.0]]
     """
+    if isinstance(embeddings, Tensor):
+        embeddings = embeddings.detach()
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
-        raise EmbeddingError(f"embeddings have shape {embeddings.shape}; a matrix (N, D) with D >= 1 is needed")
-    lengths, largest = np.empty(len(embeddings)), np.zeros(embeddings.shape[1])
-    for rows, block in _blocks(embeddings):
-        bad = np.flatnonzero(~np.isfinite(block).all(axis=1))
-        if len(bad):
-            raise EmbeddingError(
-                f"embedding of image {rows.start + bad[0]} holds NaN or infinity; check the weights and the precision"
-            )
-        lengths[rows] = _lengths(block)
-        if distance == "cosine":
-            block /= _or_one(lengths[rows])[:, None]
-        np.maximum(largest, np.abs(block, out=block).max(axis=0), out=largest)
-    normal = _or_one(lengths) if distance == "cosine" else np.ones(len(embeddings))
-    longest = float((lengths / normal).max(initial=0.0))
-    scale = np.exp2(np.floor(np.log2(_LONGEST / longest))) if longest > 0 else 1.0
+        raise EmbeddingError(f"embeddings have shape {tuple(embeddings.shape)}; a matrix (N, D) with D >= 1 is needed")
+    if embeddings.is_complex() if isinstance(embeddings, Tensor) else embeddings.dtype.kind not in "fiu":
+        raise EmbeddingError(f"embeddings are of type {embeddings.dtype}; real numbers are needed")
+    place = torch.device(device or (embeddings.device if isinstance(embeddings, Tensor) else "cpu"))
+    lengths = torch.empty(len(embeddings), dtype=torch.float64)
+    greatest = torch.zeros(len(embeddings), dtype=torch.float64)
+
+    def measure(rows: slice) -> None:
+        block = _read(embeddings, rows).to(place, torch.float64)
+        top = block.abs().amax(dim=1)
+        greatest[rows], lengths[rows] = top.cpu(), _lengths(block, top).cpu()
+
+    if place.type == "cpu":
+        in_threads(measure, slices(0, len(embeddings), _CPU_ROWS))
+    else:
+        list(map(measure, slices(0, len(embeddings), _DEVICE_ROWS)))
+    bad = torch.nonzero(~torch.isfinite(greatest))
+    if len(bad):
+        raise EmbeddingError(
+            f"embedding of image {int(bad[0])} holds NaN or infinity; check the weights and the precision"
+        )
+    normal = torch.where(lengths > 0, lengths, 1.0) if distance == "cosine" else torch.ones_like(lengths)
+    longest = float((lengths / normal).max()) if len(lengths) else 0.0
+    scale = float(np.exp2(np.floor(np.log2(_LONGEST / longest)))) if longest > 0 else 1.0
     # A component may round to the next integer here and not there: one more is never too few.
-    return FixedPoint(embeddings, scale / normal, np.rint(largest * scale) + 1.0, distance)
+    largest = float((greatest / normal).max()) * scale + 1.0 if len(lengths) else 0.0
+    return FixedPoint(embeddings, scale / normal, largest, distance)
 
 
-def _lengths(block: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(B,) lengths of the rows of a block."""
-    # Divided by its largest value first: the square of a tiny or huge float64 is not representable.
-    largest = np.abs(block).max(axis=1)
-    small = block / _or_one(largest)[:, None]
-    lengths: NDArray[np.float64] = largest * np.sqrt(np.einsum("nd,nd->n", small, small))
-    return lengths
+def _read(vectors: Vectors, rows: Rows) -> Tensor:
+    """A block of vectors as a tensor, where they are."""
+    if isinstance(vectors, Tensor):
+        return vectors[_index(rows)]
+    block = np.ascontiguousarray(vectors[rows])
+    if not block.flags.writeable:  # torch warns of memory maps that are open for reading
+        block = block.copy()
+    return torch.from_numpy(block.astype(block.dtype.newbyteorder("="), copy=False))
 
 
-def _or_one(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Values to divide by: 1 in the place of 0."""
-    return np.where(values > 0, values, 1.0)
+def _index(rows: Rows) -> slice | Tensor:
+    return rows if isinstance(rows, slice) else torch.from_numpy(rows)
 
 
-def _blocks(matrix: NDArray[np.floating]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-    for start in range(0, len(matrix), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(matrix)))
-        yield rows, matrix[rows].astype(np.float64)
+def _lengths(block: Tensor, greatest: Tensor) -> Tensor:
+    """(B,) lengths of the rows of a float64 block whose largest absolute values are given: the same on every device."""
+    if not bool(((greatest < 1e150) & ((greatest > 1e-120) | (greatest == 0))).all()):
+        # The square of a tiny or huge float64 is not representable; a power of two rounds nothing.
+        exponent = np.frexp(greatest.cpu().numpy())[1]
+        small = torch.from_numpy(np.ldexp(block.cpu().numpy(), -exponent[:, None]))
+        return torch.from_numpy(np.ldexp(_row_sums(small.square()).sqrt().numpy(), exponent))
+    return _row_sums(block.square()).sqrt()
+
+
+def _row_sums(block: Tensor) -> Tensor:
+    """(B,) sums of the rows, halves added to each other: in one order wherever they are added. Overwrites `block`."""
+    width = block.shape[1]
+    while width > 1:
+        half = (width + 1) // 2
+        block[:, : width - half] += block[:, half:width]
+        width = half
+    return block[:, 0]

@@ -1,0 +1,160 @@
+"""The seam between what scores are and what is done with them: a scorer gives blocks of the score matrix."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from timm_gam.search.blocks import in_threads, slices
+from timm_gam.search.exact_products import Kernel, fastest_kernel
+from timm_gam.search.integer_vectors import FixedPoint, Rows
+
+__all__ = ["ExactScorer", "Scorer"]
+
+_TILE_ROWS = 64  # prepared at a time on the CPU
+
+
+class Scorer(ABC):
+    """Scores of Q queries against N gallery images, higher for nearer, a block at a time.
+
+    Subclasses give `block`, any finite float64; scores tie where they are equal. The score of a pair must not depend on
+    the block it is asked for in.
+
+    Attributes:
+        queries: Q.
+        gallery: N.
+        symmetric: Queries and gallery are one set, and score(i, j) equals score(j, i): each is asked for once.
+        device: Where the blocks are.
+    """
+
+    def __init__(
+        self, queries: int, gallery: int, *, symmetric: bool = False, device: torch.device | str = "cpu"
+    ) -> None:
+        self.queries, self.gallery, self.symmetric, self.device = queries, gallery, symmetric, torch.device(device)
+
+    @abstractmethod
+    def block(self, rows: Rows, columns: Rows) -> Tensor:
+        """(R, C) float64 scores of these queries against these gallery images, valid until the next block.
+
+        Args:
+            rows: Queries: a slice, or int64 indices in any order.
+            columns: Gallery images, likewise.
+        """
+
+    def bytes_per_block(self, rows: int, columns: int) -> int:
+        """What a block of this size takes, the scores included."""
+        return 8 * rows * columns
+
+    def keep(self, memory: int) -> None:
+        """How many bytes beyond a block may be held from one block to the next; most have nothing to hold."""
+        return
+
+
+class ExactScorer(Scorer):
+    """Scores without rounding: the dot product q.g for cosine, -|q - g|^2 for Euclidean distance, of the integers.
+
+    Args:
+        queries: Q vectors.
+        gallery: N vectors on the same scale (selected from one `fixed_point`, or `on_one_scale`); default the queries.
+        device: Where to compute. Embeddings that are elsewhere are moved there block by block; move them as a whole
+            (`FixedPoint.to`) where they fit.
+        kernel: How products are computed; default the fastest there. All give the same scores.
+
+    >>> points = fixed_point(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+    >>> scores = ExactScorer(points).block(slice(0, 1), slice(0, 3))
+    >>> (scores / scores.max()).tolist()
+    [[1.0, 0.0, 0.7071067690849304]]
+    """
+
+    def __init__(
+        self,
+        queries: FixedPoint,
+        gallery: FixedPoint | None = None,
+        *,
+        device: torch.device | str = "cpu",
+        kernel: Kernel | None = None,
+    ) -> None:
+        self.left, self.right = queries, queries if gallery is None else gallery
+        super().__init__(len(self.left), len(self.right), symmetric=self.left is self.right, device=device)
+        largest, products = max(self.left.largest, self.right.largest), float(self.queries) * self.gallery
+        self.kernel = kernel or fastest_kernel(largest, queries.dim, self.device, products)
+        self._kept_bytes, self._kept = 0, OrderedDict[tuple[bool, int, int], _Operand]()
+        self._room = torch.empty(0, dtype=torch.float64, device=self.device)
+
+    def block(self, rows: Rows, columns: Rows) -> Tensor:
+        left = self._operand(self.left, rows)
+        same = self.symmetric and _equal(rows, columns)
+        right = left if same else self._operand(self.right, columns)
+        # Rows a multiple of 4096 bytes apart would share cache lines when they are read by columns.
+        shape = left.count, right.count + 8
+        if self._room.numel() < shape[0] * shape[1]:  # memory that is used again needs no new pages
+            self._room = torch.empty(shape[0] * shape[1], dtype=torch.float64, device=self.device)
+        out = self._room[: shape[0] * shape[1]].view(shape)[:, :-8]
+        self.kernel.multiply(left.vectors, right.vectors, out)
+        if left.squares is not None and right.squares is not None:
+            out.mul_(2.0).sub_(right.squares).sub_(left.squares[:, None])
+        return out
+
+    def bytes_per_block(self, rows: int, columns: int) -> int:
+        operand = self.kernel.bytes_per_vector(self.left.dim)
+        return 8 * rows * (columns + 8) + operand * (rows + columns) + 16 * self.left.dim * min(rows, columns)
+
+    def keep(self, memory: int) -> None:
+        self._kept_bytes = memory
+
+    def _operand(self, points: FixedPoint, rows: Rows) -> _Operand:
+        if not isinstance(rows, slice):
+            return self._prepared(points, rows)
+        key = (points is self.right, rows.start, rows.stop)
+        if key not in self._kept:
+            operand = self._prepared(points, rows)
+            kept = sum(other.nbytes for other in self._kept.values())
+            while self._kept and kept + operand.nbytes > self._kept_bytes:
+                kept -= self._kept.popitem(last=False)[1].nbytes  # the one used longest ago
+            if kept + operand.nbytes > self._kept_bytes:
+                return operand
+            self._kept[key] = operand
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _prepared(self, points: FixedPoint, rows: Rows) -> _Operand:
+        if self.device.type == "cpu":
+            count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+            integers = torch.empty(count, points.dim, dtype=torch.float64)
+
+            def read(tile: slice) -> None:
+                shifted = (
+                    slice(rows.start + tile.start, rows.start + tile.stop) if isinstance(rows, slice) else rows[tile]
+                )
+                points.integers(shifted, out=integers[tile])
+
+            in_threads(read, slices(0, count, _TILE_ROWS))
+        else:
+            integers = points.integers(rows, self.device)
+        count = len(integers)
+        squares = integers.square().sum(dim=1) if points.distance == "euclidean" else None
+        return _Operand(count, self.kernel.operand(integers), squares)
+
+
+@dataclass(frozen=True)
+class _Operand:
+    """Integer vectors of a block as the kernel takes them, with their squared lengths where the distance needs them."""
+
+    count: int
+    vectors: Tensor
+    squares: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        return self.vectors.numel() * self.vectors.element_size()
+
+
+def _equal(rows: Rows, columns: Rows) -> bool:
+    if isinstance(rows, slice) or isinstance(columns, slice):
+        return isinstance(rows, slice) and isinstance(columns, slice) and rows == columns
+    return np.array_equal(rows, columns)

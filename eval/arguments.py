@@ -23,6 +23,9 @@ examples
         --results-file results.json
   a data set on the Hub, held-out test images as queries against the training images:
     python -m eval.retrieval --model resnet50_gam.corel --dataset timm-gam/corel --protocol query-gallery
+  pretrained names, your own weights and a training run in one table, ranked by hit@10:
+    python -m eval.retrieval --model resnet50.a1_in1k resnet50_gam=best.safetensors runs/a --data-dir photos \\
+        --rank-by hit@10
   your own weights; embeddings kept, so that the next protocol costs seconds:
     python -m eval.retrieval --model resnet50_gam --checkpoint model.safetensors --data-dir photos --cache-dir cache
   many images: the network prepared for this machine, in mixed precision:
@@ -74,8 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--model",
         nargs="+",
         metavar="NAME",
-        help="timm models: a name, name.tag, hf-hub:org/repo[@revision], local-dir:folder; * and ? match names "
-        "of registered models (default: the published resnet50_gam.corel)",
+        help="timm models: a name, name.tag, hf-hub:org/repo[@revision], local-dir:folder, NAME=FILE.safetensors, or a "
+        "run folder; * and ? match registered models that have weights (default: the published resnet50_gam.corel)",
     )
     model.add_argument(
         "--checkpoint",
@@ -163,7 +166,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--results-file", metavar="FILE", help="write the results as JSON; '-' prints JSON instead of the table"
+        "--results-file",
+        metavar="FILE",
+        help="write the results as its suffix says: .json (all there is), .csv, .md or .parquet; '-' prints JSON "
+        "instead of the table",
     )
     output.add_argument(
         "--report",
@@ -177,6 +183,15 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="keep the result and what it ranked, for eval.report, eval.convert, eval.audit and Python; of several "
         "models one file each, with the model's name",
+    )
+    output.add_argument(
+        "--per-query", type=Path, metavar="FILE", help="write the metrics of each query as .csv or .parquet"
+    )
+    output.add_argument(
+        "--all-metrics", action="store_true", help="print every metric (default: six), models side by side"
+    )
+    output.add_argument(
+        "--rank-by", default="map", metavar="METRIC", help="orders several models and marks ties (default: %(default)s)"
     )
     output.add_argument("--per-class", action="store_true", help="also print a table per class")
     output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
-import timm
-
-from timm_gam.core import ModelError, TimmGamError
+from eval.model_choices import choose_models
+from timm_gam.core import TimmGamError
 from timm_gam.data import (
     ImageSet,
     default_dataset,
@@ -31,7 +31,7 @@ ModelLoader = Callable[[], LoadedModel]
 class Inputs:
     """What a run scores: an image set, one loader per model, and what the reader must be told."""
 
-    def __init__(self, images: ImageSet, models: list[ModelLoader], note: str | None = None) -> None:
+    def __init__(self, images: ImageSet, models: Sequence[ModelLoader], note: str | None = None) -> None:
         self.images, self.models, self.note = images, models, note
 
 
@@ -50,14 +50,13 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
             return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded])
         except TimmGamError as error:
             note = f"{error}\nscoring the embedded default instead: our tiny COREL models on images drawn by code"
-            models = [_loader(name, None, True, args.seed) for name in EMBEDDED_MODELS]
+            models = [partial(load_model, name) for name in EMBEDDED_MODELS]
             return Inputs(draw_synthetic(), models, note)
-    names = [match for name in args.model or [DEFAULT_MODEL] for match in _expand(name)]
-    files = args.checkpoint or [None] * len(names)
-    if len(files) != len(names):
-        raise ModelError(f"{len(files)} checkpoints came for {len(names)} models; name one per model, in order")
-    models = [_loader(name, file, args.pretrained, args.seed) for name, file in zip(names, files, strict=True)]
-    return Inputs(_images(args), models)
+    choices, skipped = choose_models(
+        args.model or [DEFAULT_MODEL], args.checkpoint, pretrained=args.pretrained, seed=args.seed
+    )
+    left_out = f"left out, as they have no weights that can be had: {', '.join(skipped)}" if skipped else None
+    return Inputs(_images(args), [choice.load for choice in choices], left_out)
 
 
 def _names_anything(args: argparse.Namespace) -> bool:
@@ -65,19 +64,6 @@ def _names_anything(args: argparse.Namespace) -> bool:
     parts = (args.model, args.checkpoint, args.data_dir, args.dataset, args.gallery_dir)
     columns = (args.image_column, args.label_column, args.id_column)
     return not args.pretrained or args.streaming or any(part is not None for part in (*parts, *columns))
-
-
-def _loader(name: str, checkpoint: str | None, pretrained: bool, seed: int) -> ModelLoader:
-    return lambda: load_model(name, checkpoint=checkpoint, pretrained=pretrained, seed=seed)
-
-
-def _expand(name: str) -> list[str]:
-    if not any(c in name for c in "*?["):
-        return [name]
-    names: list[str] = timm.list_models(name, pretrained="." in name)
-    if not names:
-        raise ModelError(f"no model matches '{name}'; list them with timm.list_models('{name.strip('*')}*')")
-    return names
 
 
 def _images(args: argparse.Namespace) -> ImageSet:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from eval.arguments import parse_arguments
 from timm_gam.core import (
+    DataError,
     TimmGamError,
     check_writable,
     interrupts_exit,
@@ -48,9 +49,7 @@ def _run(args: argparse.Namespace) -> None:
     advice = "what was embedded is kept: start it again" if args.cache_dir else "start it again, with --cache-dir"
     with terminable(), join_world(args.device, advice) as world:
         if world.leads:
-            for path in (args.results_file, args.report, args.save):
-                if path not in (None, "-"):
-                    check_writable(Path(path))
+            _check_outputs(args)
         settings = _settings(args, world)
         inputs = choose_inputs(args)
         if inputs.note and world.leads:
@@ -70,6 +69,22 @@ def _run(args: argparse.Namespace) -> None:
             raise
         if world.leads:
             _publish(args, results, explanations, notes)
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse what could not be written, or ranked by, before anything is computed."""
+    from eval.results.files import PER_QUERY_SUFFIXES, RESULTS_SUFFIXES, check_suffix
+    from eval.scoring.metrics import metric_names
+
+    results_file = None if args.results_file in (None, "-") else Path(args.results_file)
+    for path in (results_file, args.per_query, args.report, args.save):
+        if path is not None:
+            check_writable(path)
+    for path, legal in ((results_file, RESULTS_SUFFIXES), (args.per_query, PER_QUERY_SUFFIXES)):
+        if path is not None:
+            check_suffix(path, legal)
+    if args.rank_by not in (known := metric_names(args.k)):
+        raise DataError(f"no metric '{args.rank_by}' to rank by; legal with these cutoffs: {', '.join(known)}")
 
 
 def _results(
@@ -152,9 +167,9 @@ def _publish(
     notes: Sequence[str],
 ) -> None:
     from eval.report.write import write_report
+    from eval.results.files import write_per_query, write_results
     from eval.results.record import document
-    from eval.results.tables import metric_table, paper_table, per_class_table, summary
-    from timm_gam.core import write_json
+    from eval.results.tables import metric_table, model_table, paper_table, per_class_table, summary
 
     wrote = []
     if args.save is not None:
@@ -162,21 +177,23 @@ def _publish(
             result.save(path := _of_model(args.save, result, len(results)))
             wrote.append(path)
     if args.report is not None:
-        write_report(results, args.report, explanations=explanations, notes=notes)
+        write_report(results, args.report, rank_by=args.rank_by, explanations=explanations, notes=notes)
         wrote.append(args.report)
-    content = document(results, notes)
+    if args.per_query is not None:
+        write_per_query(results, args.per_query)
+        wrote.append(args.per_query)
     if args.results_file == "-":
-        print(json.dumps(content, indent=1, allow_nan=False))
+        print(json.dumps(document(results, notes), indent=1, allow_nan=False))
         return
     print(summary(results[0]))
-    print(metric_table(results))
+    print(metric_table(results, all_metrics=True) if args.all_metrics else model_table(results, args.rank_by))
     if args.per_class:
         for result in results:
             print("\n" + per_class_table(result))
     if args.paper_table:
         print("\n" + paper_table(results))
     if args.results_file is not None:
-        write_json(Path(args.results_file), content)
+        write_results(results, Path(args.results_file), args.rank_by, notes)
         wrote.append(args.results_file)
     if wrote:
         print(f"\nwrote {', '.join(str(path) for path in wrote)}")

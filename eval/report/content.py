@@ -54,17 +54,18 @@ def page_content(
 
     Args:
         results: One or more results on the same images.
-        comparisons: Pairs of them.
+        comparisons: The first against each of the others, in order.
         explanations: One per result, or None.
         notes: What a reader must know.
     """
     pictures = _Pictures()
     chosen = choose_queries(results, _MOST_IMAGES)
-    by_name = {result.name: result for result in results}
     content = {
         "document": document(results, notes),
         "models": [_model(result, some, pictures) for result, some in zip(results, chosen, strict=True)],
-        "comparisons": [_comparison(c, by_name[c.a], by_name[c.b], pictures) for c in comparisons],
+        "comparisons": [
+            _comparison(c, results[0], other, pictures) for c, other in zip(comparisons, results[1:], strict=True)
+        ],
         "explanations": [_explanation(explanation) for explanation in explanations],
     }
     images = next((result.images for result in results if result.images is not None), None)

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.results.result import RetrievalResult
+from eval.results.standing import standings
 from eval.scoring.intervals import Average
 
-__all__ = ["PAPER_TABLE", "metric_table", "paper_table", "per_class_table", "summary", "text_table"]
+__all__ = [
+    "PAPER_TABLE",
+    "markdown_table",
+    "metric_table",
+    "model_table",
+    "paper_table",
+    "per_class_table",
+    "summary",
+    "text_table",
+]
 
 # Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
 PAPER_TABLE = (
@@ -38,15 +48,61 @@ def summary(result: RetrievalResult) -> str:
     return "\n".join([*lines, ""])
 
 
-def metric_table(results: Sequence[RetrievalResult]) -> str:
-    """Models side by side: one row per metric, one column per model; per cent, with 95 % intervals."""
-    names = list(results[0].averages)
+def model_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
+    """One row a model, best first: the headline metrics in per cent, the interval of `rank_by`, and the model's size.
+
+    Models with the same rank are tied: no paired permutation test tells them apart. One model alone is shown by
+    `metric_table`.
+
+    Raises:
+        DataError: the results have other queries than the first, or lack the metric.
+    """
+    if len(results) == 1:
+        return metric_table(results)
+    header, *rows = _standing_rows(results, rank_by)
+    note = f"in %, micro averages; ranked by {rank_by}{_TIES}"
+    return text_table([header, *rows], rules=(0,)) + f"\n{note}"
+
+
+def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
+    """The same as Markdown, with what was scored above it."""
+    header, *rows = _standing_rows(results, rank_by)
+    lines = [*(f"    {line}" for line in summary(results[0]).splitlines()), ""] if results else []
+    lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    return "\n".join([*lines, "", f"In %, micro averages; ranked by {rank_by}{_TIES}."]) + "\n"
+
+
+_TIES = ", [95 % interval]; models of one rank are tied (paired permutation test, Holm, p < 0.05 would tell them apart)"
+
+
+def _standing_rows(results: Sequence[RetrievalResult], rank_by: str) -> list[list[str]]:
+    names = [name for name in results[0].headline() if name != rank_by]
+    rows = [["model", "rank", rank_by, *names, "parameters", "images/s"]]
+    for standing in standings(results, rank_by):
+        averages = standing.result.averages
+        cells = [f"{100 * averages[name].micro:.2f}" for name in names]
+        rank = f"{standing.rank}{' =' if standing.tied else ''}"
+        first = _cell(averages[rank_by]).strip()
+        result = standing.result
+        rows.append([result.name, rank, first, *cells, _parameters(result), _speed(result)])
+    return rows
+
+
+def metric_table(results: Sequence[RetrievalResult], all_metrics: bool = False) -> str:
+    """Models side by side: one row per metric, one column per model; per cent, with 95 % intervals.
+
+    Args:
+        results: One or more.
+        all_metrics: Every metric and the macro averages, not only the headline ones.
+    """
+    names = list(results[0].averages if all_metrics else results[0].headline())
     header = ["micro average, %", *(result.name for result in results)]
     body = [[name, *(_cell(result.averages[name]) for result in results)] for name in names]
     macro = [
         [f"{name} (macro)", *(f"{100 * r.averages[name].macro:6.2f}" for r in results)]
         for name in ("precision@1", "hit@10", "map")
-        if name in names
+        if all_metrics and name in names
     ]
     about = [
         ["parameters", *(_parameters(r) for r in results)],
@@ -55,7 +111,8 @@ def metric_table(results: Sequence[RetrievalResult]) -> str:
         ["images/s", *(_speed(r) for r in results)],
         ["scoring, s", *(f"{r.facts.timings.scoring_seconds:.2f}" for r in results)],
     ]
-    return text_table([header, *body, *macro, *about], rules=(0, len(body), len(body) + len(macro)))
+    rules = sorted({0, len(body), len(body) + len(macro)})
+    return text_table([header, *body, *macro, *about], rules=rules)
 
 
 def paper_table(results: Sequence[RetrievalResult]) -> str:

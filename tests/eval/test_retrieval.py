@@ -66,7 +66,7 @@ def test_json_on_standard_output_is_all_there_is(photos: Path, capsys) -> None:
 
 def test_same_seed_same_numbers(photos: Path, tmp_path: Path) -> None:
     runs = []
-    for name, batch in (("a", "4"), ("b", "18")):
+    for name, batch in (("a.json", "4"), ("b.json", "18")):
         out = tmp_path / name
         assert run("--model", "test_resnet", "--data-dir", photos, *QUICK, "-b", batch, "--results-file", out) == 0
         runs.append(json.loads(out.read_text())["results"][0])

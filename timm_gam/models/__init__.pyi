@@ -2,6 +2,7 @@ from timm_gam.models.attention import attention_layers as attention_layers
 from timm_gam.models.attention import attention_parameters as attention_parameters
 from timm_gam.models.attention import is_plain_backbone as is_plain_backbone
 from timm_gam.models.backbone import from_backbone as from_backbone
+from timm_gam.models.checkpoint import check_safetensors as check_safetensors
 from timm_gam.models.checkpoint import compare_tensors as compare_tensors
 from timm_gam.models.checkpoint import name_some as name_some
 from timm_gam.models.checkpoint import read_safetensors as read_safetensors

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -20,6 +20,7 @@ from timm_gam.core import CheckpointError
 __all__ = [
     "adopt_backbone",
     "check_backbone_complete",
+    "check_safetensors",
     "compare_tensors",
     "name_some",
     "read_safetensors",
@@ -33,13 +34,27 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, a folder, a pickle, or a damaged file.
     """
+    check_safetensors(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"cannot read '{path}': {error}") from error
+
+
+def check_safetensors(path: str | Path) -> None:
+    """Read the header of a safetensors file, and no tensor.
+
+    Raises:
+        CheckpointError: no such file, a folder, a pickle, or a damaged file.
+    """
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"no file '{path}'; name a safetensors file")
     if path.is_dir():
         raise CheckpointError(f"'{path}' is a folder; name the safetensors file in it, or use local-dir:{path}")
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt"):
+            pass
     except SafetensorError as error:
         kind = _looks_like(path)
         raise CheckpointError(f"'{path}' is {kind}; only safetensors files are read ({error})") from error

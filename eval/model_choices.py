@@ -1,0 +1,155 @@
+"""What --model and --checkpoint name -> models to load one by one, all checked before any image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import is_model, is_model_pretrained
+
+from timm_gam.core import DataError, ModelError, TimmGamError
+from timm_gam.models import LoadedModel, check_model_name, check_safetensors, find_pretrained, load_model
+from timm_gam.train import RunFolder, read_recipe
+
+__all__ = ["ModelChoice", "choose_models"]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model as it was asked for.
+
+    Attributes:
+        name: How tables call it.
+        model: What `load_model` is asked for.
+        checkpoint: A safetensors file, or None.
+        pretrained: Without a checkpoint: pretrained weights, or random ones.
+        seed: Of random weights.
+        img_size: What a run folder was trained at, in pixels; None: what the weights say.
+    """
+
+    name: str
+    model: str
+    checkpoint: Path | None = None
+    pretrained: bool = True
+    seed: int = 0
+    img_size: int | None = None
+
+    def check(self) -> None:
+        """Find the weights, without reading them.
+
+        Raises:
+            ModelError: no such model or tag, no such file, or weights that cannot be had.
+        """
+        try:
+            if self.checkpoint is not None:
+                check_model_name(self.model)
+                check_safetensors(self.checkpoint)
+            elif self.pretrained:
+                find_pretrained(self.model)
+            else:
+                check_model_name(self.model)
+        except TimmGamError as error:
+            raise ModelError(str(error)) from error
+
+    def load(self) -> LoadedModel:
+        """As `load_model`; the network of a run folder takes images of the size it was trained at."""
+        loaded = load_model(self.model, checkpoint=self.checkpoint, pretrained=self.pretrained, seed=self.seed)
+        if self.img_size is not None:
+            cfg: Any = loaded.model.pretrained_cfg
+            cfg["input_size"] = (3, self.img_size, self.img_size)
+        return replace(loaded, info=replace(loaded.info, name=self.name))
+
+
+def choose_models(
+    names: Sequence[str], checkpoints: Sequence[str] | None = None, *, pretrained: bool = True, seed: int = 0
+) -> tuple[list[ModelChoice], list[str]]:
+    """The models that names, patterns, NAME=FILE and run folders stand for.
+
+    Args:
+        names: Each a name of `load_model`, NAME=FILE, a run folder, or a pattern with * or ?.
+        checkpoints: Safetensors files, one per name in order.
+        pretrained: Of names without a file: pretrained weights (True) or random ones.
+        seed: Of random weights.
+
+    Returns:
+        The models, and of patterns the names that were left out because they have no weights.
+
+    Raises:
+        ModelError: something named is not there, or is there twice.
+    """
+    chosen: list[ModelChoice] = []
+    skipped: list[str] = []
+    if checkpoints is not None:
+        models = [match for name in names for match in _matches(name)]
+        if len(checkpoints) != len(models):
+            raise ModelError(
+                f"{len(checkpoints)} checkpoints came for {len(models)} models; name one per model, in order"
+            )
+        chosen = [ModelChoice(name, name, Path(file)) for name, file in zip(models, checkpoints, strict=True)]
+    else:
+        chosen, skipped = _without_checkpoints(names, pretrained, seed)
+    twice = {choice.name for choice in chosen if sum(choice == other for other in chosen) > 1}
+    if twice:
+        raise ModelError(f"'{min(twice)}' is named twice; name each model once")
+    for choice in chosen:
+        choice.check()
+    if len({choice.name for choice in chosen}) < len(chosen):  # one architecture with several files
+        chosen = [replace(c, name=f"{c.name}={c.checkpoint}") if c.checkpoint else c for c in chosen]
+    return chosen, skipped
+
+
+def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> tuple[list[ModelChoice], list[str]]:
+    chosen: list[ModelChoice] = []
+    skipped: list[str] = []
+    for name in names:
+        model, equals, file = name.partition("=")
+        if equals:
+            chosen.append(ModelChoice(name, model, Path(file)))
+        elif _is_pattern(name):
+            matches = [ModelChoice(match, match, pretrained=pretrained, seed=seed) for match in _matches(name)]
+            having = [choice for choice in matches if not pretrained or _has_weights(choice)]
+            if not having:
+                raise ModelError(f"none of the {len(matches)} models that match '{name}' has weights; --no-pretrained")
+            chosen += [choice for choice in having if choice not in chosen]
+            skipped += [choice.name for choice in matches if choice not in having]
+        elif (folder := RunFolder(Path(name))).config.is_file() and not is_model(name):
+            chosen.append(_of_run(name, folder))
+        else:
+            chosen.append(ModelChoice(name, name, pretrained=pretrained, seed=seed))
+    return chosen, skipped
+
+
+def _of_run(name: str, folder: RunFolder) -> ModelChoice:
+    recipe = read_recipe(folder.config)
+    model = str(recipe.get("model", "")).partition(".")[0]
+    if not folder.best.is_file():
+        raise DataError(f"the run in '{name}' has no {folder.best.name} yet; let it finish an epoch")
+    img_size = recipe.get("img_size")
+    return ModelChoice(name, model, folder.best, img_size=int(img_size) if img_size else None)
+
+
+def _has_weights(choice: ModelChoice) -> bool:
+    """Whether a model that a pattern matched has weights that can be had."""
+    if not is_model_pretrained(choice.model):
+        return False
+    try:
+        choice.check()
+    except ModelError:
+        return False
+    return True
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")
+
+
+def _matches(name: str) -> list[str]:
+    if not _is_pattern(name):
+        return [name]
+    names: list[str] = timm.list_models(name, pretrained="." in name)
+    if not names:
+        raise ModelError(f"no model matches '{name}'; list them with timm.list_models('{name.strip('*')}*')")
+    return names

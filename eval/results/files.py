@@ -1,0 +1,101 @@
+"""Results -> a file in the format that its suffix names."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from timm_gam.core import OutputError, atomic_path, write_json
+
+if TYPE_CHECKING:
+    from eval.results.result import RetrievalResult
+
+__all__ = ["PER_QUERY_SUFFIXES", "RESULTS_SUFFIXES", "check_suffix", "flat_row", "write_per_query", "write_results"]
+
+RESULTS_SUFFIXES = (".json", ".csv", ".md", ".parquet")
+PER_QUERY_SUFFIXES = (".csv", ".parquet")
+
+
+def check_suffix(path: Path, legal: Sequence[str]) -> None:
+    """Raise OutputError where a path's suffix names no format that can be written."""
+    if path.suffix.lower() not in legal:
+        raise OutputError(f"'{path}' has the suffix '{path.suffix}'; legal: {', '.join(legal)}")
+
+
+def write_results(results: Sequence[RetrievalResult], path: Path, rank_by: str, notes: Sequence[str] = ()) -> None:
+    """Write results as .json (the whole document), .csv or .parquet (one row a model), or .md (a table), whole or not.
+
+    Raises:
+        OutputError: another suffix, or the file cannot be written.
+    """
+    from eval.results.record import document
+    from eval.results.tables import markdown_table
+
+    check_suffix(path, RESULTS_SUFFIXES)
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        write_json(path, document(results, notes))
+        return
+    rows = [flat_row(result) for result in results]
+    with atomic_path(path) as temporary:
+        if suffix == ".md":
+            temporary.write_text(markdown_table(results, rank_by), encoding="utf-8")
+        elif suffix == ".csv":
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        else:
+            _write_parquet(rows, temporary)
+
+
+def flat_row(result: RetrievalResult) -> dict[str, Any]:
+    """One result as a row of a table: what was scored, and every metric in [0, 1] with the bounds of its interval."""
+    facts = result.facts
+    row: dict[str, Any] = {
+        "model": result.name,
+        "weights": facts.weights.reference if facts.weights else None,
+        "weights_sha256": facts.weights.sha256 if facts.weights else None,
+        "parameters": facts.model.parameters if facts.model else None,
+        "img_size": facts.preprocessing.input_size[1] if facts.preprocessing else None,
+        "embedding_dim": facts.model.embedding_dim if facts.model else None,
+        "data": facts.data.name,
+        "fingerprint": facts.data.fingerprint,
+        "protocol": facts.protocol.description,
+        "distance": facts.protocol.distance,
+        "queries": facts.protocol.queries_scored,
+    }
+    for name, average in result.averages.items():
+        low, high = average.micro_interval or (None, None)
+        row |= {name: average.micro, f"{name}_low": low, f"{name}_high": high}
+    return row
+
+
+def write_per_query(results: Sequence[RetrievalResult], path: Path) -> None:
+    """Write one row a query and model as .csv or .parquet: id, class, every metric, the nearest image.
+
+    Raises:
+        OutputError: another suffix, or the file cannot be written.
+        DataError: pandas is not installed.
+    """
+    check_suffix(path, PER_QUERY_SUFFIXES)
+    frames = [result.to_pandas().reset_index() for result in results]
+    import pandas as pd
+
+    for frame, result in zip(frames, results, strict=True):
+        frame.insert(0, "model", result.name)
+    table = pd.concat(frames, ignore_index=True)
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            table.to_parquet(temporary, index=False)
+
+
+def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

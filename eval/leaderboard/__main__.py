@@ -1,0 +1,103 @@
+"""`python -m eval.leaderboard`: many models on one image set, and a page that orders them. `--help` by example."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from timm_gam.core import CommandParser, DataError, print_line, run_command
+
+if TYPE_CHECKING:
+    from eval.leaderboard.runs import Run
+
+__all__ = ["build_parser", "main"]
+
+_EPILOG = """\
+examples
+  every ResNet with pretrained weights, each in a process of its own:
+    python -m eval.leaderboard --model 'resnet*.*' --data-dir photos --output board
+  options of eval.retrieval go behind --:
+    python -m eval.leaderboard --model resnet50.a1_in1k resnet50_se.a1_in1k --data-dir photos -- --optimize
+
+In the folder: MODEL.safetensors for each model, results.csv as timm keeps results, leaderboard.html with rank intervals
+and tied groups. Interrupted? The same command goes on. A model that cannot be had, or does not fit into memory, is
+listed with its reason.
+exit codes: 0 written, 2 bad input or no model scored (one line says why), 130 interrupted
+"""
+
+
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.leaderboard`. Imports nothing heavy."""
+    parser = CommandParser(
+        prog="python -m eval.leaderboard",
+        description="Score many models on one image set and order them.",
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("--model", nargs="+", required=True, metavar="NAME", help="timm models; * and ? match pretrained names")
+    add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet")
+    add("--dataset", metavar="ID", help="or a Hub data set, or 'synthetic'")
+    add("--output", type=Path, default=Path("leaderboard"), metavar="FOLDER", help="(default: %(default)s)")
+    add("--metric", default="map", help="orders the models (default: map)")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 interrupted."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    own, rest = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
+    args = build_parser().parse_args(own)
+    return run_command(lambda: _run(args, rest), interrupted="interrupted; the same command goes on")
+
+
+def _run(args: argparse.Namespace, rest: list[str]) -> None:
+    from eval.leaderboard.page import write_page
+    from eval.leaderboard.runs import run_models
+    from eval.results.export import results_csv, results_row
+    from eval.results.standings import standings
+    from timm_gam.core import atomic_path
+
+    if args.data_dir is None and args.dataset is None:
+        raise DataError("no images to score on; name them with --data-dir or --dataset")
+    data = ["--data-dir", str(Path(args.data_dir).resolve())] if args.data_dir else ["--dataset", args.dataset]
+    models = _expanded(args.model)
+    print_line(f"{len(models)} models, into {args.output}")
+    runs = run_models(models, [*data, *rest], args.output, on_run=_say)
+    results = [run.result for run in runs if run.result is not None]
+    if not results:
+        raise DataError(f"none of {len(runs)} models could be scored; the first: {runs[0].reason}")
+    order = standings(results, args.metric)
+    page, table = args.output / "leaderboard.html", args.output / "results.csv"
+    write_page(page, runs, order, args.metric)
+    with atomic_path(table) as temporary:
+        temporary.write_text(results_csv([results_row(result) for result in results]), encoding="utf-8")
+    for one in order:
+        low, high = one.rank_interval
+        print_line(f"{one.rank:>4}  {100 * one.value:6.2f}  {one.group:<4} rank {low} to {high}  {one.name}")
+    print_line(f"wrote {page} and {table}")
+
+
+def _expanded(names: Sequence[str]) -> list[str]:
+    import timm
+
+    import timm_gam  # registers our models  # noqa: F401
+
+    models: list[str] = []
+    for name in names:
+        wild = any(c in name for c in "*?[")
+        found = timm.list_pretrained(name if "." in name else f"{name}.*") if wild else [name]
+        if not found:
+            raise DataError(f"no pretrained model matches '{name}'; list them with timm.list_pretrained('{name}')")
+        models += found
+    return list(dict.fromkeys(models))
+
+
+def _say(run: Run) -> None:
+    print_line(f"{run.model}: " + (f"not scored: {run.reason}" if run.result is None else f"{run.result!r}"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The leaderboard as one HTML file that needs no network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+
+from eval.leaderboard.runs import Run
+from eval.results.result import RetrievalResult
+from eval.results.standings import Standing
+from timm_gam.core import atomic_path
+
+__all__ = ["write_page"]
+
+_COLUMNS = ("map", "hit@1", "hit@10", "precision@10", "map@r")
+
+
+def write_page(path: Path, runs: Sequence[Run], order: Sequence[Standing], metric: str) -> None:
+    """Write the page: models in order with rank intervals and groups, and those that could not be scored.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    results = {run.result.name: run.result for run in runs if run.result is not None}
+    rows = [_row(one, results[one.name], order, metric) for one in order]
+    first = results[order[0].name].facts
+    page = Environment(loader=PackageLoader("eval.leaderboard"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    text = page.get_template("leaderboard.html").render(
+        metric=metric,
+        columns=[name for name in _COLUMNS if name in results[order[0].name].averages],
+        rows=rows,
+        skipped=[run for run in runs if run.result is None],
+        data=first.data,
+        protocol=first.protocol,
+    )
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _row(one: Standing, result: RetrievalResult, order: Sequence[Standing], metric: str) -> dict[str, object]:
+    model, prep = result.facts.model, result.facts.preprocessing
+    interval = result.averages[metric].micro_interval
+    top = max(other.value for other in order) or 1.0
+    return {
+        "standing": one,
+        "values": {name: 100 * average.micro for name, average in result.averages.items()},
+        "interval": None if interval is None else tuple(100 * end for end in interval),
+        "share": 100 * one.value / top,
+        "parameters": "" if model is None else f"{model.parameters / 1e6:.1f} M",
+        "pixels": "" if prep is None else str(prep.input_size[-1]),
+        "dim": "" if model is None else str(model.embedding_dim),
+    }

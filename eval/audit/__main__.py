@@ -78,14 +78,14 @@ def _run(args: argparse.Namespace) -> int:
     """How many findings are wrong."""
     import json
 
-    from eval.audit.audit import audit
+    from eval.audit.audit import audit_ranking
     from eval.audit.tables import document, tables
     from timm_gam.core import write_json
 
     if args.results_file not in (None, "-"):
         check_writable(Path(args.results_file))
     ranking, qrels = _inputs(args)
-    result = audit(
+    result = audit_ranking(
         ranking,
         qrels,
         ks=sorted(set(args.k)),

@@ -15,7 +15,7 @@ from eval.audit.ranking import Ranking
 from eval.scoring.intervals import average
 from eval.scoring.qrels import Qrels
 
-__all__ = ["Audit", "audit"]
+__all__ = ["Audit", "audit_ranking"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Audit:
         return [finding for finding in self.findings if finding.level == "wrong"]
 
 
-def audit(
+def audit_ranking(
     ranking: Ranking,
     qrels: Qrels,
     *,
@@ -72,7 +72,7 @@ def audit(
 
     Example:
         >>> run = Ranking.from_mapping("run", {"q": {"q": 3.0, "a": 2.0, "b": 1.0}})
-        >>> [finding.check for finding in audit(run, Qrels({"q": {"a": 1}}), ks=[1]).wrong]
+        >>> [finding.check for finding in audit_ranking(run, Qrels({"q": {"a": 1}}), ks=[1]).wrong]
         ['self-matches']
     """
     judged = judge(ranking, qrels)

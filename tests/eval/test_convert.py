@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import eval as evaluation
-from eval.audit.audit import audit
+from eval.audit.audit import audit_ranking
 from eval.audit.formats import read_qrels, read_ranking
 from eval.convert import main
 from eval.results.result import RetrievalResult, Settings
@@ -34,7 +34,7 @@ def test_trec_files_give_the_metrics_again(result: tuple[RetrievalResult, Path],
     made, path = result
     run, qrels = tmp_path / "run.txt", tmp_path / "qrels.txt"
     assert main([str(path), str(run), "--to", "trec"]) == main([str(path), str(qrels), "--to", "qrels"]) == 0
-    found = audit(read_ranking(run), read_qrels(qrels), ks=KS, replicates=5)
+    found = audit_ranking(read_ranking(run), read_qrels(qrels), ks=KS, replicates=5)
     assert found.findings == [], "white space in ids does not split them, and the whole gallery is ranked"
     for name, average in made.averages.items():
         assert found.measures[name].mean == pytest.approx(average.micro, abs=1e-12), name
@@ -64,7 +64,7 @@ def test_mteb_predictions(result: tuple[RetrievalResult, Path], tmp_path: Path) 
     classes = [made.class_names[label] for label in made.labels]
     judgements = {q: {i: int(classes[a] == classes[b]) for b, i in enumerate(made.ids)} for a, q in enumerate(made.ids)}
     qrels.write_text(json.dumps(judgements))
-    found = audit(read_ranking(out), read_qrels(qrels), ks=KS, replicates=5)
+    found = audit_ranking(read_ranking(out), read_qrels(qrels), ks=KS, replicates=5)
     assert found.measures["precision@10"].mean == pytest.approx(made.averages["precision@10"].micro, abs=1e-12)
 
 

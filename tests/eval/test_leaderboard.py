@@ -26,7 +26,7 @@ def noisy(name: str, noise: float, seed: int) -> evaluation.RetrievalResult:
 
 
 def test_order_groups_and_rank_intervals() -> None:
-    results = [noisy("worst", 3.0, 0), noisy("good", 0.9, 1), noisy("as good", 0.9, 5), noisy("middling", 1.5, 3)]
+    results = [noisy("worst", 9.0, 0), noisy("good", 0.9, 1), noisy("as good", 0.9, 5), noisy("middling", 1.5, 3)]
     order = standings(results)
     assert [one.name for one in order][2:] == ["middling", "worst"]
     assert [one.rank for one in order] == [1, 2, 3, 4]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from eval.demo import DEMO_MODELS
 from eval.model_choices import choose_models
 from timm_gam.core import TimmGamError
 from timm_gam.data import (
@@ -20,10 +21,9 @@ from timm_gam.data import (
 )
 from timm_gam.models import LoadedModel, load_model
 
-__all__ = ["DEFAULT_MODEL", "EMBEDDED_MODELS", "Inputs", "choose_inputs"]
+__all__ = ["DEFAULT_MODEL", "Inputs", "choose_inputs"]
 
 DEFAULT_MODEL = "resnet50_gam.corel"
-EMBEDDED_MODELS = ("test_resnet.corel", "test_resnet_se.corel", "test_resnet_cbam.corel", "test_resnet_gam.corel")
 
 ModelLoader = Callable[[], LoadedModel]
 
@@ -50,7 +50,7 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
             return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded])
         except TimmGamError as error:
             note = f"{error}\nscoring the embedded default instead: our tiny COREL models on images drawn by code"
-            models = [partial(load_model, name) for name in EMBEDDED_MODELS]
+            models = [partial(load_model, name) for name in DEMO_MODELS]
             return Inputs(draw_synthetic(), models, note)
     choices, skipped = choose_models(
         args.model or [DEFAULT_MODEL], args.checkpoint, pretrained=args.pretrained, seed=args.seed

@@ -9,7 +9,7 @@ from timm_gam.data.folder import read_folder
 from timm_gam.data.hub_dataset import read_hub_dataset
 from timm_gam.data.image_set import ImageSet
 from timm_gam.data.parquet import read_parquet
-from timm_gam.data.synthetic import draw_synthetic
+from timm_gam.data.synthetic.image_set import draw_synthetic
 
 __all__ = ["SYNTHETIC", "default_dataset", "is_parquet", "read_images"]
 

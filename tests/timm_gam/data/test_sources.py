@@ -252,10 +252,10 @@ def test_pair_joins_by_class_name(tmp_path: Path) -> None:
 
 def test_synthetic_set_is_the_same_in_every_process() -> None:
     images = draw_synthetic()
-    assert len(images.class_names) == 24
-    assert len(images) == 720
+    assert len(images.class_names) >= 20
+    assert len(images) == 30 * len(images.class_names)
     assert "not COREL" in images.name
-    code = "from timm_gam.data.synthetic import draw_synthetic as d; import hashlib; " + (
+    code = "from timm_gam.data import draw_synthetic as d; import hashlib; " + (
         "print(hashlib.sha256(b''.join(i.tobytes() for _, i in d().reader.read([0, 99, 719]))).hexdigest())"
     )
     runs = {
@@ -263,11 +263,11 @@ def test_synthetic_set_is_the_same_in_every_process() -> None:
         for env in ({**os.environ, "PYTHONHASHSEED": "1"}, {**os.environ, "PYTHONHASHSEED": "2"})
     }
     assert len(runs) == 1
-    pixels = [np.asarray(i) for _, i in images.reader.read(range(0, 720, 30))]
-    assert all(p.shape == (96, 96, 3) and p.std() > 10 for p in pixels)
+    pixels = [np.asarray(i) for _, i in images.reader.read(range(0, len(images), 30))]
+    assert all(p.shape == (96, 144, 3) and p.std() > 5 for p in pixels)
     few = draw_synthetic(2)
-    assert next(few.reader.read([few.ids.index("star5_striped/0001")]))[1].tobytes() == (
-        next(images.reader.read([images.ids.index("star5_striped/0001")]))[1].tobytes()
+    assert next(few.reader.read([few.ids.index("reef/0001")]))[1].tobytes() == (
+        next(images.reader.read([images.ids.index("reef/0001")]))[1].tobytes()
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval import RetrievalEvaluator
-from timm_gam.data import draw_synthetic
+from tests.shapes import draw_shapes
 from timm_gam.train import Recipe, RunFolder, train
 
 __all__ = ["SMALL", "losses", "metrics", "small_recipe", "train_quietly", "write_shapes"]
@@ -42,7 +42,7 @@ def metrics(folder: RunFolder) -> list[dict[str, str]]:
 
 def write_shapes(root: Path, classes: int, images: int) -> Path:
     """CLASS/NUMBER.png drawn by code, hard enough that validation moves."""
-    drawn = draw_synthetic(images)
+    drawn = draw_shapes(images)
     for row, image in drawn.reader.read(range(classes * images)):
         path = root / f"{drawn.ids[row]}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

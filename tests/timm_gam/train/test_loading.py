@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from eval import RetrievalEvaluator
+from tests.shapes import draw_shapes
 from tests.timm_gam.train.helpers import metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.core import DataError, TrainError, World
-from timm_gam.data import ImageSet, draw_synthetic, published_split, read_folder
+from timm_gam.data import ImageSet, published_split, read_folder
 from timm_gam.images import cache_decoded, resolve_preprocessing
 from timm_gam.train import EpochLoader, Recipe, RunFolder, epoch_order, seed_for, split_for_training, start_model, train
 
@@ -91,7 +92,7 @@ def test_batches_that_cannot_hold_classes_are_refused(photos: Path, tmp_path: Pa
 
 
 def test_splits_are_disjoint_whole_and_published() -> None:
-    images = draw_synthetic(20)
+    images = draw_shapes(20)
     split = split_for_training(images, 0.1)
     test = published_split(images.ids, images.labels)
     assert np.array_equal(split.test.query, np.flatnonzero(test))

@@ -1,9 +1,7 @@
-"""The embedded default: a labelled image set drawn by code, so that everything runs with no data.
+"""Textured shapes drawn by code: a labelled image set that is hard for small networks, so that training moves.
 
 24 classes = 12 outlines x 2 surfaces. Scale, position, rotation, perspective, colours, lighting, background,
-clutter, occlusion and noise vary within a class; neighbouring classes are meant to be confused (pentagon and
-hexagon, five- and six-pointed star, striped and dotted). Colour says nothing about the class. It measures that a
-network is wired up and learns; it says nothing about photographs, and its name is on every output.
+clutter, occlusion and noise vary within a class. Colour says nothing about the class.
 """
 
 from __future__ import annotations
@@ -16,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from timm_gam.data.image_set import ImageSet
+from timm_gam.data import ImageSet
 
-__all__ = ["SYNTHETIC_NAME", "draw_synthetic"]
+__all__ = ["SHAPES_NAME", "draw_shapes"]
 
-SYNTHETIC_NAME = "synthetic-shapes (drawn by code, not photographs, not COREL)"
+SHAPES_NAME = "shapes"
 
 SIDE = 96
 """Height and width of each image in pixels."""
@@ -45,8 +43,8 @@ _CLASSES = tuple(f"{outline}_{surface}" for outline in _OUTLINES for surface in 
 Floats = NDArray[np.float64]
 
 
-def draw_synthetic(images_per_class: int = 30) -> ImageSet:
-    """The synthetic image set: 24 classes, ids "CLASS/0000", pixels drawn when read and the same in every process.
+def draw_shapes(images_per_class: int = 30) -> ImageSet:
+    """The image set: 24 classes, ids "CLASS/0000", pixels drawn when read and the same in every process.
 
     Args:
         images_per_class: At least 1; image i of a class does not depend on how many there are.
@@ -54,11 +52,11 @@ def draw_synthetic(images_per_class: int = 30) -> ImageSet:
     pairs = [(name, number) for name in _CLASSES for number in range(images_per_class)]
     ids = tuple(f"{name}/{number:04d}" for name, number in pairs)
     labels = np.repeat(np.arange(len(_CLASSES), dtype=np.int64), images_per_class)
-    return ImageSet(SYNTHETIC_NAME, ids, labels, _CLASSES, _SyntheticReader(ids))
+    return ImageSet(SHAPES_NAME, ids, labels, _CLASSES, _ShapesReader(ids))
 
 
 @dataclass(frozen=True)
-class _SyntheticReader:
+class _ShapesReader:
     ids: tuple[str, ...]
     parallel: bool = True
 

@@ -1,0 +1,1 @@
+"""The embedded image set: scenes drawn by code, one family of scenes per module."""

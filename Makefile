@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 .PHONY: demo test lint clean
 demo: $(VENV)/.installed
-	$(BIN)/python -m eval.demo
+	$(BIN)/timm-gam demo
 
 test: $(VENV)/.installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import os
 import signal
 import sys
@@ -62,6 +63,11 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        unknown, _, rest = message.partition("unrecognized arguments: ")
+        if not unknown and rest.startswith("-"):
+            given = rest.split()[0].partition("=")[0]
+            near = difflib.get_close_matches(given.lower(), self._option_string_actions, 1)
+            message += f"; did you mean {near[0]}?" if near else ""
         self.exit(2, f"error: {message}; see {self.prog} --help\n")
 
 

@@ -59,7 +59,7 @@ def check_model_name(name: str) -> str:
         raise UnknownModelError(f"'{name}' names weights; a plain model name is needed here, such as resnet50_gam")
     architecture, _, tag = name.partition(".")
     if not is_model(architecture):
-        near = difflib.get_close_matches(architecture, timm.list_models(), n=3)
+        near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=3)
         hint = f"near: {', '.join(near)}" if near else "see timm.list_models()"
         raise UnknownModelError(f"no model '{architecture}'; {hint}")
     if tag:

@@ -1,0 +1,54 @@
+"""`timm-gam`: one name for every command line."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from timm_gam.__main__ import COMMANDS, main
+from timm_gam.core import ModelError
+from timm_gam.models import load_model
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_is_a_module_with_a_main_and_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert callable(importlib.import_module(COMMANDS[command][0]).main)
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_a_near_miss_of_a_command_or_an_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["Scores"]) == 2
+    assert "did you mean score?" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "--data_dir", "photos"])
+    assert ended.value.code == 2
+    assert "did you mean --data-dir?" in capsys.readouterr().err
+
+
+def test_a_users_own_eval_py_is_not_run_and_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "eval.py").write_text("raise SystemExit('the wrong eval')")
+    script = tmp_path / "timm-gam"  # as pip writes it: its own folder is on the path, the current one is not
+    script.write_text(
+        "import sys\nfrom timm_gam.__main__ import main\ntry: main(['score', '--help'])\nexcept SystemExit: pass\n"
+        "assert not {'torch', 'timm', 'datasets'} & set(sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    run = subprocess.run(
+        [sys.executable, script], cwd=tmp_path / "here", env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "python -m eval.retrieval" in run.stdout
+
+
+def test_a_model_name_in_any_case_finds_its_like() -> None:
+    with pytest.raises(ModelError, match="near: resnet50_gam"):
+        load_model("ResNet50_GAM", pretrained=False)

@@ -1,0 +1,61 @@
+"""`timm-gam COMMAND`, also `python -m timm_gam COMMAND`: every command line of the project under one name.
+
+Each command is the module beside it, run as `python -m` runs it, and imported only when asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "demo": ("eval.demo", "see it work on scenes drawn by code: no data, GPU or network"),
+    "score": ("eval.retrieval", "how well models retrieve images: metrics, intervals, a page to look at"),
+    "compare": ("eval.leaderboard.__main__", "many models side by side, with tied groups"),
+    "report": ("eval.report.__main__", "a page of results that were kept"),
+    "audit": ("eval.audit.__main__", "embeddings or results of another program: are they sound?"),
+    "replay": ("eval.replay", "score again by a record, and say what differs"),
+    "train": ("timm_gam.train.__main__", "train or resume a network"),
+    "table1": ("eval.table1", "train and compare plain, SE, CBAM and GAM networks over seeds"),
+    "export": ("timm_gam.export.__main__", "ONNX, torch.export or AOTInductor, compared with the model"),
+    "publish": ("hub.publish", "put a trained network on the Hub"),
+    "release": ("hub.release", "publish every run of a folder"),
+    "dataset": ("hub.dataset", "put a folder of images on the Hub"),
+}
+"""Command -> the module whose `main(argv)` it is, and what it is for."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code, or 2 with one line where there is no such command.
+
+    >>> main(["--version"])
+    timm-gam 0.1.0
+    0
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        width = max(map(len, COMMANDS))
+        lines = [f"  {command:{width}}  {purpose}" for command, (_, purpose) in COMMANDS.items()]
+        print("usage: timm-gam COMMAND [options]\n\ncommands\n" + "\n".join(lines))
+        print("\ntimm-gam COMMAND --help teaches by example; timm-gam --version says which release this is")
+        return 0
+    if name == "--version":
+        from importlib.metadata import version
+
+        print(f"timm-gam {version('timm-gam')}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name.lower(), COMMANDS, 1)
+        meant = f"did you mean {near[0]}? " if near else ""
+        print(f"error: '{name}' is no command; {meant}legal: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -202,6 +202,7 @@ def _scored(
             replicates=settings.replicates,
             seed=settings.seed,
             memory_budget=settings.memory_budget,
+            device=world.device,
             on_progress=on_progress,
             world=world,
         )

@@ -88,6 +88,8 @@ def score_retrieval(
     query = everything if query is None else query
     gallery = everything if gallery is None else gallery
     place = torch.device(device or (vectors.device if isinstance(vectors, torch.Tensor) else "cpu"))
+    if place.type == "mps":  # has no float64
+        place = torch.device("cpu")
     if place.type != "cpu" and vectors.nbytes <= memory_budget // 2:
         memory_budget -= 0 if isinstance(vectors, torch.Tensor) and vectors.device == place else vectors.nbytes
         vectors = torch.as_tensor(vectors, device=place)

@@ -101,6 +101,20 @@ def test_a_neighbour_that_ties_at_the_last_rank_counts() -> None:
     assert recall(4, 0, 1, 2) == 0.5  # only the first two count
 
 
+@pytest.mark.parametrize("factory", ["Flat", "HNSW16", "IVF4,Flat"])
+def test_vectors_of_zeros_score_0_in_both(factory: str, tmp_path: Path) -> None:
+    gallery = clustered(400, dim=4) - 0.5
+    gallery[::7] = 0.0
+    index = build_index(gallery, factory)
+    points, rows = fixed_point(gallery), np.arange(400)
+    exact = nearest(points, points, 300, self_index=rows)
+    index.set_parameters({"Flat": "", "HNSW16": "efSearch=400", "IVF4,Flat": "nprobe=4"}[factory])
+    index.save(tmp_path / "a.faiss")
+    found = load_index(tmp_path / "a.faiss", gallery).search(gallery, 300, self_index=rows)
+    recall = recall_against_exact(found, exact, points, points, self_index=rows)
+    assert recall.mean() > (0.98 if factory == "HNSW16" else 1 - 1e-3)
+
+
 def test_another_distance_scale_and_length() -> None:
     small, large = clustered(50), 1000 * clustered(60, seed=1)
     q, g = on_one_scale(fixed_point(small, "euclidean"), fixed_point(large, "euclidean"))

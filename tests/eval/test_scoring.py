@@ -6,8 +6,10 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 
 from eval import average, choose_protocol, class_means, score_retrieval
+from eval.scoring.labels import class_codes
 from tests.eval.test_metrics import plain_metrics
 from timm_gam.core import DataError
 from timm_gam.data import ImageSet, published_class_split, published_split
@@ -162,3 +164,59 @@ def test_ids_must_be_unique_and_complete() -> None:
         ImageSet("x", ("a", "a"), np.zeros(2, dtype=np.int64), ("c",), NoImages())
     with pytest.raises(DataError, match="no images"):
         ImageSet("x", (), np.zeros(0, dtype=np.int64), (), NoImages())
+
+
+def test_labels_of_any_kind_and_vectors_of_any_kind_give_the_same() -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 5, 60)
+    vectors = rng.normal(size=(60, 7)).astype(np.float32)
+    expected = score_retrieval(vectors, labels, replicates=0).per_query
+    names = np.array(["ash", "birch", "oak", "elm", "fir"])
+    kinds: list[object] = [
+        labels.tolist(),
+        tuple(labels.tolist()),
+        names[labels],
+        names[labels].tolist(),
+        labels / 10 + 0.1,
+        (labels / 10 + 0.1).tolist(),
+        torch.from_numpy(labels),
+        torch.from_numpy(labels / 8).to(torch.bfloat16),
+        list(torch.from_numpy(labels)),
+        labels.astype(np.uint8),
+        (labels + 2**62).astype(np.uint64) + 2**62,
+        [2**70 + int(label) for label in labels],
+        names[labels].astype(object),
+        labels.astype("datetime64[D]"),
+    ]
+    for kind in kinds:
+        got = score_retrieval(vectors, kind, replicates=0).per_query  # type: ignore[arg-type]
+        for name, values in expected.items():
+            np.testing.assert_array_equal(got[name], values, err_msg=f"{name} {type(kind)}")
+    for embeddings in (torch.from_numpy(vectors), torch.from_numpy(vectors).requires_grad_(), vectors.tolist()):
+        got = score_retrieval(embeddings, labels, replicates=0).per_query
+        np.testing.assert_array_equal(got["map"], expected["map"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "phrase"),
+    [
+        ([0.1, np.nan, 0.9], "label 1 is missing"),
+        (np.array([0.1, np.nan, 0.9]), "label 1 is missing"),
+        (torch.tensor([0.1, 0.2, torch.nan]), "label 2 is missing"),
+        (["a", None, "b"], "label 1 is missing"),
+        (["a", 1, "b"], "several kinds"),
+        ([[1], [2], [3]], "label 0 is a list"),
+        (np.eye(3), "shape \\(3, 3\\)"),
+        (np.zeros(3, dtype=complex), "complex"),
+    ],
+    ids=str,
+)
+def test_labels_that_are_refused(labels: object, phrase: str) -> None:
+    with pytest.raises(DataError, match=phrase):
+        score_retrieval(np.eye(3), labels)  # type: ignore[arg-type]
+
+
+def test_numbers_that_only_a_conversion_would_merge_stay_apart() -> None:
+    assert class_codes([2**53, 2**53 + 1, 0.5])[1].tolist() == [1, 2, 0]
+    assert class_codes([2**63, -1, 2**63 + 1])[1].tolist() == [1, 0, 2]
+    assert class_codes([True, 1, 1.0, 2])[1].tolist() == [0, 0, 0, 1], "equal numbers are one class"

@@ -1,7 +1,8 @@
 """Approximate nearest neighbours by FAISS: built in bounded memory, tuned to a wanted recall, kept on disk.
 
-Vectors of length 1 are nearest by Euclidean distance where their cosine is highest, so FAISS is given distances alone:
-its clusters are better than those of inner products.
+Vectors of length 1 are nearest by Euclidean distance where their cosine is highest, so FAISS is given distances: its
+clusters are better than those of inner products. A gallery with vectors of zeros, whose cosine to all is 0, is given
+inner products.
 
 FAISS is for approximate search only here. Its matrix library misjudges some processors, so exact search is
 `timm_gam.search.exact`, and what an index returns is always measured against that.
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, EmbeddingError, TimmGamError, atomic_path
+from timm_gam.search.blocks import slices
 from timm_gam.search.exact import Neighbours, recall_against_exact
 from timm_gam.search.integer_vectors import Distance, FixedPoint
 
@@ -263,7 +265,10 @@ def build_index(
     began = time.perf_counter()
     digest = hashlib.sha256()
     try:
-        index = faiss.index_factory(dim, factory, faiss.METRIC_L2)
+        by_product = distance == "cosine" and any(
+            not gallery[rows].any(axis=1).all() for rows in slices(0, count, _BLOCK)
+        )
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2)
         if (clustered := faiss.try_extract_index_ivf(index)) is not None:
             clustered.cp.min_points_per_centroid = 1  # so that it does not print a warning where the sample is small
         if not index.is_trained:
@@ -325,7 +330,7 @@ def load_index(path: Path, gallery: NDArray[np.floating] | None = None) -> Appro
         index = faiss.read_index(str(path))
     except RuntimeError as error:
         raise DataError(f"FAISS {faiss.__version__} cannot read index '{path}'; {again}") from error
-    if (index.d, index.ntotal, index.metric_type) != (facts.dim, facts.count, faiss.METRIC_L2):
+    if (index.d, index.ntotal) != (facts.dim, facts.count):
         raise DataError(f"index '{path}' holds {index.ntotal} x {index.d}, not what its .json says; {again}")
     if gallery is not None and gallery.shape != (facts.count, facts.dim):
         raise DataError(f"index '{path}' is of {facts.count} x {facts.dim} embeddings, not of {gallery.shape}; {again}")

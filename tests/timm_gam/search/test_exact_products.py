@@ -93,11 +93,19 @@ def test_a_machine_that_saturates_int8_products_does_not_use_them(monkeypatch: p
         exact_products._int8_is_exact.cache_clear()
 
 
-def test_few_products_are_not_timed_and_many_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert fastest_kernel(2.0**24, 64, CPU, products=1000) == Float64()
-    chosen = fastest_kernel(2.0**24, 64, CPU)
-    assert chosen in kernels(2.0**24, 64, CPU)
-    assert fastest_kernel(2.0**24, 64, CPU) == chosen
+def test_the_fastest_is_chosen_where_there_is_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from timm_gam.search import exact_products
+
+    device = torch.device("meta")  # stands for a device whose times are known
+    tried = [Float64(), Pieces("int8", 4, 8), Pieces("float32", 5, 6)]
+    monkeypatch.setattr(exact_products, "kernels", lambda *_: tried)
+    monkeypatch.setattr(
+        exact_products, "_seconds", lambda kernel, *_: {"int8": 1.0}.get(getattr(kernel, "unit", ""), 2.0)
+    )
+    assert fastest_kernel(2.0**24, 64, device) == tried[1]
+    assert fastest_kernel(2.0**24, 64, device, products=1000) == Float64() == fastest_kernel(2.0**24, 64, CPU)
+    monkeypatch.undo()
+    assert all(exact_products._seconds(kernel, 64, CPU) > 0 for kernel in kernels(2.0**24, 64, CPU))
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from timm_gam.core import ALONE, World
-from timm_gam.search import Rows, Scorer, in_threads, slices
+from timm_gam.search import Rows, Scorer, in_threads, one_blas_thread, slices
 
 __all__ = ["DEFAULT_MEMORY_BUDGET", "RelevantRanks", "rank_relevant"]
 
@@ -29,7 +29,7 @@ DEFAULT_MEMORY_BUDGET = 768 * 2**20
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 4096, 64  # rows and columns of a score block
 _COUNTED = 2**18  # scores that a thread of the CPU counts at a time, in cache
 _YIELDED_QUERIES = 512
-_JOINED = {"cpu": 256}  # images of small classes whose targets are scored together
+_JOINED = {"cpu": 128}  # images of small classes whose targets are scored together
 _NO_TARGET = float("inf")  # no score is above or equal to it
 _BYTES_PER_PAIR = 32  # of a target and what is counted for it
 
@@ -87,20 +87,34 @@ def rank_relevant(
     counters = max(((g.stop - g.start) * int(relevant.counts[g].max(initial=0)) for g in groups), default=0)
     memory = max(memory_budget - _BYTES_PER_PAIR * counters, memory_budget // 4)
     rows, columns = _sides(scorer, memory)
-    for group in groups:
-        counter = (_SortCounter if scorer.device.type == "cpu" else _SearchCounter)(
-            group, relevant, _targets(scorer, relevant, group, rows, columns, world)
-        )
-        progress = _Share((group.stop - group.start) * scorer.gallery, group.stop - group.start, on_progress)
-        turn = itertools.count()  # blocks are dealt out in turn
-        for queries, images, mirrored in _blocks(group, scorer, rows, columns):
-            if next(turn) % world.size == world.rank:
-                scores = scorer.block(queries, images)
-                counter.count(queries, images, scores)
-                if mirrored:
-                    counter.count(images, queries, scores.T)
-            progress.advance((1 + mirrored) * (queries.stop - queries.start) * (images.stop - images.start))
-        yield from counter.ranks(world)
+    with one_blas_thread():
+        for group in groups:
+            yield from _rank_group(scorer, relevant, group, rows, columns, on_progress, world)
+
+
+def _rank_group(
+    scorer: Scorer,
+    relevant: _Relevant,
+    group: slice,
+    rows: int,
+    columns: int,
+    on_progress: Callable[[int], None],
+    world: World,
+) -> Iterator[RelevantRanks]:
+    """`rank_relevant` for the queries of a group, whose counters fit into memory together."""
+    counter = (_SortCounter if scorer.device.type == "cpu" else _SearchCounter)(
+        group, relevant, _targets(scorer, relevant, group, rows, columns, world)
+    )
+    progress = _Share((group.stop - group.start) * scorer.gallery, group.stop - group.start, on_progress)
+    turn = itertools.count()  # blocks are dealt out in turn
+    for queries, images, mirrored in _blocks(group, scorer, rows, columns):
+        if next(turn) % world.size == world.rank:
+            scores = scorer.block(queries, images)
+            counter.count(queries, images, scores)
+            if mirrored:
+                counter.count(images, queries, scores.T)
+        progress.advance((1 + mirrored) * (queries.stop - queries.start) * (images.stop - images.start))
+    yield from counter.ranks(world)
 
 
 def _sides(scorer: Scorer, memory: int) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from timm_gam.search.approximate_index import default_factories as default_facto
 from timm_gam.search.approximate_index import import_faiss as import_faiss
 from timm_gam.search.approximate_index import load_index as load_index
 from timm_gam.search.blocks import in_threads as in_threads
+from timm_gam.search.blocks import one_blas_thread as one_blas_thread
 from timm_gam.search.blocks import slices as slices
 from timm_gam.search.exact import Neighbours as Neighbours
 from timm_gam.search.exact import highest as highest

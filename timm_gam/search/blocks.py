@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["in_threads", "slices"]
+__all__ = ["in_threads", "one_blas_thread", "slices"]
 
 
 def slices(start: int, stop: int, step: int) -> list[slice]:
@@ -21,20 +22,33 @@ def slices(start: int, stop: int, step: int) -> list[slice]:
 def in_threads(work: Callable[[slice], None], tiles: Iterable[slice]) -> None:
     """Do `work` on every tile, in as many threads as torch uses, each of which computes alone.
 
-    No barriers, and tiles stay in cache. The OpenBLAS that NumPy brings is held to one thread a caller meanwhile: its
-    own threads wait for work in a busy loop, beside these.
+    No barriers, and tiles stay in cache.
     """
     tiles = list(tiles)
     if len(tiles) == 1:
         work(tiles[0])
         return
-    pool, openblas = _workers(torch.get_num_threads())
-    with openblas.limit(limits=1):
-        list(pool.map(work, tiles))
+    list(_workers(torch.get_num_threads()).map(work, tiles))
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Within, the OpenBLAS that NumPy brings computes in the thread that calls it.
+
+    Its own threads wait for work in a busy loop beside those of `in_threads`, and are made anew at every change of
+    their number: set it once around many products.
+    """
+    with _openblas().limit(limits=1):
+        yield
 
 
 @functools.cache
-def _workers(threads: int) -> tuple[ThreadPoolExecutor, ThreadpoolController]:
+def _openblas() -> ThreadpoolController:
+    return ThreadpoolController().select(internal_api="openblas")
+
+
+@functools.cache
+def _workers(threads: int) -> ThreadPoolExecutor:
     pool, started = ThreadPoolExecutor(threads), threading.Barrier(threads + 1)
 
     def start() -> None:
@@ -45,4 +59,4 @@ def _workers(threads: int) -> tuple[ThreadPoolExecutor, ThreadpoolController]:
         pool.submit(start)
     started.wait()
     torch.set_num_threads(threads)  # a thread that sets its own number changes this one's as well
-    return pool, ThreadpoolController().select(internal_api="openblas")
+    return pool

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from huggingface_hub import EvalResult, ModelCardData
@@ -23,6 +24,8 @@ _ATTENTION = {
     "se": "SE (r = 16)",
     "cbam": "CBAM (r = 16)",
 }
+_HEADLINE = ("hit@1", "hit@10", "precision@10", "ndcg@10", "map")
+"""The metrics of the metadata; `evaluation.json` has them all."""
 _METRIC_TYPES = {"precision": "precision", "hit": "hit-rate", "recall": "recall", "ndcg": "ndcg", "map": "map"}
 
 
@@ -72,13 +75,13 @@ def count_macs(network: nn.Module, input_size: tuple[int, int, int]) -> int:
 
 
 def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
-    """Library, task, licence, origin and every reported metric."""
+    """Library, task, licence, origin and the metrics people look for."""
     results = None
     if trained.result is not None:
         data, protocol = trained.result["data"], trained.result["protocol"]
         results = [
             EvalResult(
-                task_type="image-retrieval",
+                task_type="image-feature-extraction",
                 task_name="Image retrieval",
                 dataset_type=page.dataset or data["name"],
                 dataset_name=f"{data['name']} ({protocol['name']})",
@@ -87,19 +90,23 @@ def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
                 metric_name=name,
                 metric_value=round(average["micro"], 6),
             )
-            for name, average in trained.result["metrics"].items()
+            for name, average in _headline(trained.result).items()
         ]
     return ModelCardData(
         library_name="timm",
-        pipeline_tag="image-classification",
+        pipeline_tag="image-feature-extraction",
         license=page.license,
         base_model=page.base_model,
         datasets=[page.dataset] if page.dataset else None,
-        metrics=list(trained.result["metrics"]) if trained.result else None,
-        tags=["timm", "image-retrieval", "image-feature-extraction"],
+        metrics=list(_headline(trained.result)) if trained.result else None,
+        tags=["timm", "image-retrieval"],
         model_name=trained.name if results else None,
         eval_results=results,
     )
+
+
+def _headline(result: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: result["metrics"][name] for name in _HEADLINE if name in result["metrics"]}
 
 
 def _introduction(trained: TrainedModel) -> str:
@@ -136,7 +143,7 @@ without them."""
     return f"""## Intended use and limits
 
 For research on image retrieval: finding photographs of the same class as a query, where "relevant" means "of the same
-class", nothing finer. Not made to identify people, nor tested for it.{corel if trained.tag == DEFAULT_TAG else ""}"""
+class", nothing finer. Not made to identify people, nor tested for it.{corel if _names_corel(trained) else ""}"""
 
 
 def _model(trained: TrainedModel, half: bool) -> str:
@@ -184,6 +191,14 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
         "Micro is the mean over queries, macro the mean over classes, both in per cent. `evaluation.json` has the "
         "whole record: definitions, classes, preprocessing, versions and hardware.",
         _table(("metric", "micro, %", "macro, %"), rows),
+    ]
+    if _attention_of(trained) and trained.architecture.startswith("resnet50") and "corel" in data["name"].lower():
+        lines += _paper()
+    return "## Evaluation\n\n" + "\n\n".join(lines)
+
+
+def _paper() -> list[str]:
+    return [
         "### What the paper reports\n\nAnother experiment: COREL-10K, its own weights and its own split. Its Top-K is "
         "hit@K. Not to be compared digit by digit with the table above.",
         _table(
@@ -191,7 +206,12 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
             [(name, params, f"{top1:.2f}", f"{top10:.2f}") for name, params, top1, top10 in PAPER_TABLE],
         ),
     ]
-    return "## Evaluation\n\n" + "\n\n".join(lines)
+
+
+def _names_corel(trained: TrainedModel) -> bool:
+    """Whether the tag or a record says that COREL photographs were trained on."""
+    evaluated = str(trained.result["data"]["name"]) if trained.result else ""
+    return trained.tag == DEFAULT_TAG or "corel" in evaluated.lower()
 
 
 def _citation() -> str:

@@ -68,9 +68,9 @@ def _licence_warning(license: str) -> str:
     if license != "other":
         return f"Licence: {license}, as stated by the publisher."
     return (
-        "> **Licence warning.** These photographs are under the copyright of others (COREL photographs: Corel "
-        "Corporation). They are here for research on image retrieval only. You get no licence with them: do not "
-        "redistribute them or use them in products, and make sure that your use is permitted where you are."
+        "> **Licence warning.** These photographs are under the copyright of others. They are here for "
+        "research on image retrieval only. You get no licence with them: do not redistribute them or use them in "
+        "products, and make sure that your use is permitted where you are."
     )
 
 

@@ -67,12 +67,13 @@ def test_the_card_says_what_the_record_says(run: Path, hub: LoopbackHub, token: 
     card = ModelCard(text)
     card.validate()
     data = card.data
-    assert (data.library_name, data.pipeline_tag, data.license) == ("timm", "image-classification", "apache-2.0")
+    assert (data.library_name, data.pipeline_tag, data.license) == ("timm", "image-feature-extraction", "apache-2.0")
     assert (data.base_model, data.datasets) == ("somebody/backbone", ["timm-gam/corel"])
     assert "transformers" not in data.tags
     record = json.loads((run / "evaluation.json").read_text())["results"][0]["metrics"]
     listed = {result.metric_name: result.metric_value for result in data.eval_results}
-    assert listed == {name: pytest.approx(value["micro"], abs=1e-6) for name, value in record.items()}
+    assert 1 <= len(listed) <= 5
+    assert listed == {name: pytest.approx(record[name]["micro"], abs=1e-6) for name in listed}
     first_code = text.split("```python\n")[1].split("```")[0]
     assert first_code.splitlines()[:2] == [
         "import timm",
@@ -80,8 +81,7 @@ def test_the_card_says_what_the_record_says(run: Path, hub: LoopbackHub, token: 
     ]
     low, high = (100 * bound for bound in record["map"]["micro_ci95"])
     assert f"| map | {100 * record['map']['micro']:.2f} [{low:.2f}, {high:.2f}] |" in text
-    ours, theirs = text.index("| map |"), text.index("What the paper reports")
-    assert ours < theirs < text.index("| Resnet50 + GAM | 151.4 M | 79.18 | 91.93 |")
+    assert "What the paper reports" not in text  # another network
     for heading in ("Intended use and limits", "Model", "Training", "Evaluation", "Citation"):
         assert f"\n## {heading}\n" in text
 

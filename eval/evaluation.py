@@ -127,7 +127,7 @@ def evaluate(
         TimmGamError: any of the errors in `timm_gam.core.errors`.
 
     >>> import eval
-    >>> result = eval.evaluate("test_resnet_gam.corel", eval.draw_synthetic())
+    >>> result = eval.evaluate("test_resnet_gam.corel", eval.draw_synthetic(2))
     >>> result.facts.weights.kind
     'pretrained'
     """

@@ -64,8 +64,10 @@ def _parser() -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     runs = _collect(args.output) if args.collect else _train_missing(args)
     from eval.results.table1 import write_table
+    from timm_gam.core import usable_device
 
-    print("\n" + write_table(args.output, runs, device=next(iter(runs.values()))[0][1].device))
+    device = usable_device(next(iter(runs.values()))[0][1].device)
+    print("\n" + write_table(args.output, runs, str(device)))
     print(f"\nwrote {args.output / 'table1.md'} and {args.output / 'table1.json'}")
 
 

@@ -68,13 +68,13 @@ def publish_model(
     """Build a model's repository, publish it in one commit, pull it back and prove that it is the same.
 
     Args:
-        model: "architecture" or "architecture.tag" (default tag "corel").
+        model: "architecture.tag", or "architecture" of a run: the tag is then the name of its images.
         checkpoint: A safetensors file, or a run folder of `python -m timm_gam.train`.
         record: JSON of `python -m eval.retrieval`; default the run folder's.
         namespace: Hub user or organisation; default `timm_gam.hub_namespace()`.
         license: Of the weights; default that of the registered model.
         base_model: Hub id of the weights the training started from; default what the run says.
-        dataset: Hub id of the data set; default NAMESPACE/corel.
+        dataset: Hub id of the data set; default NAMESPACE/corel for the tag "corel", else the one the run read.
         tag: Set at the published commit.
         private: Whether a new repository is private.
         half: Publish float16.
@@ -87,7 +87,7 @@ def publish_model(
         TimmGamError: `out` cannot be written.
     """
     from hub.model.card import ModelPage
-    from hub.model.origin import find_base_model, find_license
+    from hub.model.origin import find_base_model, find_dataset, find_license
     from hub.model.repository import write_model_repository
     from hub.model.trained import read_trained_model
     from hub.model.verify import verify_published
@@ -102,7 +102,7 @@ def publish_model(
         repo_id=repo_id,
         license=license or find_license(trained),
         base_model=base_model or find_base_model(trained),
-        dataset=dataset or f"{owner}/corel",
+        dataset=dataset or find_dataset(trained, owner),
     )
     with tempfile.TemporaryDirectory(prefix="timm-gam-publish-") as temporary:
         folder = out or Path(temporary)
@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Publish a trained model: checked, with its card and records, in one commit, and pulled back.",
         epilog=_EPILOG,
     )
-    parser.add_argument("model", metavar="MODEL", help="architecture, or architecture.tag (default tag: corel)")
+    parser.add_argument("model", metavar="MODEL", help="architecture.TAG (the tag: by default the run's data)")
     parser.add_argument(
         "--checkpoint", type=Path, required=True, metavar="F", help="a safetensors file, or a training run's folder"
     )
@@ -150,7 +150,11 @@ def add_publishing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument("--fp16", action="store_true", help="publish float16 weights")
     parser.add_argument("--license", metavar="NAME", help="of the weights (default: the registered model's)")
-    parser.add_argument("--dataset", metavar="ID", help="Hub data set of training and evaluation (default: NS/corel)")
+    parser.add_argument(
+        "--dataset",
+        metavar="ID",
+        help="Hub data set of training and evaluation (default: the run's; NS/corel for .corel)",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,7 +34,7 @@ __all__ = ["Row", "build_parser", "main", "release_zoo"]
 _EPILOG = """\
 example
   publish every finished run below runs/ (plain, SE, CBAM, GAM) as v1.0 and record the commits:
-    python -m hub.release runs --revision v1.0
+    python -m hub.release runs --tag corel --revision v1.0
 
 A run that cannot be published does not stop the others; the same command again does what is left.
 exit codes: 0 all published, 2 refused or some failed (the table says which), 130 interrupted
@@ -57,6 +57,7 @@ def release_zoo(
     runs: Path,
     *,
     releases: Path,
+    weights_tag: str | None = None,
     say: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> list[Row]:
@@ -65,6 +66,7 @@ def release_zoo(
     Args:
         runs: Folder of run folders of `python -m timm_gam.train`.
         releases: File of releases to bring up to date, see `timm_gam.models.releases`.
+        weights_tag: Publish each run as MODEL.TAG; default the name of the images that it trained on.
         say: Called with each line of progress.
         **options: Of `hub.publish.publish_model`, for every run.
 
@@ -79,7 +81,7 @@ def release_zoo(
     rows = []
     for model, run in sorted(_find_runs(runs).items()):
         try:
-            published = publish_model(model, run, say=say, **options)
+            published = publish_model(f"{model}.{weights_tag}" if weights_tag else model, run, say=say, **options)
         except TimmGamError as error:
             say(f"failed  {error}")
             rows.append(Row(run.name, model, "failed", {}, "", str(error)))
@@ -161,6 +163,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_publishing_arguments(parser)
     parser.add_argument(
+        "--tag", metavar="NAME", help="of the weights, MODEL.NAME (default: the name of the images a run trained on)"
+    )
+    parser.add_argument(
         "--releases",
         type=Path,
         metavar="FILE",
@@ -182,6 +187,7 @@ def _run(args: argparse.Namespace) -> None:
     rows = release_zoo(
         args.runs,
         releases=args.releases or releases_file(),
+        weights_tag=args.tag,
         say=print_line,
         namespace=args.namespace,
         license=args.license,

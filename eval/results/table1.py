@@ -29,7 +29,7 @@ METRICS = ("hit@1", "hit@10", "precision@10", "map")
 _PAPER_ROW = {"": 0, "_se": 1, "_cbam": 2, "_gam": 3}
 
 
-def write_table(output: Path, runs: Runs, device: str | None = None) -> str:
+def write_table(output: Path, runs: Runs, device: str) -> str:
     """Score and compare finished runs; write table1.json and table1.md into `output`.
 
     Every run is scored on its own images, which must be the same for all. Embeddings are kept in `output`/embeddings,
@@ -56,10 +56,10 @@ def write_table(output: Path, runs: Runs, device: str | None = None) -> str:
                 )
             test = split_for_training(sets[key], recipe.val_share).test
             result = score_test(
-                folder, recipe, sets[key], test, device=device or "cpu", cache_folder=output / "embeddings"
+                folder, recipe, sets[key], test, device=device, cache_folder=output / "embeddings"
             )
             results.setdefault(name, []).append(result)
-        costs[name] = _cost(results[name][0], device or "cpu")
+        costs[name] = _cost(results[name][0], device)
     labels = _shared_labels(results)
     summaries: dict[str, dict[str, Summary]] = {name: {} for name in runs}
     differences: dict[str, list[Difference]] = {}

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval import PAPER_TABLE
-from hub.model.trained import DEFAULT_TAG, TrainedModel
+from hub.model.trained import COREL_TAG, TrainedModel
 from timm_gam.core import RefusedError
 
 __all__ = ["ModelPage", "render_model_card"]

@@ -1,12 +1,12 @@
-"""Where weights come from, as far as the run's record and timm's registry say: base model and licence."""
+"""Where weights come from, as far as the run's record and timm's registry say: base model, data set and licence."""
 
 from __future__ import annotations
 
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_cfg, is_model, is_model_in_modules
 
-from hub.model.trained import TrainedModel
+from hub.model.trained import COREL_TAG, TrainedModel
 
-__all__ = ["find_base_model", "find_license"]
+__all__ = ["find_base_model", "find_dataset", "find_license"]
 
 
 def find_base_model(trained: TrainedModel) -> str | None:
@@ -19,6 +19,14 @@ def find_base_model(trained: TrainedModel) -> str | None:
         return None
     name = f"{cfg.architecture}.{cfg.tag}" if cfg.tag else str(cfg.architecture)
     return str(cfg.hf_hub_id).partition("@")[0] + (name if cfg.hf_hub_id.endswith("/") else "")
+
+
+def find_dataset(trained: TrainedModel, owner: str) -> str | None:
+    """The Hub id of the images: `owner`'s COREL for the tag "corel", else what the run read from the Hub."""
+    if trained.tag == COREL_TAG:
+        return f"{owner}/{COREL_TAG}"
+    read = str((trained.recipe or {}).get("dataset") or "").partition("@")[0]
+    return read if "/" in read else None
 
 
 def find_license(trained: TrainedModel) -> str | None:

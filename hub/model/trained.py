@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ import timm_gam  # registers our models  # noqa: F401
 from timm_gam.core import RefusedError, TimmGamError
 from timm_gam.models import check_model_name, compare_tensors, name_some, read_safetensors, weights_digest
 
-__all__ = ["DEFAULT_TAG", "TrainedModel", "is_finite", "read_trained_model"]
+__all__ = ["COREL_TAG", "TrainedModel", "is_finite", "read_trained_model"]
 
-DEFAULT_TAG = "corel"
+COREL_TAG = "corel"
+"""Of the zoo's weights, trained on COREL photographs."""
 BEST = "best.safetensors"
 TRAINING_RECORDS = ("config.yaml", "data.json", "environment.json", "metrics.csv")
 
@@ -70,13 +72,13 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
     """Read a checkpoint and its records, and refuse whatever does not belong together.
 
     Args:
-        model: "architecture" or "architecture.tag"; the tag is "corel" where none is given.
+        model: "architecture.tag", or "architecture" of a run, whose tag is then the name of the images it trained on.
         checkpoint: A safetensors file, or a run folder of `python -m timm_gam.train`.
         record: JSON of `python -m eval.retrieval`; default the run folder's evaluation.json.
 
     Raises:
         RefusedError: tensors missing, unexpected, misshapen or not finite; class counts that differ; a record of other
-            weights; or a file that cannot be read.
+            weights; no tag for a bare checkpoint; or a file that cannot be read.
     """
     architecture, _, tag = model.partition(".")
     run = checkpoint if checkpoint.is_dir() else None
@@ -96,7 +98,7 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
     evaluation = _read_evaluation(record, architecture, sha256) if record else None
     trained = TrainedModel(
         architecture=architecture,
-        tag=tag or DEFAULT_TAG,
+        tag=tag or _tag_of(data, architecture),
         tensors=tensors,
         network=network,
         sha256=sha256,
@@ -109,6 +111,17 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
     if recipe is not None and str(recipe.get("model", architecture)).partition(".")[0] != architecture:
         raise RefusedError(f"the run in '{run}' trained '{recipe['model']}', not '{architecture}'; name that model")
     return trained
+
+
+def _tag_of(data: Mapping[str, Any], architecture: str) -> str:
+    """ "owner/corel@v1" -> "corel", "My Photos" -> "my_photos"."""
+    name = str(data.get("name", "")).partition("@")[0].partition(" (")[0].rpartition("/")[2]
+    tag = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    if not tag:
+        raise RefusedError(
+            f"no record says what these weights were trained on; name them {architecture}.TAG, the tag being their data"
+        )
+    return tag
 
 
 def _network_for(architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:

@@ -56,7 +56,7 @@ def write_run(folder: Path, model: str, seed: int = 0, start: str = "hf-hub:some
     evaluate_checkpoint(folder / "evaluation.json", model, checkpoint)
     recipe = {"model": model, "start": start, "data_dir": "/home/someone/secret/photos", "epochs": 2, "lr": 0.01}
     (folder / "config.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
-    data = {"name": "photos", "class_names": [f"class{i}" for i in range(CLASSES)], "start": {"source": start}}
+    data = {"name": "corel", "class_names": [f"class{i}" for i in range(CLASSES)], "start": {"source": start}}
     (folder / "data.json").write_text(json.dumps(data))
     (folder / "environment.json").write_text(json.dumps({"versions": {"python": "3"}}))
     (folder / "metrics.csv").write_text("epoch,lr\n0,0.01\n1,0.005\n")

@@ -25,7 +25,7 @@ from tests.loopback_hub import TOKEN, LoopbackHub
 REPO = "timm-gam/test_resnet_gam.corel"
 
 
-def publish(checkpoint: Path, *arguments: str, model: str = "test_resnet_gam") -> int:
+def publish(checkpoint: Path, *arguments: str, model: str = "test_resnet_gam.corel") -> int:
     return main([model, "--checkpoint", str(checkpoint), *arguments])
 
 
@@ -105,7 +105,7 @@ def test_float16(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> Non
 
 def test_a_plain_baseline_is_pulled_by_its_page(hub: LoopbackHub, token: str, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "plain.safetensors", "test_resnet")
-    assert publish(checkpoint, "--license", "apache-2.0", model="test_resnet") == 0
+    assert publish(checkpoint, "--license", "apache-2.0", model="test_resnet.corel") == 0
     text = (hub.copy_out("models", "timm-gam/test_resnet.corel", tmp_path / "out") / "README.md").read_text()
     assert 'timm.create_model("hf-hub:timm-gam/test_resnet.corel", pretrained=True' in text
     assert "have not been scored; no figure is claimed" in text
@@ -148,7 +148,7 @@ def test_refuses_weights_that_do_not_fit(
 def test_refuses_what_does_not_belong_together(
     run: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(checkpoint: Path, message: str, *arguments: str, model: str = "test_resnet_gam") -> None:
+    def refused(checkpoint: Path, message: str, *arguments: str, model: str = "test_resnet_gam.corel") -> None:
         assert publish(checkpoint, *arguments, model=model) == 2
         said = capsys.readouterr().err
         assert message in said, said
@@ -162,9 +162,9 @@ def test_refuses_what_does_not_belong_together(
     shutil.copy(many, copy / "best.safetensors")
     refused(copy, "the classifier has 5 classes and data.json 80", model="test_resnet_gam.mine")
     corel = write_checkpoint(tmp_path / "corel.safetensors", "resnet18_se", classes=5)
-    refused(corel, "the classifier has 5 classes and the tag resnet18_se.corel 80", model="resnet18_se")
+    refused(corel, "the classifier has 5 classes and the tag resnet18_se.corel 80", model="resnet18_se.corel")
     plain = write_checkpoint(tmp_path / "plain.safetensors", "test_resnet")
-    refused(plain, "no licence is known for test_resnet.corel", model="test_resnet")
+    refused(plain, "no licence is known for test_resnet.corel", model="test_resnet.corel")
     (tmp_path / "model.pth").write_bytes(pickle.dumps({}))
     refused(tmp_path / "model.pth", "a pickled PyTorch checkpoint; only safetensors")
     refused(tmp_path / "none.safetensors", "no file")
@@ -280,6 +280,26 @@ def test_a_bare_checkpoint_with_its_record(hub: LoopbackHub, token: str, tmp_pat
     record = evaluate_checkpoint(tmp_path / "results.json", "test_resnet_gam", checkpoint)
     assert publish(checkpoint, "--record", str(record), "--namespace", "me", model="test_resnet_gam.mine") == 0
     assert names(hub, "me/test_resnet_gam.mine") == {"README.md", "config.json", "evaluation.json", "model.safetensors"}
+
+
+def test_the_tag_follows_from_the_data_or_is_given(
+    run: Path, hub: LoopbackHub, token: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Weights that never saw COREL are not called so."""
+    checkpoint = write_checkpoint(tmp_path / "model.safetensors")
+    assert publish(checkpoint, model="test_resnet_gam") == 2
+    assert "name them test_resnet_gam.TAG" in capsys.readouterr().err
+    assert hub.requests == []
+    birds = Path(shutil.copytree(run, tmp_path / "birds"))
+    (birds / "data.json").write_text((run / "data.json").read_text().replace('"corel"', '"me/CUB_Birds@v1"'))
+    recipe = (run / "config.yaml").read_text()
+    (birds / "config.yaml").write_text(recipe + "dataset: me/CUB_Birds@v1\n")
+    assert publish(birds, model="test_resnet_gam") == 0
+    [(_, repo)] = hub.repositories
+    assert repo == "timm-gam/test_resnet_gam.cub_birds"
+    card = ModelCard((hub.copy_out("models", repo, tmp_path / "out") / "README.md").read_text())
+    assert card.data.datasets == ["me/CUB_Birds"]
+    assert "COREL photographs" not in card.text
 
 
 def test_interrupted_while_sending(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:

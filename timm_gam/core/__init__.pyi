@@ -42,7 +42,9 @@ from timm_gam.core.namespace import hub_namespace as hub_namespace
 from timm_gam.core.processes import ALONE as ALONE
 from timm_gam.core.processes import World as World
 from timm_gam.core.processes import join_world as join_world
+from timm_gam.core.processes import usable_device as usable_device
 from timm_gam.core.signals import Interrupted as Interrupted
-from timm_gam.core.signals import Interruption as Interruption
-from timm_gam.core.signals import interruptible as interruptible
+from timm_gam.core.signals import StopRequest as StopRequest
+from timm_gam.core.signals import handle_signals as handle_signals
+from timm_gam.core.signals import note_signals as note_signals
 from timm_gam.core.signals import terminable as terminable

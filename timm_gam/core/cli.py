@@ -11,14 +11,13 @@ import difflib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import NoReturn
 
 from timm_gam.core.errors import TimmGamError
-from timm_gam.core.signals import exit_code
+from timm_gam.core.signals import exit_code, handle_signals
 
 __all__ = [
     "CommandParser",
@@ -93,19 +92,13 @@ def run_command(action: Callable[[], None], *, interrupted: str = "interrupted")
 @contextmanager
 def interrupts_exit() -> Iterator[None]:
     """Let Ctrl-C end the process at once: raised within an import of torch it can come out as any other error."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
     def leave(number: int, frame: FrameType | None) -> None:
         os.write(2, b"interrupted\n")
         os._exit(130)
 
-    before = signal.signal(signal.SIGINT, leave)
-    try:
+    with handle_signals(leave, signal.SIGINT):
         yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

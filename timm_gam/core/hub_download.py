@@ -46,25 +46,28 @@ def check_repository(repo_id: str, revision: str | None = None, repo_type: RepoT
         raise HubError(f"{what} was not asked for: HF_HUB_OFFLINE is set; unset it, or fill the cache while online")
     try:
         HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type, timeout=_PROBE_SECONDS)
-    except GatedRepoError as error:
-        raise HubError(f"{what} is gated: ask for access on its page, then set HF_TOKEN") from error
-    except RevisionNotFoundError as error:
-        raise HubError(f"{what} has no revision '{revision}'; name an existing tag, branch or commit") from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
-            f"{what} does not exist on {constants.ENDPOINT}, or is private: check the name, or set HF_TOKEN"
-        ) from error
-    except HFValidationError as error:
-        raise HubError(f"'{repo_id}' is no Hub id; one reads owner/name") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code
-        advice = "check HF_TOKEN" if status in (401, 403) else "try again later, or use local files"
-        raise HubError(f"{what} cannot be had: {constants.ENDPOINT} answers {status}; {advice}") from error
-    except Exception as error:  # the HTTP library differs between client versions; every other failure is the network's
-        raise HubError(
-            f"{what} cannot be had: no answer from {constants.ENDPOINT} ({one_line(error)}); check the network or "
-            "HF_ENDPOINT, or use local files"
-        ) from error
+    except Exception as error:  # the HTTP library's too, which differs between client versions
+        raise HubError(_reason(what, repo_id, revision, error)) from error
+
+
+def _reason(what: str, repo_id: str, revision: str | None, error: Exception) -> str:
+    match error:
+        case GatedRepoError():
+            return f"{what} is gated: ask for access on its page, then set HF_TOKEN"
+        case RevisionNotFoundError():
+            return f"{what} has no revision '{revision}'; name an existing tag, branch or commit"
+        case RepositoryNotFoundError():
+            return f"{what} does not exist on {constants.ENDPOINT}, or is private: check the name, or set HF_TOKEN"
+        case HFValidationError():
+            return f"'{repo_id}' is no Hub id; one reads owner/name"
+        case HfHubHTTPError():
+            status = error.response.status_code
+            advice = "check HF_TOKEN" if status in (401, 403) else "try again later, or use local files"
+            return f"{what} cannot be had: {constants.ENDPOINT} answers {status}; {advice}"
+    return (
+        f"{what} cannot be had: no answer from {constants.ENDPOINT} ({one_line(error)}); check the network or "
+        "HF_ENDPOINT, or use local files"
+    )
 
 
 def download_file(
@@ -93,24 +96,21 @@ def download_file(
     try:
         cached = try_to_load_from_cache(repo_id, filename, cache_dir=cache_dir, revision=revision)
     except HFValidationError as error:
-        raise HubError(f"'{repo_id}' is no Hub id; one reads owner/name") from error
+        raise HubError(_reason("", repo_id, revision, error)) from error
     if isinstance(cached, str) and (_COMMIT.fullmatch(revision or "") or not _reachable(repo_id, revision)):
-        path = Path(cached)
+        if _is_intact(Path(cached)):
+            return _as_released(repo_id, Path(cached), sha256)
+        _forget(Path(cached))
+    check_repository(repo_id, revision)
+    for _ in range(2):  # a byte may have changed on the way, or on disk since
+        path = _download(repo_id, filename, revision, cache_dir)
         if _is_intact(path):
             return _as_released(repo_id, path, sha256)
         _forget(path)
-    check_repository(repo_id, revision)
-    path = _download(repo_id, filename, revision, cache_dir)
-    if not _is_intact(path):  # a byte changed on the way, or on disk since
-        _forget(path)
-        path = _download(repo_id, filename, revision, cache_dir)
-    if not _is_intact(path):
-        _forget(path)
-        raise HubError(
-            f"'{filename}' of '{repo_id}' came damaged twice: its content is not what {constants.ENDPOINT} says it is; "
-            "nothing was kept, try again or use another mirror"
-        )
-    return _as_released(repo_id, path, sha256)
+    raise HubError(
+        f"'{filename}' of '{repo_id}' came damaged twice: its content is not what {constants.ENDPOINT} says it is; "
+        "nothing was kept, try again or use another mirror"
+    )
 
 
 def file_sha256(path: Path) -> str:
@@ -137,7 +137,7 @@ def _download(repo_id: str, filename: str, revision: str | None, cache_dir: str 
     try:
         return Path(hf_hub_download(repo_id, filename, revision=revision, cache_dir=cache_dir))
     except GatedRepoError as error:
-        raise HubError(f"model '{repo_id}' is gated: ask for access on its page, then set HF_TOKEN") from error
+        raise HubError(_reason(f"model '{repo_id}'", repo_id, revision, error)) from error
     except EntryNotFoundError as error:
         raise HubError(f"model '{repo_id}' has no file '{filename}'; only safetensors weights are read") from error
     except Exception as error:  # of the network, the HTTP library or the disk
@@ -166,10 +166,11 @@ def _forget(path: Path) -> None:
 
 
 def _as_released(repo_id: str, path: Path, sha256: str | None) -> tuple[Path, str]:
-    if sha256 is not None and (found := file_sha256(path)) != sha256:
+    found = _blob(path).name  # of an intact file that is its SHA-256, or a name of another kind
+    if sha256 not in (None, found) and (found := file_sha256(path)) != sha256:
         raise HubError(
-            f"'{path.name}' of '{repo_id}' is not the released file: SHA-256 {found[:12]}... came, {sha256[:12]}... is "
-            "recorded; do not use it, and tell the publisher"
+            f"'{path.name}' of '{repo_id}' is not the released file: SHA-256 {found[:12]}... came, "
+            f"{str(sha256)[:12]}... is recorded; do not use it, and tell the publisher"
         )
     # Cache layout: models--owner--name/snapshots/COMMIT/file
     parts = path.parts

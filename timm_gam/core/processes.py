@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from timm_gam.core.errors import DataError, PeerError, TimmGamError
 
-__all__ = ["ALONE", "World", "join_world"]
+__all__ = ["ALONE", "World", "join_world", "usable_device"]
 
 
 @dataclass(frozen=True)
@@ -137,12 +137,11 @@ def join_world(device: str | None, advice: str) -> Iterator[World]:
             raises what ended it, and the others a PeerError without a message.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
-    kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if size == 1:
-        yield World(0, 1, _usable(kind))
+        yield World(0, 1, usable_device(device))
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    own = _usable(f"{kind}:{local}" if kind == "cuda" else kind)
+    own = usable_device(device, local)
     if own.type == "cuda":
         torch.cuda.set_device(own)
     store, rank, size = next(rendezvous("env://", rank, size))
@@ -161,7 +160,22 @@ def join_world(device: str | None, advice: str) -> Iterator[World]:
         raise
 
 
-def _usable(name: str) -> torch.device:
+def usable_device(name: str | None, index: int | None = None) -> torch.device:
+    """A device that is there: the one named, or else CUDA where there is one, else the CPU.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps", ...; None chooses.
+        index: Of the device where `name` is CUDA without one.
+
+    Raises:
+        TimmGamError: it cannot be used here.
+
+    >>> usable_device("cpu")
+    device(type='cpu')
+    """
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and index is not None:
+        name = f"cuda:{index}"
     try:
         made = torch.empty(1, device=name)
         made.cpu()  # "meta" makes tensors but holds no values

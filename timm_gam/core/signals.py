@@ -1,14 +1,17 @@
-"""Ctrl-C and SIGTERM end a run such that what it has done so far is kept."""
+"""Ctrl-C and SIGTERM end a run such that what it has done so far is kept.
+
+Off the main thread Python takes no signal handlers: there a run goes on until whoever started the thread ends it.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupted", "Interruption", "exit_code", "interruptible", "terminable"]
+__all__ = ["Interrupted", "StopRequest", "exit_code", "handle_signals", "note_signals", "terminable"]
 
 
 class Interrupted(KeyboardInterrupt):
@@ -24,7 +27,7 @@ def exit_code(error: KeyboardInterrupt) -> int:
     return 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
 
 
-class Interruption:
+class StopRequest:
     """Whether the run was asked to end, and by which signal."""
 
     def __init__(self) -> None:
@@ -35,40 +38,38 @@ class Interruption:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Note the first SIGINT or SIGTERM; a second Ctrl-C interrupts at once, as usual."""
-    asked = Interruption()
+def handle_signals(handler: Callable[[int, FrameType | None], object], *numbers: int) -> Iterator[None]:
+    """Within: `handler` takes these signals; nothing off the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+
+@contextmanager
+def note_signals() -> Iterator[StopRequest]:
+    """Within: the first SIGINT or SIGTERM is noted; a second Ctrl-C interrupts at once, as usual."""
+    request = StopRequest()
 
     def note(number: int, frame: FrameType | None) -> None:
-        asked.signal = number
+        request.signal = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with handle_signals(note, signal.SIGINT, signal.SIGTERM):
+        yield request
 
 
 @contextmanager
 def terminable() -> Iterator[None]:
     """Within: SIGTERM raises Interrupted, so that open files are closed and half-written ones removed."""
-    asked = Interruption()
 
     def end(number: int, frame: FrameType | None) -> None:
-        asked.signal = number
         raise Interrupted(number)
 
-    if threading.current_thread() is not threading.main_thread():
+    with handle_signals(end, signal.SIGTERM):
         yield
-        return
-    previous = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    except Exception as error:
-        if asked.signal is None:
-            raise
-        raise Interrupted(asked.signal) from error  # what the loader processes, which were told too, did to this one
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -20,8 +20,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 trained, 2 bad input or a run that ended, 130 or 143
     interrupted (Ctrl-C, SIGTERM)."""
     args = build_parser().parse_args(argv)
-    told = "interrupted; --resume goes on from the last saved state"
-    return run_command(lambda: _run(vars(args)), interrupted=told)
+    interrupted = "interrupted; --resume goes on from the last saved state"
+    return run_command(lambda: _run(vars(args)), interrupted=interrupted)
 
 
 def _run(given: dict[str, object]) -> None:

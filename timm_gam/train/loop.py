@@ -17,7 +17,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timm_gam.core import DivergedError, Interruption, World
+from timm_gam.core import DivergedError, StopRequest, World
 from timm_gam.images import Preprocessing
 from timm_gam.train.output.checkpoint import Position
 from timm_gam.train.recipe import Recipe
@@ -101,7 +101,7 @@ class Trainer:
         batches: Iterator[Batch],
         position: Position,
         until: int,
-        asked: Interruption,
+        request: StopRequest,
         on_update: Callable[[float], None],
     ) -> bool:
         """Train on, within an epoch; `position` moves with every update.
@@ -110,11 +110,11 @@ class Trainer:
             batches: Of the position's epoch, from its next update on.
             position: Where to begin.
             until: Stop when this many updates of the epoch are done.
-            asked: Stops after an update, in every process after the same one.
+            request: Stops after an update, in every process after the same one.
             on_update: Called after each update with the mean loss so far.
 
         Returns:
-            Whether it got there; False where it was asked to end.
+            Whether it got there; False where it was request to end.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -125,7 +125,7 @@ class Trainer:
         unread: Tensor | None = None
         while position.update < until:
             loss = self._update(list(islice(batches, self.recipe.accumulate)), position)
-            summary = torch.stack([loss, torch.full_like(loss, float(bool(asked)))])
+            summary = torch.stack([loss, torch.full_like(loss, float(bool(request)))])
             summary = self.world.sum(summary) / self.world.size
             stop = self._read(unread, position)
             unread = summary
@@ -139,7 +139,7 @@ class Trainer:
         return position.update == until and not stop
 
     def _read(self, summary: Tensor | None, position: Position) -> bool:
-        """Account for the loss of an update; whether some process was asked to end."""
+        """Account for the loss of an update; whether some process was request to end."""
         if summary is None:
             return False
         loss, stop = summary.tolist()

@@ -21,8 +21,8 @@ from timm_gam.core import (
     TrainError,
     World,
     hardware,
-    interruptible,
     join_world,
+    note_signals,
     versions,
 )
 from timm_gam.data import ImageSet, read_images
@@ -148,16 +148,16 @@ def _train_epochs(
         if world.leads:
             save_state(folder.state, position, trainer.modules, trainer.optimizer, trainer.scaler)
 
-    with interruptible() as asked:
+    with note_signals() as request:
         while position.epoch < recipe.epochs:
             lr = trainer.first_lr(position)
             batches = loader.batches(position.epoch, position.update)
             while position.update < loader.updates_per_epoch:
                 until = _next_save(position.update, recipe.save_every, loader.updates_per_epoch)
                 on_update = partial(progress.update, memory_mb=peak_memory_mb(world.device))
-                if not trainer.train(batches, position, until, asked, on_update):
+                if not trainer.train(batches, position, until, request, on_update):
                     save()
-                    raise Interrupted(asked.signal or signal.SIGTERM)
+                    raise Interrupted(request.signal or signal.SIGTERM)
                 if until < loader.updates_per_epoch:
                     save()
             row = _row(recipe, position, lr, world)
@@ -173,8 +173,8 @@ def _train_epochs(
                 _export(folder, trainer, position)
             progress.epoch(row)
             # Several processes agree on the next update, but the first one alone reads the test split.
-            if asked.signal is not None and (world.size == 1 or position.epoch == recipe.epochs):
-                raise Interrupted(asked.signal)
+            if request.signal is not None and (world.size == 1 or position.epoch == recipe.epochs):
+                raise Interrupted(request.signal)
 
 
 def _next_save(update: int, every: int, updates_per_epoch: int) -> int:

@@ -71,6 +71,19 @@ def test_a_release_is_pinned(
     assert hub.requests == [], "a cached commit needs no request"
 
 
+def test_a_cached_release_is_hashed_once_per_load(
+    weights: Path, hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = hub.add("models", REPO, weights).head.id
+    sha256 = file_sha256(weights / "model.safetensors")
+    record(tmp_path / "releases.json", monkeypatch, revision=released, sha256=sha256)
+    pull()
+    hashed: list[Path] = []
+    monkeypatch.setattr("timm_gam.core.hub_download.file_sha256", lambda path: hashed.append(path) or file_sha256(path))
+    pull()
+    assert len(hashed) == 1
+
+
 def test_releases_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_releases(tmp_path / "none.json") == {}
     assert find_release("nobody/nothing") is None, "the package's own file is readable"

@@ -18,6 +18,7 @@ those of a large matrix product of the same precision and threads in the same pr
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import platform
@@ -25,21 +26,26 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data import ImageDataset, create_loader
 from torch.utils.flop_counter import FlopCounterMode
 
-from timm_gam.core import Interruption, World
+from timm_gam.core import StopRequest, World
 from timm_gam.data import ImageSet, draw_synthetic, read_folder
 from timm_gam.images import Preprocessing, cache_decoded, resolve_preprocessing
 from timm_gam.train import (
-    EpochLoader,
+    Batch,
     Position,
     Recipe,
     Trainer,
@@ -47,6 +53,7 @@ from timm_gam.train import (
     create_optimization,
     split_for_training,
     start_model,
+    training_batches,
 )
 
 Measure = Callable[[int], float]
@@ -139,36 +146,50 @@ def ours(images: ImageSet, preprocessing: Preprocessing, recipe: Recipe, cache: 
     split = split_for_training(images, recipe.val_share)
     world = World(0, 1, torch.device(recipe.device or "cpu"))
     model, _ = start_model(recipe, len(images.class_names))
-    loader = EpochLoader(cache_decoded(images, split.train, cache), split.train, preprocessing, recipe, world)
+    decoded = cache_decoded(images, split.train, cache)
+    batches = endless_batches(decoded, split.train, preprocessing, recipe, world)
+    updates_per_epoch = len(split.train) // (recipe.batch_size * recipe.accumulate)
     objective = create_objective(model, recipe, len(images.class_names))
-    trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), loader.updates_per_epoch)
+    trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), updates_per_epoch)
     position = Position()
 
     def measure(updates: int) -> float:
         began = time.perf_counter()
         while updates > 0:
-            until = min(position.update + updates, loader.updates_per_epoch)
+            until = min(position.update + updates, updates_per_epoch)
             updates -= until - position.update
-            batches = loader.batches(position.epoch, position.update)
-            trainer.train(islice(batches, until - position.update), position, until, Interruption(), lambda loss: None)
-            if until == loader.updates_per_epoch:
+            trainer.train(batches, position, StopRequest(), lambda loss: None, partial(_has_done, position, until))
+            if until == updates_per_epoch:
                 position.epoch, position.update, position.loss_sum = position.epoch + 1, 0, 0.0
         return time.perf_counter() - began
 
     return measure
 
 
+def _has_done(position: Position, updates: int) -> bool:
+    return position.update >= updates
+
+
+def endless_batches(
+    images: ImageSet, train: NDArray[np.int64], preprocessing: Preprocessing, recipe: Recipe, world: World
+) -> Iterator[Batch]:
+    """As in a run, from processes that live as long as this one."""
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(training_batches(images, train, preprocessing, replace(recipe, epochs=10**9), world))
+
+
 def loading(images: ImageSet, preprocessing: Preprocessing, recipe: Recipe) -> Measure:
     """The package's loader with nothing behind it."""
     split = split_for_training(images, recipe.val_share)
     world = World(0, 1, torch.device(recipe.device or "cpu"))
-    loader = EpochLoader(cache_decoded(images, split.train, 2**30), split.train, preprocessing, recipe, world)
-    epoch = iter(range(10**9))
+    decoded = cache_decoded(images, split.train, 2**30)
+    batches = endless_batches(decoded, split.train, preprocessing, recipe, world)
 
     def measure(updates: int) -> float:
         began = time.perf_counter()
-        while updates > 0:
-            updates -= sum(1 for _ in islice(loader.batches(next(epoch)), updates))
+        for _ in islice(batches, updates):
+            pass
         return time.perf_counter() - began
 
     return measure

@@ -55,9 +55,7 @@ def write_table(output: Path, runs: Runs, device: str) -> str:
                     id_column=recipe.id_column,
                 )
             test = split_for_training(sets[key], recipe.val_share).test
-            result = score_test(
-                folder, recipe, sets[key], test, device=device, cache_folder=output / "embeddings"
-            )
+            result = score_test(folder, recipe, sets[key], test, device=device, cache_folder=output / "embeddings")
             results.setdefault(name, []).append(result)
         costs[name] = _cost(results[name][0], device)
     labels = _shared_labels(results)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import torch
 
 from eval import compare, holm, p_over_queries, p_over_runs, summarise
 from eval.table1 import main
@@ -74,6 +75,20 @@ def test_summary_and_differences() -> None:
 def test_macs_are_those_of_the_literature() -> None:
     assert count_macs("resnet50", 1000, (3, 224, 224)) / 1e9 == pytest.approx(4.089, abs=1e-3)
     assert count_macs("resnet50_gam", 1000, (3, 224, 224)) / 1e9 == pytest.approx(24.641, abs=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the device that is not there is CUDA")
+def test_table_1_is_scored_where_training_would_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A recipe that names no device means CUDA where there is one."""
+    folder = tmp_path / "test_resnet-0"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(Recipe().as_yaml())
+    (folder / "evaluation.json").write_text("{}")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert main(["--collect", "--output", str(tmp_path)]) == 2
+    assert "device 'cuda' cannot be used" in capsys.readouterr().err
 
 
 def test_table_1_in_one_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,7 @@ from timm_gam.images.duplicates import near_pairs as near_pairs
 from timm_gam.images.fingerprint import data_fingerprint as data_fingerprint
 from timm_gam.images.fingerprint import digest_images as digest_images
 from timm_gam.images.loader import Batch as Batch
-from timm_gam.images.loader import default_workers as default_workers
-from timm_gam.images.loader import ignore_interrupts as ignore_interrupts
 from timm_gam.images.loader import load_batches as load_batches
-from timm_gam.images.loader import quiet_deaths as quiet_deaths
 from timm_gam.images.page import page_environment as page_environment
 from timm_gam.images.pictures import as_seen as as_seen
 from timm_gam.images.pictures import data_uri as data_uri
@@ -24,3 +21,7 @@ from timm_gam.images.preprocessing import Preprocessing as Preprocessing
 from timm_gam.images.preprocessing import Transform as Transform
 from timm_gam.images.preprocessing import resolve_preprocessing as resolve_preprocessing
 from timm_gam.images.ram_cache import cache_decoded as cache_decoded
+from timm_gam.images.workers import default_workers as default_workers
+from timm_gam.images.workers import in_shared_memory as in_shared_memory
+from timm_gam.images.workers import load_items as load_items
+from timm_gam.images.workers import memory_errors as memory_errors

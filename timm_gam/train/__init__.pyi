@@ -11,8 +11,9 @@ from timm_gam.train.run import train as train
 from timm_gam.train.split import TrainingSplit as TrainingSplit
 from timm_gam.train.split import split_for_training as split_for_training
 from timm_gam.train.start import start_model as start_model
-from timm_gam.train.step.batches import EpochLoader as EpochLoader
+from timm_gam.train.step.batches import Batch as Batch
 from timm_gam.train.step.batches import epoch_order as epoch_order
+from timm_gam.train.step.batches import training_batches as training_batches
 from timm_gam.train.step.objective import ClassifierObjective as ClassifierObjective
 from timm_gam.train.step.objective import create_objective as create_objective
 from timm_gam.train.step.optimizer import create_optimization as create_optimization

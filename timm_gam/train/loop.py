@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -28,7 +27,7 @@ from timm_gam.train.step.seeds import seed_augmentation, seed_for, seed_network
 from timm_gam.train.step.sync_norm import synchronise_norms
 from timm_gam.train.step.unreachable_taps import zero_unreachable_gradients
 
-__all__ = ["Trainer", "peak_memory_mb"]
+__all__ = ["Trainer"]
 
 
 class Trainer:
@@ -50,7 +49,8 @@ class Trainer:
         num_classes: int,
         updates_per_epoch: int,
     ) -> None:
-        self.recipe, self.world, self.updates_per_epoch = recipe, world, updates_per_epoch
+        self.recipe, self.world, self.preprocessing = recipe, world, preprocessing
+        self.updates_per_epoch = updates_per_epoch
         self._format = torch.channels_last if recipe.channels_last else torch.contiguous_format
         if world.size > 1:
             objective.model = synchronise_norms(objective.model, world.device)
@@ -100,21 +100,21 @@ class Trainer:
         self,
         batches: Iterator[Batch],
         position: Position,
-        until: int,
-        request: StopRequest,
+        stop: StopRequest,
         on_update: Callable[[float], None],
+        pause: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Train on, within an epoch; `position` moves with every update.
+        """Train to the end of the epoch; `position` moves with every update.
 
         Args:
             batches: Of the position's epoch, from its next update on.
             position: Where to begin.
-            until: Stop when this many updates of the epoch are done.
-            request: Stops after an update, in every process after the same one.
+            stop: Ends it after an update, in every process after the same one.
             on_update: Called after each update with the mean loss so far.
+            pause: Asked after each update whether to return, to go on with another call.
 
         Returns:
-            Whether it got there; False where it was request to end.
+            False where it was asked to stop.
 
         Raises:
             DivergedError: the loss is not finite.
@@ -123,33 +123,33 @@ class Trainer:
         began, spent = time.perf_counter(), position.seconds
         # The loss is read one update late, when the device has it already: reading it never makes the device wait.
         unread: Tensor | None = None
-        while position.update < until:
+        while position.update < self.updates_per_epoch:
             loss = self._update(list(islice(batches, self.recipe.accumulate)), position)
-            summary = torch.stack([loss, torch.full_like(loss, float(bool(request)))])
+            summary = torch.stack([loss, torch.full_like(loss, float(bool(stop)))])
             summary = self.world.sum(summary) / self.world.size
-            stop = self._read(unread, position)
+            ends = self._read(unread, position)
             unread = summary
             position.update += 1
             position.seconds = spent + time.perf_counter() - began
             on_update(position.loss_sum / max(position.update - 1, 1))
-            if stop:
+            if ends or pause():
                 break
-        stop = self._read(unread, position)
+        ends = self._read(unread, position)
         position.seconds = spent + time.perf_counter() - began
-        return position.update == until and not stop
+        return not ends
 
     def _read(self, summary: Tensor | None, position: Position) -> bool:
-        """Account for the loss of an update; whether some process was request to end."""
+        """Account for the loss of an update; whether some process was asked to stop."""
         if summary is None:
             return False
-        loss, stop = summary.tolist()
+        loss, stops = summary.tolist()
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the loss is {loss} in epoch {position.epoch + 1}, update {position.update}: lower --lr (attention "
                 f"layers have {self.recipe.attention_lr_scale:g} times it), or train without --amp"
             )
         position.loss_sum += loss
-        return bool(stop > 0)
+        return bool(stops > 0)
 
     def _update(self, batches: list[Batch], position: Position) -> Tensor:
         """One step of the optimizer over `accumulate` batches; their mean loss, () float32, on the device."""
@@ -200,18 +200,6 @@ class Trainer:
         if not self.recipe.amp:
             return nullcontext()
         return torch.autocast(self.world.device.type, dtype=self._amp_dtype)
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Most memory used so far: of the device where it has its own, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # Windows has no such count
-        return 0.0
-    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _mixup(recipe: Recipe, num_classes: int) -> Mixup | None:

@@ -96,7 +96,7 @@ class Recipe:
     cache_images: int = 1024  # MB of decoded training images kept in memory
 
     validate_every: int = 1  # epochs
-    save_every: int = 0  # updates, besides every epoch; 0: none
+    save_every: int = 0  # updates and epochs' ends; 0: by time alone
 
     def __post_init__(self) -> None:
         for name, legal in _CHOICES.items():

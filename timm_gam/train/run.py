@@ -6,44 +6,45 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from timm_gam.core import (
     DataError,
     Interrupted,
     RunFolderError,
-    TrainError,
     World,
     hardware,
     join_world,
     note_signals,
+    peak_memory_mb,
     versions,
 )
 from timm_gam.data import ImageSet, read_images
 from timm_gam.images import (
-    Preprocessing,
     cache_decoded,
     data_fingerprint,
     digest_images,
-    quiet_deaths,
+    memory_errors,
     resolve_preprocessing,
 )
 from timm_gam.inference import compiler_errors
-from timm_gam.train.loop import Trainer, peak_memory_mb
-from timm_gam.train.output.checkpoint import Position, load_state, save_state, save_tensors
+from timm_gam.train.loop import Trainer
+from timm_gam.train.output.checkpoint import Position, load_state
 from timm_gam.train.output.curves import draw_curves
 from timm_gam.train.output.progress import Progress
 from timm_gam.train.output.run_folder import RunFolder
+from timm_gam.train.output.saving import Saver
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.split import TrainingSplit, split_for_training
 from timm_gam.train.start import SCRATCH, start_model
-from timm_gam.train.step.batches import EpochLoader
+from timm_gam.train.step.batches import training_batches
 from timm_gam.train.step.objective import create_objective
 from timm_gam.train.step.optimizer import freeze
 from timm_gam.train.validation import SELECTION_METRIC, Evaluator, Result, validate
@@ -82,44 +83,32 @@ def train(
         join_world(recipe.device, advice="--resume goes on") as world,
         _determinism(recipe.deterministic),
         compiler_errors(recipe.torchcompile),
-        _machine_errors(),
-        quiet_deaths(),
+        memory_errors("halve --batch-size and double --accumulate, in a new run"),
     ):
-        images = read_images(
-            recipe.data_dir,
-            recipe.dataset,
-            image_column=recipe.image_column,
-            label_column=recipe.label_column,
-            id_column=recipe.id_column,
-        )
-        split = split_for_training(images, recipe.val_share)
-        _check_batch(recipe, split, len(np.unique(images.labels[split.train])), world)
+        data = _read_data(recipe)
+        _check_batch(recipe, data, world)
         # A resumed run has all of its weights in its state; its start may be gone.
-        model, start = start_model(replace(recipe, start=SCRATCH) if resume else recipe, len(images.class_names))
+        model, start = start_model(replace(recipe, start=SCRATCH) if resume else recipe, data.classes)
         frozen = freeze(model, recipe.freeze)
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
         if world.leads:
-            _open_folder(folder, recipe, images, split, asdict(start), resume)
-        decoded = cache_decoded(images, _rows(split), recipe.cache_images * 2**20)
-        loader = EpochLoader(decoded, split.train, preprocessing, recipe, world)
-        objective = create_objective(model, recipe, len(images.class_names))
-        trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), loader.updates_per_epoch)
+            _open_folder(folder, recipe, data, asdict(start), resume)
+        rows = np.union1d(data.split.train, data.split.validation)
+        data = replace(data, images=cache_decoded(data.images, rows, recipe.cache_images * 2**20))
+        updates = len(data.split.train) // (recipe.batch_size * recipe.accumulate)
+        objective = create_objective(model, recipe, data.classes)
+        trainer = Trainer(objective, preprocessing, recipe, world, data.classes, updates)
         position = Position()
         if resume:
             position = load_state(folder.state, trainer.modules, trainer.optimizer, trainer.scaler)
             trainer.go_on_from(position)
-            if world.leads:
-                _export(folder, trainer, position)
-        if world.leads:
-            count = sum(p.numel() for p in model.parameters())
+        saver = Saver(folder, trainer, position)
+        if resume:
+            saver.resumed()
+        with Progress(recipe, position, updates, show=world.leads, say=say) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
-            say(
-                f"{recipe.model}: {count:,} parameters ({frozen:,} frozen), {since}; "
-                f"{images.name}: {len(split.train)} train, {len(split.validation)} validation, "
-                f"{len(split.test.query)} test"
-            )
-        with Progress(recipe, position, loader.updates_per_epoch, show=world.leads, say=say) as progress:
-            _train_epochs(trainer, loader, decoded, split, preprocessing, folder, position, progress, evaluator)
+            progress.say(f"{_describe(model, frozen)}, {since}; {data}")
+            _train_epochs(trainer, data, position, saver, progress, evaluator)
         if not world.leads:
             return None
         if not draw_curves(folder.curves, position.rows, recipe.model):
@@ -128,57 +117,80 @@ def train(
             f"weights of epoch {position.best_epoch} of {recipe.epochs}, chosen by validation mAP "
             f"{position.best_map:.4f}; the test split was read once, after training"
         )
-        return evaluator.test(folder, recipe, images, split, device=str(world.device), note=note)
+        return evaluator.test(folder, recipe, data.images, data.split, device=str(world.device), note=note)
+
+
+@dataclass(frozen=True)
+class _Data:
+    images: ImageSet
+    split: TrainingSplit
+
+    @property
+    def classes(self) -> int:
+        return len(self.images.class_names)
+
+    def __str__(self) -> str:
+        split = self.split
+        sizes = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test.query)} test"
+        return f"{self.images.name}: {sizes}"
+
+
+def _read_data(recipe: Recipe) -> _Data:
+    images = read_images(
+        recipe.data_dir,
+        recipe.dataset,
+        image_column=recipe.image_column,
+        label_column=recipe.label_column,
+        id_column=recipe.id_column,
+    )
+    return _Data(images, split_for_training(images, recipe.val_share))
+
+
+def _describe(model: nn.Module, frozen: int) -> str:
+    count = sum(p.numel() for p in model.parameters())
+    return f"{model.pretrained_cfg['architecture']}: {count:,} parameters ({frozen:,} frozen)"  # type: ignore[index]
 
 
 def _train_epochs(
     trainer: Trainer,
-    loader: EpochLoader,
-    images: ImageSet,
-    split: TrainingSplit,
-    preprocessing: Preprocessing,
-    folder: RunFolder,
+    data: _Data,
     position: Position,
+    saver: Saver,
     progress: Progress,
     evaluator: Evaluator[object],
 ) -> None:
-    recipe, world = trainer.recipe, trainer.world
-
-    def save() -> None:
-        if world.leads:
-            save_state(folder.state, position, trainer.modules, trainer.optimizer, trainer.scaler)
-
-    with note_signals() as request:
+    recipe, world, preprocessing = trainer.recipe, trainer.world, trainer.preprocessing
+    on_update = partial(progress.update, device=world.device)
+    with (
+        note_signals() as stop,
+        training_batches(
+            data.images, data.split.train, preprocessing, recipe, world, epoch=position.epoch, update=position.update
+        ) as batches,
+    ):
         while position.epoch < recipe.epochs:
             lr = trainer.first_lr(position)
-            batches = loader.batches(position.epoch, position.update)
-            while position.update < loader.updates_per_epoch:
-                until = _next_save(position.update, recipe.save_every, loader.updates_per_epoch)
-                on_update = partial(progress.update, memory_mb=peak_memory_mb(world.device))
-                if not trainer.train(batches, position, until, request, on_update):
-                    save()
-                    raise Interrupted(request.signal or signal.SIGTERM)
-                if until < loader.updates_per_epoch:
-                    save()
+            while position.update < trainer.updates_per_epoch:
+                if not trainer.train(batches, position, stop, on_update, pause=saver.is_due):
+                    saver.save()
+                    raise Interrupted(stop.signal or signal.SIGTERM)
+                if position.update < trainer.updates_per_epoch:
+                    saver.save()
             row = _row(recipe, position, lr, world)
-            if (position.epoch + 1) % recipe.validate_every == 0 or position.epoch + 1 == recipe.epochs:
-                scores = validate(trainer.kept_model, evaluator, images, split, preprocessing, recipe, world)
+            position.epoch += 1
+            if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
+                scores = validate(trainer.kept_model, evaluator, data.images, data.split, preprocessing, recipe, world)
                 row.update({f"val_{name}": value for name, value in scores.items()})
                 if scores[SELECTION_METRIC] > position.best_map:
-                    position.best_epoch, position.best_map = position.epoch + 1, scores[SELECTION_METRIC]
+                    position.best_epoch, position.best_map = position.epoch, scores[SELECTION_METRIC]
+                    saver.keep_best()
             position.rows.append(row)
-            position.epoch, position.update, position.loss_sum, position.seconds = position.epoch + 1, 0, 0.0, 0.0
-            save()
-            if world.leads:
-                _export(folder, trainer, position)
+            position.update, position.loss_sum, position.seconds = 0, 0.0, 0.0
+            saver.end_epoch()
             progress.epoch(row)
             # Several processes agree on the next update, but the first one alone reads the test split.
-            if request.signal is not None and (world.size == 1 or position.epoch == recipe.epochs):
-                raise Interrupted(request.signal)
-
-
-def _next_save(update: int, every: int, updates_per_epoch: int) -> int:
-    return min(updates_per_epoch, (update // every + 1) * every) if every else updates_per_epoch
+            if stop.signal is not None and (world.size == 1 or position.epoch == recipe.epochs):
+                saver.save()
+                raise Interrupted(stop.signal)
 
 
 def _row(recipe: Recipe, position: Position, lr: float, world: World) -> dict[str, float]:
@@ -194,21 +206,8 @@ def _row(recipe: Recipe, position: Position, lr: float, world: World) -> dict[st
     }
 
 
-def _export(folder: RunFolder, trainer: Trainer, position: Position) -> None:
-    """Write what others read from the state just saved: metrics, and weights of the last and the best epoch."""
-    folder.write_metrics(position.rows)
-    if position.update:
-        return  # between epochs' ends the weights of the last whole epoch stay
-    tensors = trainer.kept_model.state_dict()
-    about = {"model": trainer.recipe.model, "epoch": position.epoch}
-    if position.best_epoch == position.epoch:
-        save_tensors(folder.best, tensors, {**about, f"val_{SELECTION_METRIC}": position.best_map})
-    save_tensors(folder.last, tensors, about)
-
-
-def _open_folder(
-    folder: RunFolder, recipe: Recipe, images: ImageSet, split: TrainingSplit, start: dict[str, Any], resume: bool
-) -> None:
+def _open_folder(folder: RunFolder, recipe: Recipe, data: _Data, start: dict[str, Any], resume: bool) -> None:
+    images, split = data.images, data.split
     rows = np.arange(len(images), dtype=np.int64)
     fingerprint = data_fingerprint(images, rows, digest_images(images, rows))
     if resume:
@@ -237,7 +236,8 @@ def _open_folder(
     )
 
 
-def _check_batch(recipe: Recipe, split: TrainingSplit, classes: int, world: World) -> None:
+def _check_batch(recipe: Recipe, data: _Data, world: World) -> None:
+    split, classes = data.split, len(np.unique(data.images.labels[data.split.train]))
     per_update = recipe.batch_size * recipe.accumulate
     if per_update > len(split.train):
         raise DataError(
@@ -257,28 +257,6 @@ def _check_batch(recipe: Recipe, split: TrainingSplit, classes: int, world: Worl
             f"a batch of {recipe.batch_size} with {recipe.per_class} of a class needs more than {classes} classes: "
             "lower --batch-size, or raise per_class"
         )
-
-
-def _rows(split: TrainingSplit) -> Any:
-    return np.union1d(split.train, split.validation)
-
-
-@contextmanager
-def _machine_errors() -> Iterator[None]:
-    """Within: running out of memory, or losing a loader process, is one line that says what to do."""
-    try:
-        yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        reason = (str(error).splitlines() or ["no memory left"])[0]
-        raise TrainError(
-            f"out of memory ({reason}); halve --batch-size and double --accumulate, in a new run"
-        ) from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise TrainError(
-            f"a loader process ended ({str(error).splitlines()[0]}); lower --workers, then --resume"
-        ) from error
 
 
 @contextmanager

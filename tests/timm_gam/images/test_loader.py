@@ -191,3 +191,15 @@ def test_command_line_survives_a_killed_loader_process(tmp_path: Path, capsys) -
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("error: a loader process died"), said
     assert not out.exists()
+
+
+def test_out_of_device_memory_is_one_error() -> None:
+    """torch's error is a RuntimeError, as a loader process's death is."""
+    with (
+        pytest.raises(
+            MachineError, match=r"out of memory \(CUDA out of memory. Tried .*\); use a smaller --batch-size"
+        ),
+        load_batches(Drawn(), np.arange(20), to_pixels, batch_size=3, workers=0) as batches,
+    ):
+        next(batches)
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +15,28 @@ import torch
 from eval import RetrievalEvaluator
 from tests.shapes import draw_shapes
 from tests.timm_gam.train.helpers import metrics, small_recipe, train_quietly, write_shapes
-from timm_gam.core import DataError, TrainError, World
+from timm_gam.core import DataError, MachineError, World
 from timm_gam.data import ImageSet, published_split, read_folder
 from timm_gam.images import cache_decoded, resolve_preprocessing
-from timm_gam.train import EpochLoader, Recipe, RunFolder, epoch_order, seed_for, split_for_training, start_model, train
+from timm_gam.train import (
+    Recipe,
+    RunFolder,
+    epoch_order,
+    seed_for,
+    split_for_training,
+    start_model,
+    train,
+    training_batches,
+)
 
 
 def batches(images: ImageSet, recipe: Recipe, world: World, epoch: int, first: int = 0) -> list[torch.Tensor]:
     preprocessing = resolve_preprocessing(start_model(recipe, 4)[0], img_size=recipe.img_size)
     train = split_for_training(images, recipe.val_share).train
-    loader = EpochLoader(cache_decoded(images, train, recipe.cache_images * 2**20), train, preprocessing, recipe, world)
-    return [batch.pixels for batch in loader.batches(epoch, first)]
+    decoded = cache_decoded(images, train, recipe.cache_images * 2**20)
+    recipe = replace(recipe, epochs=epoch + 1)
+    with training_batches(decoded, train, preprocessing, recipe, world, epoch=epoch, update=first) as stream:
+        return [batch.pixels for batch in stream]
 
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -135,6 +147,6 @@ def test_a_loader_process_that_is_killed_is_one_line_and_costs_nothing(photos: P
             os.kill(worker.pid, signal.SIGKILL)
 
     recipe = small_recipe(data_dir=str(photos), workers=1, epochs=1000)
-    with pytest.raises(TrainError, match="a loader process ended .*; lower --workers"):
+    with pytest.raises(MachineError, match="a loader process died .*; lower --workers, then --resume"):
         train(recipe, tmp_path / "run", RetrievalEvaluator(), say=say)
     assert metrics(RunFolder(tmp_path / "run"))[0]["epoch"] == "1"

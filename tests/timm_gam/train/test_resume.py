@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import timm_gam.train.run as run_module
+import timm_gam.train.output.saving as saving
 from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.core import DivergedError, Interrupted, RunFolderError
 from timm_gam.train import ClassifierObjective, Recipe, RunFolder, Trainer
 from timm_gam.train.__main__ import main
+from timm_gam.train.output.checkpoint import save_state
 
 COMPARED = ("epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10")
 
@@ -83,7 +85,7 @@ def test_dying_between_the_state_and_the_files_made_from_it_changes_no_bit(
         raise Stop
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module if write == "save_tensors" else RunFolder, write, dies)
+        patch.setattr(saving if write == "save_tensors" else RunFolder, write, dies)
         with pytest.raises(Stop):
             train_quietly(eventful(photos), tmp_path / "run")
     assert_same_run(train_quietly(eventful(photos), tmp_path / "run", resume=True), uninterrupted)
@@ -133,6 +135,66 @@ def test_kill_9_and_resume_by_command_line(photos: Path, tmp_path: Path) -> None
     assert len(metrics(folder)) == 20
     whole = train_quietly(replace(recipe, data_dir=str(photos)), tmp_path / "whole")
     assert_same_run(folder, whole)
+
+
+def test_checkpoints_are_written_by_time_and_resume_exactly_whatever_is_on_disk(
+    uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process killed between two writes loses time only."""
+    recipe = replace(eventful(photos), save_every=0, epochs=4)
+    whole = train_quietly(recipe, tmp_path / "whole")
+    update, calls = Trainer._update, []
+    saved: list[int] = []
+
+    def slow(path: Path, position: object, *rest: object) -> None:
+        saved.append(position.epoch)  # type: ignore[attr-defined]
+        save_state(path, position, *rest)  # type: ignore[arg-type]
+
+    def dies(self: Trainer, *arguments: object) -> torch.Tensor:
+        calls.append(None)
+        if len(calls) == 8:  # in the third epoch
+            raise Stop
+        return update(self, *arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "save_state", slow)
+        patch.setattr(saving, "_SHARE", 0.0)  # no write is quick enough, but the first
+        patch.setattr(Trainer, "_update", dies)
+        with pytest.raises(Stop):
+            train_quietly(recipe, tmp_path / "run")
+        assert saved == []
+        assert len(metrics(RunFolder(tmp_path / "run"))) == 2
+    assert_same_run(train_quietly(recipe, tmp_path / "again"), whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "SECONDS", 0.0)
+        patch.setattr(saving, "save_state", slow)
+        assert_same_run(train_quietly(recipe, tmp_path / "often"), whole)
+        assert len(saved) == 12, "after every update"
+
+
+def test_a_best_epoch_written_before_a_state_that_was_not_is_kept(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(eventful(photos), epochs=4)
+    whole = train_quietly(recipe, tmp_path / "whole")
+
+    def dies(path: Path, position: saving.Position, *rest: object) -> None:
+        if position.epoch >= 1 and position.best_epoch == position.epoch and not position.update:
+            raise Stop  # the new best weights are there, the state is older
+        save_state(path, position, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(saving, "save_state", dies)
+        with pytest.raises(Stop):
+            train_quietly(recipe, tmp_path / "run")
+    assert_same_run(train_quietly(recipe, tmp_path / "run", resume=True), whole)
+
+
+def test_trains_off_the_main_thread(uninterrupted: RunFolder, photos: Path, tmp_path: Path) -> None:
+    """As a notebook's server or a job queue does; Python takes signal handlers on the main thread only."""
+    with ThreadPoolExecutor(1) as pool:
+        folder = pool.submit(train_quietly, eventful(photos), tmp_path / "run").result()
+    assert_same_run(folder, uninterrupted)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_state(

@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from timm_gam.core import OutputError, RunFolderError, atomic_path
+from timm_gam.core import OutputError, RunFolderError, atomic_path, one_line
 
-__all__ = ["METADATA_KEY", "Position", "load_state", "save_state", "save_tensors"]
+__all__ = ["METADATA_KEY", "Position", "load_state", "read_about", "save_state", "save_tensors"]
 
 METADATA_KEY = "timm_gam.train"
 _FORMAT = "timm-gam/training-state/1"
@@ -81,7 +81,7 @@ def load_state(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            plain = json.loads((file.metadata() or {})[METADATA_KEY])
+            plain = _about(file)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         if plain["format"] != _FORMAT:
             raise ValueError(f"its format is {plain['format']}, not {_FORMAT}")
@@ -101,10 +101,29 @@ def load_state(
     except FileNotFoundError as error:
         raise RunFolderError(f"no '{path}' to resume from; start the run without --resume") from error
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise RunFolderError(
-            f"'{path}' is not the state of this run: {reason}; start anew in another folder"
-        ) from error
+        raise _not_of_this_run(path, error) from error
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What `save_tensors` was told about a file.
+
+    Raises:
+        RunFolderError: it is damaged or another's.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _about(file)
+    except (SafetensorError, KeyError, ValueError, OSError) as error:
+        raise _not_of_this_run(path, error) from error
+
+
+def _about(file: Any) -> dict[str, Any]:
+    about: dict[str, Any] = json.loads((file.metadata() or {})[METADATA_KEY])
+    return about
+
+
+def _not_of_this_run(path: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(f"'{path}' is not the state of this run: {one_line(error)}; start anew in another folder")
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
+import torch
 from tqdm import tqdm
 
+from timm_gam.core import peak_memory_mb
 from timm_gam.train.output.checkpoint import Position
 from timm_gam.train.recipe import Recipe
 
@@ -56,9 +58,9 @@ class Progress:
             with tqdm.external_write_mode(file=sys.stderr):
                 self._say(line)
 
-    def update(self, loss: float, memory_mb: float) -> None:
+    def update(self, loss: float, device: torch.device) -> None:
         """One update is done."""
-        self._bar.set_postfix_str(f"loss {loss:.4f}, {memory_mb:.0f} MB", refresh=False)
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {peak_memory_mb(device):.0f} MB", refresh=False)
         self._bar.update(self._images)
 
     def epoch(self, row: Mapping[str, float]) -> None:

@@ -6,7 +6,7 @@ data.json            name, fingerprint, classes and split of the images
 metrics.csv          one row per epoch
 curves.png           loss and retrieval over epochs, where matplotlib is installed
 best.safetensors     weights of the epoch with the best validation mAP, float32, with classifier
-last.safetensors     weights of the last epoch
+last.safetensors     weights of the last epoch that was saved; in the end, of the last one
 state.safetensors    all that --resume needs
 evaluation.json      retrieval on the test split, in the format of python -m eval.retrieval
 """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from timm_gam.core import RecipeError, UnreadableImageError, World
+from timm_gam.core import RecipeError, World
 from timm_gam.data import ImageSet
-from timm_gam.images import Preprocessing, default_workers, ignore_interrupts, load_image
+from timm_gam.images import Preprocessing, default_workers, in_shared_memory, load_image, load_items
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.step.seeds import seed_augmentation, seed_for
 
-__all__ = ["Batch", "EpochLoader", "augmentation", "epoch_order"]
+__all__ = ["Batch", "augmentation", "epoch_order", "training_batches"]
 
 
 @dataclass(frozen=True)
@@ -60,48 +60,42 @@ def epoch_order(labels: NDArray[np.int64], recipe: Recipe, epoch: int) -> NDArra
     return order.astype(np.int64).reshape(updates, recipe.accumulate, recipe.batch_size)
 
 
-class EpochLoader:
-    """Batches of any epoch from any update on, the share of one process of the run."""
+@contextmanager
+def training_batches(
+    images: ImageSet,
+    train: NDArray[np.int64],
+    preprocessing: Preprocessing,
+    recipe: Recipe,
+    world: World,
+    *,
+    epoch: int = 0,
+    update: int = 0,
+) -> Iterator[Iterator[Batch]]:
+    """Within: this process's share of all batches from an update of an epoch on, `recipe.accumulate` per update.
 
-    def __init__(
-        self,
-        images: ImageSet,
-        train: NDArray[np.int64],
-        preprocessing: Preprocessing,
-        recipe: Recipe,
-        world: World,
-    ) -> None:
-        self._labels = images.labels[train]
-        self._recipe, self._world = recipe, world
-        self._plan = _Plan()
-        workers = default_workers(world.device) if recipe.workers is None else recipe.workers
-        self._loader: DataLoader[Batch] = DataLoader(
-            _AugmentedImages(images, train, preprocessing, recipe),
-            batch_sampler=self._plan,
-            num_workers=workers,
-            collate_fn=_as_it_is,
-            worker_init_fn=_init_worker if workers else None,
-            persistent_workers=workers > 0,
-            pin_memory=world.device.type == "cuda",
-        )
+    Raises:
+        UnreadableImageError: within, an image cannot be decoded.
+        MachineError: within, a loader process was killed.
+    """
+    workers = default_workers(world.device) if recipe.workers is None else recipe.workers
+    with load_items(
+        _AugmentedImages(images, train, preprocessing, recipe),
+        _keys(images.labels[train], recipe, world, epoch, update),
+        workers=workers,
+        pin_memory=world.device.type == "cuda",
+        advice="lower --workers, then --resume",
+    ) as batches:
+        yield batches
 
-    @property
-    def updates_per_epoch(self) -> int:
-        return len(self._labels) // (self._recipe.batch_size * self._recipe.accumulate)
 
-    def batches(self, epoch: int, first_update: int = 0) -> Iterator[Batch]:
-        """Batches of `epoch` (from 0), `accumulate` of them per update, without those of the first updates.
-
-        Raises:
-            UnreadableImageError: an image cannot be decoded.
-        """
-        order = epoch_order(self._labels, self._recipe, epoch)[first_update:]
-        mine = order.reshape(-1, self._recipe.batch_size)[:, self._world.rank :: self._world.size]
-        self._plan.batches = [[(epoch, place) for place in batch] for batch in mine.tolist()]
-        for batch in self._loader:
-            if isinstance(batch, _Failure):
-                raise UnreadableImageError(batch.image_id, batch.reason)
-            yield batch
+def _keys(
+    labels: NDArray[np.int64], recipe: Recipe, world: World, epoch: int, update: int
+) -> Iterator[list[tuple[int, int]]]:
+    """(epoch, place) of the images of each batch."""
+    for number in range(epoch, recipe.epochs):
+        order = epoch_order(labels, recipe, number)[update if number == epoch else 0 :]
+        for batch in order.reshape(-1, recipe.batch_size)[:, world.rank :: world.size].tolist():
+            yield [(number, place) for place in batch]
 
 
 def augmentation(preprocessing: Preprocessing, recipe: Recipe) -> Callable[[Image.Image], Any]:
@@ -128,28 +122,6 @@ def augmentation(preprocessing: Preprocessing, recipe: Recipe) -> Callable[[Imag
     return transform
 
 
-class _Plan(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, place); with the epoch in it, loader processes can outlive one."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[tuple[int, int]]] = []
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.batches)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-
-@dataclass(frozen=True)
-class _Failure:
-    image_id: str
-    reason: str
-
-    def pin_memory(self) -> _Failure:
-        return self
-
-
 class _AugmentedImages(Dataset[Batch]):
     def __init__(
         self, images: ImageSet, train: NDArray[np.int64], preprocessing: Preprocessing, recipe: Recipe
@@ -158,27 +130,15 @@ class _AugmentedImages(Dataset[Batch]):
         self.shape = preprocessing.input_size
         self.transform = augmentation(preprocessing, recipe)
 
-    def __getitems__(self, keys: list[tuple[int, int]]) -> Batch | _Failure:
+    def __getitem__(self, keys: list[tuple[int, int]]) -> Batch:
         pixels = np.empty((len(keys), *self.shape), dtype=np.uint8)
         rows = self.train[[place for _, place in keys]]
         for i, ((epoch, _), row) in enumerate(zip(keys, rows.tolist(), strict=True)):
-            try:
-                image = self._decoded(row)
-            except UnreadableImageError as error:
-                return _Failure(error.image_id, error.reason)
+            image = self._decoded(row)
             seed_augmentation(seed_for(self.seed, "augment", epoch, row))
             pixels[i] = self.transform(image)
-        return Batch(torch.from_numpy(pixels), torch.from_numpy(self.images.labels[rows]))
+        return Batch(in_shared_memory(torch.from_numpy(pixels)), torch.from_numpy(self.images.labels[rows]))
 
     def _decoded(self, row: int) -> Image.Image:
         ((_, encoded),) = self.images.reader.read([row])
         return encoded if isinstance(encoded, Image.Image) else load_image(encoded, self.images.ids[row])[0]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
-def _init_worker(worker: int) -> None:
-    ignore_interrupts(worker)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ctrl-C: the main process saves, then stops the loaders

@@ -211,7 +211,7 @@ def _paper() -> list[str]:
 def _names_corel(trained: TrainedModel) -> bool:
     """Whether the tag or a record says that COREL photographs were trained on."""
     evaluated = str(trained.result["data"]["name"]) if trained.result else ""
-    return trained.tag == DEFAULT_TAG or "corel" in evaluated.lower()
+    return trained.tag == COREL_TAG or "corel" in evaluated.lower()
 
 
 def _citation() -> str:

@@ -1,3 +1,4 @@
+from timm_gam.data.folder import EXTENSIONS as EXTENSIONS
 from timm_gam.data.folder import read_folder as read_folder
 from timm_gam.data.hub_dataset import image_set_from_splits as image_set_from_splits
 from timm_gam.data.hub_dataset import read_hub_dataset as read_hub_dataset

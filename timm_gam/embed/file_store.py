@@ -89,8 +89,7 @@ class FileStore:
 
     def missing(self, digests: Digests) -> NDArray[np.bool_]:
         """See `VectorStore`."""
-        self.parts()
-        return self._rows(digests) < 0
+        return self.rows(digests) < 0
 
     def add(self, digests: Digests, vectors: NDArray[np.float32]) -> None:
         """See `VectorStore`: one part, whole or not at all."""
@@ -125,8 +124,9 @@ class FileStore:
                 with suppress(OSError):  # another process removed it, or still maps it where that forbids removal
                     part.path.unlink()
 
-    def _rows(self, digests: Digests) -> NDArray[np.int64]:
+    def rows(self, digests: Digests) -> NDArray[np.int64]:
         """(N,) row of each among all parts end to end, of the first part that has it; -1 where none has."""
+        self.parts()
         table, order = self._table
         wanted = _comparable(digests)
         places = np.searchsorted(table, wanted)
@@ -137,8 +137,8 @@ class FileStore:
         return rows
 
     def _blocks(self, digests: Digests, step: int) -> Iterator[NDArray[np.float32]]:
-        parts = [part for part in self._parts.values() if part is not None]
-        rows = self._rows(digests)
+        parts = self.parts()
+        rows = self.rows(digests)
         if len(rows) == 0 or rows.min() < 0:
             raise LookupError(f"{int((rows < 0).sum())} of {len(rows)} embeddings are not in '{self.folder}'")
         starts = np.cumsum([0, *(len(part.digests) for part in parts)])

@@ -21,5 +21,10 @@ from timm_gam.search.integer_vectors import FixedPoint as FixedPoint
 from timm_gam.search.integer_vectors import Rows as Rows
 from timm_gam.search.integer_vectors import Vectors as Vectors
 from timm_gam.search.integer_vectors import fixed_point as fixed_point
+from timm_gam.search.photos.catalogue import PhotoFilter as PhotoFilter
+from timm_gam.search.photos.photo_index import PhotoIndex as PhotoIndex
+from timm_gam.search.photos.query import QueryModel as QueryModel
+from timm_gam.search.photos.query import load_collection as load_collection
+from timm_gam.search.photos.update import update_index as update_index
 from timm_gam.search.scorer import ExactScorer as ExactScorer
 from timm_gam.search.scorer import Scorer as Scorer

@@ -1,0 +1,130 @@
+"""`timm-gam search`, also `python -m timm_gam.search`: find photographs that look like others. `--help` by example.
+
+Only this module and `photos.commands` parse, print and exit. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from timm_gam.core import CommandParser, count, positive, run_command
+
+__all__ = ["main"]
+
+_EPILOG = """\
+examples
+  make an index of a folder, or bring it up to date (new, changed, moved and deleted photographs are found):
+    timm-gam search index photos
+    timm-gam search index photos --model mobilenetv2_100.ra_in1k
+  the ten photographs most like one, as a table and as a contact sheet:
+    timm-gam search query holiday.jpg --in photos --html found.html
+  like several, of one summer, for a program:
+    timm-gam search query a.jpg b.jpg --in photos --since 2019-06 --until 2019-08 --json
+  in the browser:
+    timm-gam search serve photos
+  the same photograph twice, or nearly:
+    timm-gam search duplicates photos --html duplicates.html
+
+The index lies in PHOTOS/.timm-gam-index unless --index names another folder; photographs are only ever read.
+
+exit codes: 0 done, 2 bad input (one line says what is legal), 130 interrupted (what was embedded is kept)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+
+    def run() -> None:
+        from timm_gam.search.photos import commands
+
+        getattr(commands, args.command)(args)
+
+    return run_command(run, interrupted="interrupted; what was embedded is kept, the same command goes on")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `timm-gam search`."""
+    parser = CommandParser("timm-gam search", "Find photographs that look like others; no labels needed.", _EPILOG)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Subparser)
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+
+    _add_index(add("index", "make the index of a folder, or bring it up to date"))
+    _add_query(add("query", "the photographs most like one, or like several"))
+    return parser
+
+
+class _Subparser(CommandParser):
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog, description, "see also: timm-gam search --help")
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photos", type=Path, metavar="PHOTOS", help="a folder of photographs, with any subfolders")
+    parser.add_argument("--index", type=Path, metavar="FOLDER", help="of the index (default: PHOTOS/.timm-gam-index)")
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        help="timm model: name, name.tag, hf-hub:owner/repo, local-dir:folder (default: the last one, else "
+        "resnet50.a1_in1k from the Hub, else the tiny test_resnet_gam.corel of the package)",
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="safetensors weights for --model")
+    parser.add_argument("-b", "--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
+    parser.add_argument("--amp", action="store_true", help="mixed precision; faster, and another collection")
+    _add_device(parser)
+    _add_json(parser)
+
+
+def _add_query(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("photo", nargs="+", type=Path, metavar="PHOTO", help="a photograph; several are averaged")
+    parser.add_argument(
+        "--in", dest="index", type=Path, required=True, metavar="INDEX", help="an index, or a folder (indexed first)"
+    )
+    parser.add_argument("-k", type=positive, default=10, metavar="K", help="how many (default: %(default)s)")
+    parser.add_argument("--model", metavar="NAME", help="of several that indexed (default: the last)")
+    _add_filter(parser)
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a contact sheet")
+    _add_device(parser)
+    _add_json(parser)
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("only photographs")
+    group.add_argument("--folder", default="", metavar="PATH", help="in this folder below PHOTOS")
+    group.add_argument(
+        "--since", type=_date, default="", metavar="DATE", help="taken then or later: YYYY[-MM[-DD]] (EXIF)"
+    )
+    group.add_argument("--until", type=_date, default="", metavar="DATE", help="taken then or before")
+    group.add_argument("--size", type=_size, metavar="WxH", help="at least so many pixels, lying or standing")
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: %(default)s)")
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _date(text: str) -> str:
+    if text and not re.fullmatch(r"\d{4}(-\d{2}(-\d{2})?)?", text):
+        raise argparse.ArgumentTypeError(f"'{text}' is no date; legal: 2019, 2019-06, 2019-06-21")
+    return text
+
+
+def _size(text: str) -> tuple[int, int]:
+    if not (match := re.fullmatch(r"(\d+)x(\d+)", text)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no size; legal: WIDTHxHEIGHT in pixels, such as 1024x768")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,223 @@
+"""The catalogue of a photo index: one row for each file, in SQLite. What a filter selects is asked of it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timm_gam.core import DataError
+from timm_gam.images import Digests
+from timm_gam.search.photos.folder import PhotoFacts, PhotoFile
+
+__all__ = ["Catalogue", "Photo", "PhotoFilter"]
+
+_SCHEMA = """
+create table if not exists photos (
+    path text primary key, bytes integer, mtime_ns integer, digest blob, width integer, height integer, taken text,
+    problem text
+) without rowid;
+create index if not exists by_digest on photos (digest);
+"""
+_COLUMNS = "path, bytes, digest, width, height, taken"
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photograph of the index.
+
+    Attributes:
+        path: Below the folder that was indexed, with forward slashes.
+        byte_count: Of the file.
+        digest: SHA-256 of its bytes.
+        width: In pixels, upright.
+        height: Likewise.
+        taken: "YYYY-MM-DDTHH:MM:SS" from EXIF, or None.
+    """
+
+    path: str
+    byte_count: int
+    digest: bytes
+    width: int
+    height: int
+    taken: str | None
+
+
+@dataclass(frozen=True)
+class PhotoFilter:
+    """Which photographs may be found; the default is all.
+
+    Attributes:
+        folder: Below the folder that was indexed: in it or in its subfolders.
+        since: "YYYY", "YYYY-MM" or "YYYY-MM-DD" of EXIF; a photograph without a date is not found.
+        until: Likewise, and itself within.
+        size: (width, height) in pixels, that a photograph has at least, lying or standing.
+    """
+
+    folder: str = ""
+    since: str = ""
+    until: str = ""
+    size: tuple[int, int] | None = None
+
+    def where(self) -> tuple[str, list[object]]:
+        """An SQL condition and its values."""
+        parts: list[tuple[str, list[object]]] = [("problem is null", [])]
+        if folder := self.folder.strip("/"):
+            parts.append(("path > ? and path < ?", [f"{folder}/", f"{folder}0"]))  # "0" comes after "/"
+        if self.since:
+            parts.append(("taken >= ?", [self.since]))
+        if self.until:
+            parts.append(("substr(taken, 1, ?) <= ?", [len(self.until), self.until]))
+        if self.size is not None:
+            parts.append(("min(width, height) >= ? and max(width, height) >= ?", [*sorted(self.size)]))
+        return " and ".join(text for text, _ in parts), [value for _, values in parts for value in values]
+
+
+class Catalogue:
+    """The rows of an index, each change of which is whole or not at all.
+
+    Args:
+        path: Of the SQLite file; made where it is missing.
+
+    Raises:
+        DataError: it cannot be read or made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._open() as database:
+            database.executescript(_SCHEMA)
+
+    def look(self, files: Iterable[PhotoFile]) -> list[PhotoFile]:
+        """Note which files there are now; those that are new or have changed, by path, are to be read."""
+        with self._open() as database:
+            database.execute("drop table if exists found")
+            database.execute("create table found (path text primary key, bytes integer, mtime_ns integer)")
+            rows = ((file.path, file.byte_count, file.mtime_ns) for file in files)
+            database.executemany("insert into found values (?, ?, ?)", rows)
+            fresh = database.execute(
+                "select path, bytes, mtime_ns from found except select path, bytes, mtime_ns from photos order by path"
+            )
+            return [PhotoFile(*row) for row in fresh]
+
+    def found(self) -> int:
+        """How many files the last `look` found."""
+        return int(self._all("select count(*) from found")[0][0])
+
+    def keep(self, rows: Sequence[tuple[PhotoFile, PhotoFacts, str | None]]) -> None:
+        """Keep files with their facts, and why one cannot be decoded, or None."""
+        with self._open() as database:
+            database.executemany(
+                "insert or replace into photos values (?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        file.path,
+                        file.byte_count,
+                        file.mtime_ns,
+                        fact.digest,
+                        fact.width,
+                        fact.height,
+                        fact.taken,
+                        problem,
+                    )
+                    for file, fact, problem in rows
+                ],
+            )
+
+    def forget_gone(self) -> list[str]:
+        """Remove what the last `look` did not find."""
+        with self._open() as database:
+            gone = [
+                path
+                for (path,) in database.execute(
+                    "select path from photos where path not in (select path from found) order by path"
+                )
+            ]
+            database.execute("delete from photos where path not in (select path from found)")
+        return gone
+
+    def digests(self, chosen: PhotoFilter | None = None) -> Digests:
+        """Of all readable photographs, or of those that a filter lets through; each once, in order."""
+        condition, values = (chosen or PhotoFilter()).where()
+        rows = self._all(f"select distinct digest from photos where {condition} order by digest", values)
+        return Digests.of(digest for (digest,) in rows)
+
+    def photos(self, digest: bytes, chosen: PhotoFilter | None = None) -> list[Photo]:
+        """The files with these bytes, by path."""
+        condition, values = (chosen or PhotoFilter()).where()
+        query = f"select {_COLUMNS} from photos where digest = ? and {condition} order by path"
+        return [Photo(*row) for row in self._all(query, [digest, *values])]
+
+    def page(self, chosen: PhotoFilter, start: int, count: int) -> list[Photo]:
+        """Some photographs, newest first, then those without a date by path."""
+        condition, values = chosen.where()
+        query = f"select {_COLUMNS} from photos where {condition} order by taken is null, taken desc, path limit ?, ?"
+        return [Photo(*row) for row in self._all(query, [*values, start, count])]
+
+    def find(self, path: str) -> Photo | None:
+        """A photograph by its path."""
+        rows = self._all(f"select {_COLUMNS} from photos where path = ? and problem is null", [path])
+        return Photo(*rows[0]) if rows else None
+
+    def with_digests(self, digests: Sequence[bytes]) -> list[str]:
+        """One path for each of these digests that are of readable photographs, by path."""
+        wanted = set(digests)
+        rows = self._all("select min(path), digest from photos where problem is null group by digest order by 1")
+        return [path for path, digest in rows if digest in wanted]
+
+    def known(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Those of the digests that some photograph has."""
+        return self._among("digest", digests)
+
+    def paths(self, paths: Iterable[str]) -> set[str]:
+        """Those of the paths that are entered."""
+        return self._among("path", paths)
+
+    def file(self, path: str) -> tuple[PhotoFile, PhotoFacts]:
+        """What is kept of a file."""
+        query = "select path, bytes, mtime_ns, digest, width, height, taken from photos where path = ?"
+        row = self._all(query, [path])[0]
+        return PhotoFile(*row[:3]), PhotoFacts(*row[3:])
+
+    def folders(self) -> list[str]:
+        """Every folder that holds a readable photograph, itself or below, by name."""
+        names: set[str] = set()
+        for (path,) in self._all("select path from photos where problem is null"):
+            while (path := path.rpartition("/")[0]) and path not in names:
+                names.add(path)
+        return sorted(names)
+
+    def unreadable(self) -> dict[str, str]:
+        """Path -> why it cannot be decoded."""
+        return dict(self._all("select path, problem from photos where problem is not null order by path"))
+
+    def count(self) -> int:
+        """How many readable photographs there are."""
+        return int(self._all("select count(*) from photos where problem is null")[0][0])
+
+    def _among(self, column: str, values: Iterable[Any]) -> set[Any]:
+        with self._open() as database:
+            ask = f"select {column} from photos where {column} = ? limit 1"
+            return {value for value in values if database.execute(ask, [value]).fetchone() is not None}
+
+    def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
+        with self._open() as database:
+            return database.execute(query, values).fetchall()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own, as those of a page come from several threads."""
+        try:
+            database = sqlite3.connect(self.path, timeout=30)
+            try:
+                with database:  # commits, or takes everything back
+                    yield database
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            raise DataError(
+                f"the catalogue '{self.path}' cannot be used: {error}; remove it and index again"
+            ) from error

@@ -1,0 +1,129 @@
+"""What each command of `timm-gam search` does, and how it says so."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timm_gam.core import check_writable, progress_bar
+from timm_gam.embed import Embedder, EmbedSettings
+from timm_gam.search.photos.catalogue import PhotoFilter
+from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
+from timm_gam.search.photos.query import QueryModel, load_collection, load_default
+from timm_gam.search.photos.sheet import write_sheet
+from timm_gam.search.photos.update import Update, update_index
+
+__all__ = ["index", "query"]
+
+_NAMED = 10  # unreadable photographs in text; all in JSON
+
+
+def index(args: argparse.Namespace) -> None:
+    """`index PHOTOS`."""
+    made = PhotoIndex.create(args.photos, args.index)
+    settings = EmbedSettings(
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+        amp_dtype=torch.bfloat16 if args.amp else None,
+        on_unreadable="skip",
+    )
+    collection, embedder = _model(made, args.model, args.checkpoint, settings)
+    update = update_index(made, collection, embedder, progress_bar)
+    if args.json:
+        print(json.dumps({"index": str(made.folder), "model": collection.model, **asdict(update)}, indent=1))
+    else:
+        print(_summary(made, collection, update))
+
+
+def query(args: argparse.Namespace) -> None:
+    """`query PHOTO... --in INDEX`."""
+    if args.html is not None:
+        check_writable(args.html)
+    made = _opened(args.index)
+    collection = made.collection(args.model)
+    model = QueryModel(made, collection, args.device)
+    chosen = _filter(args)
+    matches = made.search(collection, model.of_files(args.photo), args.k, chosen)
+    if model.note:
+        print(model.note, file=sys.stderr)
+    if args.html is not None:
+        queries = [(photo, photo.name) for photo in args.photo]
+        found = [(made.root / match.photo.path, _caption(match)) for match in matches]
+        write_sheet(args.html, f"Photographs in {made.root.resolve().name}", [("Like", queries), ("Found", found)])
+    if args.json:
+        photos = str(made.root.resolve())
+        print(
+            json.dumps(
+                {"photos": photos, "model": collection.model, "matches": [m.as_dict() for m in matches]}, indent=1
+            )
+        )
+        return
+    print(f"{'rank':>4}  {'cosine':>7}  path")
+    for match in matches:
+        print(f"{match.rank:>4}  {match.score:7.4f}  {match.photo.path}{_copies(match)}")
+    if len(matches) < args.k:
+        print(
+            f"{len(matches)} of {args.k}: there are no more"
+            + (" that the filter lets through" if chosen != PhotoFilter() else "")
+        )
+
+
+def _opened(path: Path) -> PhotoIndex:
+    """The index; of a folder without one it is made."""
+    from timm_gam.search.photos.photo_index import INDEX_NAME
+
+    if path.is_dir() and not (path / "index.json").exists() and not (path / INDEX_NAME / "index.json").exists():
+        made = PhotoIndex.create(path)
+        collection, embedder = _model(made, None, None, EmbedSettings(on_unreadable="skip"))
+        print(_summary(made, collection, update_index(made, collection, embedder, progress_bar)), file=sys.stderr)
+        return made
+    return PhotoIndex.open(path)
+
+
+def _model(
+    made: PhotoIndex, model: str | None, checkpoint: Path | None, settings: EmbedSettings
+) -> tuple[Collection, Embedder]:
+    """The model that is named, else the one that indexed last, else the default."""
+    if model is not None or checkpoint is not None:
+        return load_collection(model or made.collection().model, checkpoint, settings=settings)
+    if made.collections:
+        last = made.collections[0]
+        return load_collection(last.model, last.checkpoint, settings=settings)
+    collection, embedder, note = load_default(settings)
+    if note:
+        print(note, file=sys.stderr)
+    return collection, embedder
+
+
+def _filter(args: argparse.Namespace) -> PhotoFilter:
+    return PhotoFilter(args.folder, args.since, args.until, args.size)
+
+
+def _summary(made: PhotoIndex, collection: Collection, update: Update) -> str:
+    counts = {name: getattr(update, name) for name in ("new", "changed", "moved", "deleted")}
+    changes = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number) or "nothing new"
+    lines = [
+        f"{update.photos:,} photographs in '{made.root}' by {collection.model}: {changes}; {update.embedded:,} embedded"
+    ]
+    if update.unreadable:
+        lines.append(f"{len(update.unreadable):,} cannot be read:")
+        lines += [f"  {path}: {reason}" for path, reason in list(update.unreadable.items())[:_NAMED]]
+        if len(update.unreadable) > _NAMED:
+            lines.append(f"  and {len(update.unreadable) - _NAMED:,} more (--json lists all)")
+    return "\n".join(lines)
+
+
+def _caption(match: Match) -> str:
+    facts: list[Any] = [f"{match.rank}. {match.photo.path}", f"cosine {match.score:.4f}", match.photo.taken]
+    return " · ".join(fact for fact in facts if fact)
+
+
+def _copies(match: Match) -> str:
+    return f"  (also {', '.join(match.copies)})" if match.copies else ""

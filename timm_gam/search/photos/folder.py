@@ -1,0 +1,126 @@
+"""Photographs in a folder: which there are, and what each file says of itself without being decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from timm_gam.core import DataError
+from timm_gam.data import EXTENSIONS, ImageSet
+
+__all__ = ["PhotoFacts", "PhotoFile", "find_photos", "photo_set", "read_facts"]
+
+_LYING = (5, 6, 7, 8)  # EXIF orientations that are turned by 90 degrees
+_DATE = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})")
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """A file that may be a photograph: its path below the folder with forward slashes, its bytes and its time."""
+
+    path: str
+    byte_count: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class PhotoFacts:
+    """What a file says of itself.
+
+    Attributes:
+        digest: SHA-256 of its bytes; b"" where it cannot be read.
+        width: In pixels, upright; 0 where it has no readable header.
+        height: Likewise.
+        taken: "YYYY-MM-DDTHH:MM:SS" from EXIF, None where it does not say.
+    """
+
+    digest: bytes
+    width: int = 0
+    height: int = 0
+    taken: str | None = None
+
+
+def find_photos(root: Path) -> Iterator[PhotoFile]:
+    """Every photograph below `root` (jpg, jpeg, png, webp), whatever its folder.
+
+    Hidden files and folders are left out, as are links that lead out of `root` and names that are not UTF-8.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    inside = root.resolve()
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        try:
+            with os.scandir(root / prefix) as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    path = prefix + entry.name
+                    if entry.name.startswith(".") or not _is_utf8(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):  # a link to a parent would never end
+                        waiting.append(f"{path}/")
+                    elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+                        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                            continue
+                        stat = entry.stat()
+                        yield PhotoFile(path, stat.st_size, stat.st_mtime_ns)
+        except OSError as error:
+            raise DataError(f"cannot read folder '{root / prefix}': {error.strerror}") from error
+
+
+def read_facts(path: Path) -> PhotoFacts:
+    """Read a file once: its digest, and what its header and EXIF say. Nothing is decoded and nothing raised."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return PhotoFacts(b"")
+    digest = hashlib.sha256(data).digest()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data)) as image:
+                exif = image.getexif()
+                width, height = image.size
+                taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
+                taken = taken or exif.get(ExifTags.Base.DateTime)
+                if exif.get(ExifTags.Base.Orientation) in _LYING:
+                    width, height = height, width
+    except Exception:  # plug-ins raise anything; why it cannot be decoded is said when it is embedded
+        return PhotoFacts(digest)
+    date = _DATE.match(taken) if isinstance(taken, str) else None
+    return PhotoFacts(digest, width, height, "{}-{}-{}T{}".format(*date.groups()) if date else None)
+
+
+def photo_set(root: Path, paths: Sequence[str]) -> ImageSet:
+    """Some photographs below `root` as an image set without classes."""
+    labels = np.zeros(len(paths), dtype=np.int64)
+    return ImageSet(root.name, tuple(paths), labels, ("photos",), _Files(root, tuple(paths)))
+
+
+@dataclass(frozen=True)
+class _Files:
+    root: Path
+    paths: tuple[str, ...]
+    parallel: bool = True
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Path]]:
+        for index in indices:
+            yield index, self.root / self.paths[index]
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

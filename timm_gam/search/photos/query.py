@@ -1,0 +1,127 @@
+"""The model of a collection, and photographs as the vectors that are searched with."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timm_gam.core import DataError, TimmGamError
+from timm_gam.data import ImageSet
+from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings
+from timm_gam.images import resolve_preprocessing
+from timm_gam.models import load_model
+from timm_gam.search.photos.folder import photo_set
+from timm_gam.search.photos.photo_index import Collection, PhotoIndex
+
+__all__ = ["DEFAULT_MODELS", "QueryModel", "load_collection", "load_default"]
+
+DEFAULT_MODELS = ("resnet50.a1_in1k", "test_resnet_gam.corel")
+"""The first that can be had: ImageNet features from the Hub, else the tiny network in the package, which needs none."""
+
+
+def load_collection(
+    model: str, checkpoint: str | Path | None = None, *, settings: EmbedSettings = EmbedSettings()
+) -> tuple[Collection, Embedder]:
+    """A model ready to embed photographs, and the collection that it makes.
+
+    JPEGs that are much larger than the network's input are reduced while they are decoded.
+
+    Raises:
+        ModelError: the model or its weights cannot be had.
+    """
+    loaded = load_model(model, checkpoint=checkpoint)
+    embedder = Embedder(loaded, resolve_preprocessing(loaded.model, shrink_on_load=True), settings)
+    file = None if checkpoint is None else str(Path(checkpoint).resolve())
+    return Collection(model, file, embedder.settings.amp_dtype is not None, embedder.key), embedder
+
+
+def load_default(settings: EmbedSettings = EmbedSettings()) -> tuple[Collection, Embedder, str]:
+    """As `load_collection` of the first default that can be had, and a note of why it is not the best, or ""."""
+    try:
+        return *load_collection(DEFAULT_MODELS[0], settings=settings), ""
+    except TimmGamError as error:
+        note = (
+            f"{error}\nusing {DEFAULT_MODELS[1]} of the package instead: tiny, trained on few kinds of photographs; "
+            "a larger network finds more (--model, --checkpoint)"
+        )
+        return *load_collection(DEFAULT_MODELS[1], settings=settings), note
+
+
+class QueryModel:
+    """Turns photographs into queries of one collection. Its network is loaded when it is first needed.
+
+    Attributes:
+        note: What a user should know of how it fits the collection, or "".
+    """
+
+    def __init__(self, index: PhotoIndex, collection: Collection, device: str = "cpu") -> None:
+        self.index, self.collection, self._device = index, collection, device
+        self.note = ""
+        self._lock = threading.Lock()
+
+    def of_files(self, photos: Sequence[Path]) -> NDArray[np.float32]:
+        """(D,) the mean of the photographs' embeddings, each of length 1; those that are kept are not made again.
+
+        Raises:
+            DataError: a file cannot be read, or the model is no longer the one that made the collection.
+        """
+        vectors = [self.index.known_vector(self.collection, photo) for photo in photos]
+        made = [self.embed(photo) if vector is None else vector for photo, vector in zip(photos, vectors, strict=True)]
+        return mean_direction(np.stack(made))
+
+    def embed(self, photo: Path) -> NDArray[np.float32]:
+        """(D,) float32 embedding of a photograph, made now.
+
+        Raises:
+            DataError: as `of_files`.
+        """
+        images = photo_set(photo.parent, [photo.name])
+        return self._embed(images, str(photo))
+
+    def _embed(self, images: ImageSet, name: str) -> NDArray[np.float32]:
+        found: list[EmbeddedBatch] = []
+        with self._lock:
+            self._embedder.embed(images, np.arange(1), found.append)
+        if not found or not len(found[0].rows):
+            reason = next(iter(found[0].unreadable.values())) if found else "cannot be read"
+            raise DataError(f"cannot read photo '{name}': {reason}; name a jpg, jpeg, png or webp file")
+        vector: NDArray[np.float32] = found[0].vectors[0]
+        return vector
+
+    @functools.cached_property
+    def _embedder(self) -> Embedder:
+        collection = self.collection
+        settings = EmbedSettings(
+            batch_size=1,
+            workers=0,
+            device=self._device,
+            amp_dtype=torch.bfloat16 if collection.amp else None,
+            on_unreadable="skip",
+        )
+        _, embedder = load_collection(collection.model, collection.checkpoint, settings=settings)
+        differ = sorted(name for name, value in collection.key.items() if embedder.key.get(name) != value)
+        if set(differ) - {"versions"}:
+            raise DataError(
+                f"'{collection.model}' is not what indexed '{self.index.root}': {', '.join(differ)} differ; "
+                f"bring the index up to date: timm-gam search index {self.index.root}"
+            )
+        if differ:
+            then, now = collection.key["versions"], embedder.key["versions"]
+            changed = ", ".join(f"{name} {then[name]} -> {now[name]}" for name in now if then.get(name) != now[name])
+            self.note = f"note: indexed with other versions ({changed}); index again for vectors of one kind"
+        return embedder
+
+
+def mean_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(D,) mean of (N, D) vectors, each brought to length 1; one stays as it is."""
+    if len(vectors) == 1:
+        return np.array(vectors[0], dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    mean: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).mean(axis=0)
+    return mean

@@ -18,6 +18,7 @@ COMMANDS = {
     "compare": ("eval.leaderboard.__main__", "many models side by side, with tied groups"),
     "report": ("eval.report.__main__", "a page of results that were kept"),
     "audit": ("eval.audit.__main__", "embeddings or results of another program: are they sound?"),
+    "search": ("timm_gam.search.__main__", "photographs in a folder that look like others, without labels"),
     "replay": ("eval.replay", "score again by a record, and say what differs"),
     "train": ("timm_gam.train.__main__", "train or resume a network"),
     "table1": ("eval.table1", "train and compare plain, SE, CBAM and GAM networks over seeds"),

@@ -109,7 +109,13 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--streaming", action="store_true", help="read a Hub data set without downloading it first")
     data.add_argument("--image-column", metavar="NAME", help="of a Hub data set or parquet (default: found by type)")
     data.add_argument("--label-column", metavar="NAME", help="likewise")
-    data.add_argument("--id-column", metavar="NAME", help="likewise (default: 'id' where there is one)")
+    data.add_argument(
+        "--id-column", metavar="NAME", help="likewise (default: 'id' where there is one); none: number the rows"
+    )
+    data.add_argument("--config-name", metavar="NAME", help="configuration of a Hub data set that has several")
+    data.add_argument(
+        "--image-root", metavar="FOLDER", help="local parquet may name images below this folder, besides its own"
+    )
     data.add_argument(
         "--skip-unreadable",
         action="store_true",

@@ -29,7 +29,7 @@ from eval.results.neighbours import first_ranked
 from eval.results.result import RetrievalResult, Settings
 from eval.scoring.retrieval_scores import score_retrieval
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
-from timm_gam.data import ImageSet, Protocol, choose_protocol, read_images
+from timm_gam.data import ImageSet, Protocol, choose_protocol, class_warnings, read_images
 from timm_gam.embed import Embedder, Embeddings, FileStore, collect_embeddings
 from timm_gam.images import Preprocessing, data_fingerprint
 from timm_gam.models import LoadedModel, ModelInfo, load_model, loaded_module
@@ -95,7 +95,13 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
         protocol,
         settings,
         lambda scored: Facts(
-            data=Data(name=name, fingerprint=None, images=len(matrix), classes=len(names)),
+            data=Data(
+                name=name,
+                fingerprint=None,
+                images=len(matrix),
+                classes=len(names),
+                warnings=_class_warnings(classes, tuple(map(str, names.tolist())), protocol),
+            ),
             **scored,
         ),
     )
@@ -289,7 +295,20 @@ def _data_facts(images: ImageSet, embeddings: Embeddings, protocol: Protocol) ->
         classes=len(np.unique(images.labels[protocol.images])),
         queries_with_duplicate=_queries_with_duplicate(embeddings, protocol),
         unreadable=[Unreadable(id=name, reason=reason) for name, reason in sorted(embeddings.unreadable.items())],
+        left_out=dict(images.left_out),
+        warnings=[*images.notes, *_class_warnings(images.labels, images.class_names, protocol)],
     )
+
+
+def _class_warnings(labels: NDArray[np.int64], class_names: tuple[str, ...], protocol: Protocol) -> list[str]:
+    query, gallery = np.unique(labels[protocol.query]), np.unique(labels[protocol.gallery])
+    warnings = class_warnings(labels[protocol.images], class_names)
+    if len(lost := np.setdiff1d(query, gallery)):
+        warnings.append(
+            f"{len(lost)} of {len(query)} classes of the queries have no image in the gallery "
+            f"('{class_names[int(lost[0])]}', ...); their queries are left out"
+        )
+    return warnings
 
 
 def _queries_with_duplicate(embeddings: Embeddings, protocol: Protocol) -> int:

@@ -62,14 +62,32 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
 def _names_anything(args: argparse.Namespace) -> bool:
     """Whether a model, weights or data are named in any part."""
     parts = (args.model, args.checkpoint, args.data_dir, args.dataset, args.gallery_dir)
-    columns = (args.image_column, args.label_column, args.id_column)
+    columns = (args.image_column, args.label_column, args.id_column, args.config_name, args.image_root)
     return not args.pretrained or args.streaming or any(part is not None for part in (*parts, *columns))
 
 
 def _images(args: argparse.Namespace) -> ImageSet:
     columns = {"image_column": args.image_column, "label_column": args.label_column, "id_column": args.id_column}
-    images = read_images(args.data_dir, args.dataset, **columns, streaming=args.streaming)
+    of_table = {**columns, "image_root": args.image_root}
+    local = of_table if args.data_dir is not None else columns
+    images = read_images(
+        args.data_dir,
+        args.dataset,
+        **local,
+        config_name=args.config_name,
+        streaming=args.streaming,
+        splits=_needed_splits(args),
+    )
     if args.gallery_dir is not None:
-        gallery_columns = columns if is_parquet(Path(args.gallery_dir)) else {}
+        gallery_columns = of_table if is_parquet(Path(args.gallery_dir)) else {}
         images = pair_query_gallery(images, read_images(args.gallery_dir, None, **gallery_columns))
     return images
+
+
+def _needed_splits(args: argparse.Namespace) -> tuple[str, ...] | None:
+    """The splits that the protocol ranks; None for all, as class-disjoint needs the names of all classes."""
+    if args.gallery_dir is not None or args.protocol == "class-disjoint" or args.split == "all":
+        return None
+    if args.protocol == "query-gallery":
+        return args.query_split or "test", args.gallery_split or "train"
+    return None if args.split is None else (args.split,)

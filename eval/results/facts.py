@@ -85,6 +85,11 @@ class Data(_Record):
         default=0, description="Queries whose gallery holds another image with the very same bytes."
     )
     unreadable: list[Unreadable] = []
+    left_out: dict[str, Count] = Field(
+        default={},
+        description="What lay beside the images and was not read: a file ending or another kind -> how many.",
+    )
+    warnings: list[str] = Field(default=[], description="What makes these numbers say less than they seem to.")
 
 
 class ProtocolRecord(_Record):

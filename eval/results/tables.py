@@ -45,6 +45,9 @@ def summary(result: RetrievalResult) -> str:
         lines.append(f"note      {data.queries_with_duplicate} queries have a byte-identical twin in their gallery")
     if data.unreadable:
         lines.append(f"skipped   {len(data.unreadable)} unreadable images")
+    if data.left_out:
+        lines.append(f"not read  {', '.join(f'{count} {kind}' for kind, count in data.left_out.items())}")
+    lines += [f"warning   {line}" for line in data.warnings]
     return "\n".join([*lines, ""])
 
 

@@ -11,53 +11,71 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError
-from timm_gam.data.image_set import ImageSet
+from timm_gam.data.formats import ENDINGS
+from timm_gam.data.image_set import ImageSet, wanted_splits
+from timm_gam.data.layout import find_layout
+from timm_gam.data.walk import walk_images
 
-__all__ = ["EXTENSIONS", "read_folder"]
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
-_SPLITS = ("train", "val", "validation", "test", "query", "gallery")
+__all__ = ["read_folder"]
 
 
-def read_folder(path: str | Path) -> ImageSet:
-    """Read CLASS/IMAGE files (jpg, jpeg, png, webp; also in subfolders of a class), sorted by path.
+def read_folder(path: str | Path, splits: Sequence[str] | None = None) -> ImageSet:
+    """Read CLASS/IMAGE files (also in subfolders of a class), sorted by path.
 
-    The id of an image is its path below `path`, with forward slashes. Where the only subfolders are two or more of
-    train, val, validation, test, query and gallery, they are the splits, and the class folders stand in them.
-    Hidden files and folders and other file types are ignored.
+    Where the class folders stand in split folders (train, val, test and whatever else `datasets` takes for a split,
+    query and gallery), these are the splits. Folders that wrap all of it are seen through. The id of an image is its
+    path below the class or split folders, with forward slashes. What is not read is counted in `left_out`: other file
+    types, hidden files and folders, those of the system, and links to folders.
+
+    Args:
+        path: The folder.
+        splits: Names of the splits that are needed; others are not read where all of these are there. Default: all.
 
     Raises:
         DataError: no such folder, no class folders, a class folder without images, an unreadable folder, or a name
             that is not UTF-8.
     """
     root = Path(path)
-    if not root.exists():
+    if "\0" in str(path) or not root.exists():
         raise DataError(f"no folder '{root}'; name a folder of class folders of images")
     if not root.is_dir():
         raise DataError(f"'{root}' is a file; name a folder of class folders of images, or a .parquet file")
     try:
-        folders = _subfolders(root)
-        splits = folders if len(folders) > 1 and set(folders) <= set(_SPLITS) else []
-        found = [
-            (relative, name, split)
-            for split in splits or [""]
-            for name in _class_names(root / split)
-            for relative in _class_images(root, split, name)
-        ]
+        top, left_out = walk_images(root)
     except OSError as error:
         raise DataError(f"cannot read folder '{error.filename}': {error.strerror}") from error
+    try:
+        layout = find_layout(top)
+    except DataError as error:
+        read = f"read are {', '.join(ENDINGS)}"
+        there = "".join(f", {count} {kind}" for kind, count in left_out.most_common(3))
+        raise DataError(f"'{root}' {error} ({read}{there and '; there is more:' + there[1:]})") from error
+    native = tuple(dict.fromkeys(split for split, _, _ in layout.groups if split))
+    read_too = wanted_splits(splits, native)
+    skip = len(layout.base) + 1 if layout.base else 0
+    found = [
+        (image[skip:], label, split)
+        for split, label, images in layout.groups
+        if not split or split in read_too
+        for image in images
+    ]
     for text in (root.resolve().name, *(relative for relative, _, _ in found)):
         if not text.isascii():
             _refuse_not_utf8(text)
-    names = sorted({name for _, name, _ in found})
+    names = sorted({label for _, label, _ in found})
     index = {name: i for i, name in enumerate(names)}
+    if layout.outside:
+        left_out["images outside of the splits"] = layout.outside
     return ImageSet(
         name=root.resolve().name,
         ids=tuple(relative for relative, _, _ in found),
-        labels=np.array([index[name] for _, name, _ in found], dtype=np.int64),
+        labels=np.array([index[label] for _, label, _ in found], dtype=np.int64),
         class_names=tuple(names),
-        reader=_FolderReader.of(root, [relative for relative, _, _ in found]),
-        splits=tuple(split for _, _, split in found) if splits else None,
+        reader=_FolderReader.of(root / layout.base, [relative for relative, _, _ in found]),
+        splits=tuple(split for _, _, split in found) if native else None,
+        published_splits=native,
+        left_out=dict(sorted(left_out.items())),
+        notes=(layout.note,) if layout.note else (),
     )
 
 
@@ -82,49 +100,8 @@ class _FolderReader:
             yield index, self.root / self.relative[start : self.ends[index]].decode()
 
 
-def _subfolders(folder: Path) -> list[str]:
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _class_names(folder: Path) -> list[str]:
-    names = _subfolders(folder)
-    if not names:
-        kind = "images but no class folders (data without labels)" if _has_images(folder) else "no class folders"
-        raise DataError(f"'{folder}' holds {kind}; put each class's images into a folder of its name")
-    return names
-
-
-def _has_images(folder: Path) -> bool:
-    with os.scandir(folder) as entries:
-        return any(_is_image(entry.name) for entry in entries)
-
-
-def _class_images(root: Path, split: str, name: str) -> list[str]:
-    prefix = f"{split}/{name}" if split else name
-    images = sorted(_walk(root / prefix, prefix))
-    if not images:
-        raise DataError(f"class folder '{root / prefix}' holds no images ({', '.join(EXTENSIONS)}); fill or remove it")
-    return images
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_image(entry.name):
-                yield f"{prefix}/{entry.name}"
-            elif entry.is_dir(follow_symlinks=False):  # a link to a parent would never end
-                yield from _walk(folder / entry.name, f"{prefix}/{entry.name}")
-
-
 def _refuse_not_utf8(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"the name {os.fsencode(name)!r} is not UTF-8; rename it") from error
-
-
-def _is_image(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(EXTENSIONS)

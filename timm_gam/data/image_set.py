@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from timm_gam.core import DataError
+from timm_gam.data.split_names import splits_of_name
 
-__all__ = ["EncodedImage", "ImageReader", "ImageSet"]
+__all__ = ["EncodedImage", "ImageReader", "ImageSet", "class_warnings", "published_name", "wanted_splits"]
 
 EncodedImage = bytes | Path | Image.Image
 """An image before decoding: a file's bytes, a file's path, or pixels drawn by code."""
@@ -41,6 +42,9 @@ class ImageSet:
         class_names: C readable class names.
         reader: Gives image `i` of this set in encoded form.
         splits: Name of the split each image was published in, or None where the source has no splits.
+        published_splits: Names of all splits of the source, also of those that were not read.
+        left_out: What lies beside the images and was not read, by kind -> how many.
+        notes: What a reader of any number should know of this set, one line each.
     """
 
     name: str
@@ -49,8 +53,13 @@ class ImageSet:
     class_names: tuple[str, ...]
     reader: ImageReader
     splits: tuple[str, ...] | None = None
+    published_splits: tuple[str, ...] = ()
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.splits is not None and not self.published_splits:
+            object.__setattr__(self, "published_splits", tuple(sorted(set(self.splits))))
         if not self.ids:
             raise DataError(f"image set '{self.name}' holds no images")
         if len(self.ids) != len(self.labels) or (self.splits is not None and len(self.splits) != len(self.ids)):
@@ -58,7 +67,41 @@ class ImageSet:
         if len(set(self.ids)) != len(self.ids):
             seen: set[str] = set()
             twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
-            raise DataError(f"image id '{twice}' occurs twice in '{self.name}'; ids must be unique")
+            raise DataError(
+                f"image id '{twice}' occurs twice in '{self.name}'; ids must be unique: name another column with "
+                "--id-column, or --id-column none to number the rows"
+            )
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def class_warnings(labels: NDArray[np.int64], class_names: Sequence[str]) -> list[str]:
+    """What makes any number over images of these classes worthless, one line each.
+
+    >>> class_warnings(np.zeros(3, np.int64), ("cats", "dogs"))
+    ["only one class ('cats'): each image is right for each, so numbers say nothing; name the folder of class folders"]
+    """
+    found = np.unique(labels)
+    if len(found) != 1:
+        return []
+    return [
+        f"only one class ('{class_names[int(found[0])]}'): each image is right for each, so numbers say nothing; "
+        "name the folder of class folders"
+    ]
+
+
+def wanted_splits(asked: Sequence[str] | None, published: Sequence[str]) -> tuple[str, ...]:
+    """Which of a source's splits to read: those asked for where all of them are there, else all."""
+    if asked is None:
+        return tuple(published)
+    found = [published_name(name, published) for name in asked]
+    return tuple(published) if None in found else tuple(s for s in published if s in found)
+
+
+def published_name(asked: str, published: Sequence[str]) -> str | None:
+    """The published split that a name means: the one of that name, else the only one that `datasets` takes for it."""
+    if asked in published:
+        return asked
+    alike = [name for name in published if name.lower() in splits_of_name(asked)]
+    return alike[0] if len(alike) == 1 else None

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError
-from timm_gam.data.image_set import ImageSet
+from timm_gam.data.image_set import ImageSet, published_name
 from timm_gam.data.splits import CLASS_RULE, IMAGE_RULE, published_class_split, published_split
 
 __all__ = ["PROTOCOLS", "Protocol", "ProtocolName", "choose_protocol"]
@@ -72,7 +72,8 @@ def choose_protocol(
     """Choose queries and gallery from an image set.
 
     A split is one the data was published with, or else "train" or "test" by the SHA-256 rule of `timm_gam.data.splits`,
-    or "all". The rule is applied only where the data has no splits of its own or a single one.
+    or "all". The rule is applied only where the data has no splits of its own, or a single one called "train".
+    "dev", "val" and "validation", and whatever else `datasets` takes for one split, mean the same here.
 
     Args:
         images: The image set.
@@ -107,15 +108,16 @@ def choose_protocol(
 
 
 def _split_rows(images: ImageSet, split: str) -> tuple[NDArray[np.int64], str]:
-    native = sorted(set(images.splits)) if images.splits is not None else []
+    native = images.published_splits
     if split == ALL:
         return np.arange(len(images), dtype=np.int64), "none"
-    if len(native) <= 1 and split in ("train", "test"):
+    if native in ((), ("train",)) and split in ("train", "test"):  # "train" is what `datasets` calls all there is
         is_test = published_split(images.ids, images.labels)
         return np.flatnonzero(is_test if split == "test" else ~is_test), IMAGE_RULE
-    if split in native and images.splits is not None:
-        return np.flatnonzero(np.array(images.splits) == split), "published with the data"
-    legal = native if len(native) > 1 else ["test", "train"]
+    name = published_name(split, native)
+    if name is not None and images.splits is not None:
+        return np.flatnonzero(np.array(images.splits) == name), "published with the data"
+    legal = sorted(native) if native not in ((), ("train",)) else ["test", "train"]
     raise DataError(f"'{images.name}' has no split '{split}'; legal: {', '.join([ALL, *legal])}")
 
 

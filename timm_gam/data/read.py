@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from timm_gam.core import DataError, hub_namespace
 from timm_gam.data.folder import read_folder
-from timm_gam.data.hub_dataset import read_hub_dataset
 from timm_gam.data.image_set import ImageSet
-from timm_gam.data.parquet import read_parquet
 from timm_gam.data.synthetic.image_set import draw_synthetic
+from timm_gam.data.table.hub_dataset import read_hub_dataset
+from timm_gam.data.table.parquet import is_parquet, read_parquet
 
-__all__ = ["SYNTHETIC", "default_dataset", "is_parquet", "read_images"]
+__all__ = ["SYNTHETIC", "default_dataset", "read_images"]
 
 SYNTHETIC = "synthetic"
 """The name of the image set drawn by code."""
@@ -29,7 +30,10 @@ def read_images(
     image_column: str | None = None,
     label_column: str | None = None,
     id_column: str | None = None,
+    config_name: str | None = None,
+    image_root: str | Path | None = None,
     streaming: bool = False,
+    splits: Sequence[str] | None = None,
 ) -> ImageSet:
     """Read the image set that the options --data-dir and --dataset name; with neither, the default of the namespace.
 
@@ -38,28 +42,34 @@ def read_images(
         dataset: A Hub data set id[@revision], or "synthetic".
         image_column: Of parquet or a Hub data set; found by type where None.
         label_column: Likewise.
-        id_column: Likewise.
+        id_column: Likewise; "none" numbers the rows.
+        config_name: The configuration of a Hub data set, or of a copy of one, that has several.
+        image_root: A folder, besides the data's own, below which images may be files that a local table names.
         streaming: Read a Hub data set without downloading it first.
+        splits: Names of the splits that are needed; others are not read where all of these are there. Default: all.
 
     Raises:
         TimmGamError: both are named, or what is named cannot be read.
     """
     if data_dir is not None and dataset is not None:
         raise DataError("both --data-dir and --dataset came; name one (and --gallery-dir for a separate gallery)")
-    columns = {"image_column": image_column, "label_column": label_column, "id_column": id_column}
+    columns = {
+        "image_column": image_column,
+        "label_column": label_column,
+        "id_column": id_column,
+        "config_name": config_name,
+    }
     if data_dir is not None:
         path = Path(data_dir)
-        if is_parquet(path):
-            return read_parquet(path, **columns)
+        if "\0" not in data_dir and is_parquet(path):
+            return read_parquet(path, **columns, image_root=image_root, splits=splits)
         named = [f"--{name.replace('_', '-')}" for name, column in columns.items() if column is not None]
         if named:
             raise DataError(f"{' and '.join(named)} came with the folder '{path}', which has no columns; leave it out")
-        return read_folder(path)
+        return read_folder(path, splits)
+    if image_root is not None:
+        raise DataError("--image-root came without local parquet files of --data-dir; leave it out")
     if dataset == SYNTHETIC:
         return draw_synthetic()
-    return read_hub_dataset(default_dataset() if dataset is None else dataset, **columns, streaming=streaming)
-
-
-def is_parquet(path: Path) -> bool:
-    """Whether a path is a parquet file or a folder that holds some."""
-    return path.suffix == ".parquet" or (path.is_dir() and next(path.glob("*.parquet"), None) is not None)
+    name = default_dataset() if dataset is None else dataset
+    return read_hub_dataset(name, **columns, streaming=streaming, splits=splits)

@@ -80,7 +80,7 @@ def test_folder_with_splits(tmp_path: Path) -> None:
         (lambda p: p.write_text("x"), "is a file"),
         (lambda p: p.mkdir(), "no class folders"),
         (lambda p: (p.mkdir(), (p / "a.jpg").write_text("x")), "data without labels"),
-        (lambda p: (p / "empty").mkdir(parents=True), "'.*empty' holds no images"),
+        (lambda p: (p / "empty").mkdir(parents=True), "'empty' that holds no images"),
     ],
     ids=["missing", "file", "no classes", "no labels", "empty class"],
 )
@@ -193,7 +193,7 @@ def test_parquet_that_cannot_be_read(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     if damage == "garbage":
         path.write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match="no parquet file|cannot read parquet") as caught:
+    with pytest.raises(DataError, match="no parquet file|cannot be read") as caught:
         read_parquet(path)
     assert "\n" not in str(caught.value)
 
@@ -208,7 +208,7 @@ def test_hub_that_cannot_be_reached_is_asked_once(
 ) -> None:
     code = """
 from timm_gam.core.errors import DataError
-from timm_gam.data.hub_dataset import read_hub_dataset
+from timm_gam.data import read_hub_dataset
 try:
     read_hub_dataset("owner/name")
 except DataError as error:

@@ -1,0 +1,112 @@
+"""Values of a label column -> classes. Each file's own names decide what its numbers mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timm_gam.core import DataError
+
+__all__ = ["LabelPart", "join_labels"]
+
+
+@dataclass(frozen=True)
+class LabelPart:
+    """The label column of some rows that share one schema.
+
+    Attributes:
+        split: Its name.
+        feature: The column's `datasets` feature; a ClassLabel gives names to numbers.
+        values: One a row.
+        first: Number of the first row within the split.
+    """
+
+    split: str
+    feature: Any
+    values: Sequence[Any]
+    first: int = 0
+
+    def place(self, row: int) -> str:
+        """How errors call a row."""
+        return f"row {self.first + row} of split '{self.split}'"
+
+
+def join_labels(name: str, column: str, parts: Sequence[LabelPart]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Class names and the (N,) labels of all parts, end to end.
+
+    Parts that number the same names differently are joined by name.
+
+    Raises:
+        DataError: a row without a label, or one that is no class: a list, NaN, a number out of range, or another kind
+            of value than in the rows before.
+    """
+    named = [hasattr(part.feature, "names") for part in parts]
+    for part, is_named in zip(parts, named, strict=True):
+        _check(name, column, part, part.feature.names if is_named else None)
+    kinds = {
+        "names" if is_named else _kind(value)
+        for part, is_named in zip(parts, named, strict=True)
+        for value in (part.values[:1] if is_named else part.values)
+    }
+    if len(kinds) > 1 and kinds != {"names", "text"}:
+        raise DataError(
+            f"column '{column}' of '{name}' mixes {' and '.join(sorted(kinds))}; classes need one kind of label: "
+            "write them all as text"
+        )
+    names_of = [list(p.feature.names) if n else _texts(p.values) for p, n in zip(parts, named, strict=True)]
+    if all(named) and all(names == names_of[0] for names in names_of):
+        numbers = [np.array(part.values, dtype=np.int64) for part in parts]
+        return tuple(names_of[0]), np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
+    if any(named):
+        classes = list(dict.fromkeys(text for names in names_of for text in names))
+    else:
+        classes = sorted({text for names in names_of for text in names})
+    index = {text: number for number, text in enumerate(classes)}
+    labels = [
+        index[names[value] if is_named else names[row]]
+        for part, is_named, names in zip(parts, named, names_of, strict=True)
+        for row, value in enumerate(part.values)
+    ]
+    return tuple(classes), np.array(labels, dtype=np.int64)
+
+
+def _check(name: str, column: str, part: LabelPart, names: Sequence[str] | None) -> None:
+    for row, value in enumerate(part.values):
+        if value is None or (_is_number(value) and value == -1) or value == "":
+            raise DataError(
+                f"data without labels: {part.place(row)} of '{name}' has label {value!r}; score another split, or name "
+                "another column with --label-column"
+            )
+        if not isinstance(value, str) and not _is_number(value):
+            raise DataError(
+                f"{part.place(row)} of '{name}' has a label of type {type(value).__name__} in column '{column}'; one "
+                "class an image is needed: text or a number"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise DataError(f"{part.place(row)} of '{name}' has label {value} in column '{column}'; that is no class")
+        if names is not None and not (_is_number(value) and value == int(value) and 0 <= value < len(names)):
+            raise DataError(
+                f"{part.place(row)} of '{name}' has label {str(value)[:40]} in column '{column}', which names "
+                f"{len(names)} classes; legal: 0 to {len(names) - 1}"
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, (bool, np.bool_)):
+        return "truth values"
+    if isinstance(value, str):
+        return "text"
+    return "whole numbers" if isinstance(value, (int, np.integer)) else "decimal numbers"
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    return [str(value) for value in values]

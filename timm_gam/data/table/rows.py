@@ -1,0 +1,128 @@
+"""Reading encoded images from the rows of `datasets` tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timm_gam.core import DataError, TimmGamError, one_line
+from timm_gam.data.image_set import EncodedImage
+
+__all__ = ["RowsReader", "library_errors"]
+
+
+@dataclass(frozen=True)
+class RowsReader:
+    """Reads encoded images from `datasets` tables laid end to end; streams them where they have no rows to seek.
+
+    Attributes:
+        name: Of the data, for errors.
+        parts: Tables, image column undecoded.
+        lengths: Rows of each.
+        image: The image column.
+        parallel: Whether rows can be sought.
+        roots: Folders, or prefixes of addresses, below which an image may be a path. A table is somebody's data: a path
+            in it must not read, or publish, any other file of this machine.
+    """
+
+    name: str
+    parts: tuple[Any, ...]  # datasets.Dataset or IterableDataset
+    lengths: tuple[int, ...]
+    image: str
+    parallel: bool
+    roots: tuple[str, ...] = ()
+    starts: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        ends = np.cumsum((0, *self.lengths)).tolist()
+        object.__setattr__(self, "starts", tuple(ends[:-1]))
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
+        wanted = list(indices)
+        for part, start, length in zip(self.parts, self.starts, self.lengths, strict=True):
+            mine = [i - start for i in wanted if start <= i < start + length]
+            if not mine:
+                continue
+            rows = _seek(part, mine) if self.parallel else _stream(part, mine)
+            while True:
+                with library_errors(self.name):
+                    found = next(rows, None)
+                if found is None:
+                    break
+                yield start + found[0], _encoded(found[1][self.image], self.roots)
+
+
+@contextmanager
+def library_errors(name: str) -> Iterator[None]:
+    """Within: whatever `datasets` raises is one line; it raises many kinds, and each means that rows cannot be had."""
+    try:
+        yield
+    except (TimmGamError, MemoryError):
+        raise
+    except Exception as error:
+        cause = error
+        while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
+            cause = cause.__cause__
+        raise DataError(f"'{name}' cannot be read: {one_line(cause)}") from error
+
+
+def _seek(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    for row in rows:
+        yield row, part[row]
+
+
+def _stream(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
+    wanted = set(rows)
+    last = rows[-1]
+    for row, value in enumerate(part):
+        if row in wanted:
+            yield row, value
+        if row == last:
+            return
+
+
+def _encoded(value: Any, roots: Sequence[str]) -> EncodedImage:
+    """The bytes or path that an undecoded `datasets` image holds; a missing one is empty, hence unreadable."""
+    if value is None:
+        return b""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if value.get("bytes") is not None:
+        return bytes(value["bytes"])
+    path = value.get("path")
+    if not path:
+        return b""
+    return _remote(path, roots) if "://" in path else _local(path, roots)
+
+
+def _local(path: str, roots: Sequence[str]) -> Path:
+    """A path below one of the roots; one that is relative lies below the first that has it."""
+    if "\0" in path:
+        raise DataError("an image's path holds a NUL character, which no file's name can; mend that row")
+    folders = [Path(root).resolve() for root in roots if "://" not in root]
+    for folder in folders:
+        found = (folder / path).resolve()
+        if found.is_relative_to(folder) and (found.exists() or folder == folders[-1]):
+            return found
+    raise DataError(
+        f"the data names the file '{path}' outside of its own folder; where you trust it, name that folder with "
+        "--image-root"
+    )
+
+
+def _remote(path: str, roots: Sequence[str]) -> bytes:
+    """The bytes at an address of the data set's own repository, as `datasets` reads it."""
+    *within, outermost = path.split("::")  # a file within an archive: zip://a.jpg::hf://...
+    own = any("://" in root and outermost.startswith(root) for root in roots)
+    if not own or not all(hop.startswith(("zip://", "tar://")) for hop in within) or "/../" in path:
+        raise DataError(f"the data names the address '{path}' outside of its own repository; it is not read")
+    from datasets.download.streaming_download_manager import xopen
+
+    with library_errors(path), xopen(path, "rb") as file:
+        content: bytes = file.read()
+        return content

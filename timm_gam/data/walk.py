@@ -1,0 +1,91 @@
+"""All images below a folder, and what else lies there, by kind."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from timm_gam.data.formats import is_image_name
+
+__all__ = ["Folder", "walk_images"]
+
+_SYSTEM_FOLDERS = {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"}
+"""What file servers and systems put beside people's files, often thumbnails under the images' names."""
+
+
+@dataclass
+class Folder:
+    """A folder and what is below it.
+
+    Attributes:
+        path: Relative to the top, with forward slashes; "" for the top.
+        images: Names of the images right in it, sorted.
+        folders: Name -> folder, sorted.
+    """
+
+    path: str
+    images: list[str] = field(default_factory=list)
+    folders: dict[str, Folder] = field(default_factory=dict)
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether there is an image in it or below it."""
+        return bool(self.images) or any(folder.holds_images for folder in self.folders.values())
+
+    def images_below(self) -> list[str]:
+        """Sorted paths, relative to the top, of all images in it and below it."""
+        return sorted(self._images())
+
+    def _images(self) -> Iterator[str]:
+        prefix = f"{self.path}/" if self.path else ""
+        yield from (prefix + name for name in self.images)
+        for folder in self.folders.values():
+            yield from folder._images()
+
+
+def walk_images(root: Path) -> tuple[Folder, Counter[str]]:
+    """Look at every folder below `root` but hidden ones, those of the system, and links, which could lead in circles.
+
+    Returns:
+        The top folder, and kind of what is not read -> how many there are.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    top, left_out = Folder(""), Counter[str]()
+    waiting = [top]
+    while waiting:
+        folder = waiting.pop()
+        names = []
+        with os.scandir(root / folder.path) as entries:
+            for entry in entries:
+                kind = _kind(entry)
+                if kind == "folder":
+                    names.append(entry.name)
+                elif kind == "image":
+                    folder.images.append(entry.name)
+                else:
+                    left_out[kind] += 1
+        folder.images.sort()
+        prefix = f"{folder.path}/" if folder.path else ""
+        folder.folders = {name: Folder(prefix + name) for name in sorted(names)}
+        waiting += folder.folders.values()
+    return top, left_out
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.is_dir(follow_symlinks=False):
+        is_system = entry.name.lower() in _SYSTEM_FOLDERS or entry.name.startswith("__")  # as `datasets` has it
+        return "system folders" if is_system else "folder"
+    if entry.is_dir():
+        return "links to folders"
+    if is_image_name(entry.name):
+        if entry.is_file():
+            return "image"
+        return "broken links" if entry.is_symlink() else "no regular files"
+    return Path(entry.name).suffix.lower() or "no ending"

@@ -37,7 +37,7 @@ def splits_of_name(asked: str) -> set[str]:
     from datasets.data_files import SPLIT_KEYWORDS
 
     alike = (set(words) | {str(split)} for split, words in SPLIT_KEYWORDS.items())
-    return next((words for words in alike if asked.lower() in words), {asked})
+    return next((words for words in alike if asked.lower() in words), {asked, asked.lower()})
 
 
 def splits_of_files(paths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -75,7 +75,8 @@ def _grouped(found: Iterable[tuple[str, Sequence[str]]]) -> tuple[dict[str, list
             groups.setdefault(split, []).append(path)
         if not splits:
             rest.append(path)
-    return groups, rest
+    order = {split: place for place, split in enumerate(("train", "validation", "test"))}
+    return dict(sorted(groups.items(), key=lambda group: order.get(group[0], len(order)))), rest
 
 
 def _matching(patterns: Mapping[str, re.Pattern[str]], path: str) -> list[str]:

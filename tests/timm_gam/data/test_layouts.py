@@ -118,7 +118,7 @@ def test_unknown_splits_are_noted(tmp_path: Path) -> None:
 def test_images_beside_the_classes_of_a_split(tmp_path: Path) -> None:
     root = in_splits(tmp_path / "d", "train", "test")
     (root / "train" / "class0" / "0.jpg").rename(root / "train" / "stray.jpg")
-    with pytest.raises(DataError, match="holds split folders|stray.jpg"):
+    with pytest.raises(DataError, match="are these classes or splits|stray.jpg"):
         read_folder(root)
 
 

@@ -143,6 +143,10 @@ def _configured(folder: Path, config_name: str | None) -> dict[str, list[str]] |
         return None
     import datasets
 
+    if config_name is None and len(about["configs"]) > 1:
+        names = ", ".join(str(one.get("config_name", "default")) for one in about["configs"])
+        if "default" not in names and not any(one.get("default") for one in about["configs"]):
+            raise DataError(f"'{folder}' has several configurations; name one with --config-name: {names}")
     with library_errors(str(folder)):
         builder = datasets.load_dataset_builder(str(folder), config_name)
     files: dict[str, list[str]] = {str(s): list(f) for s, f in (builder.config.data_files or {}).items()}

@@ -45,7 +45,11 @@ def photos_as_parquet(made: Path) -> Path:
     photos = write_class_folders(made / "photos", classes=3, images=10)
     images = read_folder(photos)
     rows = datasets.Dataset.from_dict(
-        {"id": list(images.ids), "image": [str(photos / i) for i in images.ids], "label": images.labels.tolist()},
+        {
+            "id": list(images.ids),
+            "image": [{"bytes": (photos / i).read_bytes(), "path": i} for i in images.ids],
+            "label": images.labels.tolist(),
+        },
         features=datasets.Features(
             {
                 "id": datasets.Value("string"),

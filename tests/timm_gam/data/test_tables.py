@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow.parquet as pq
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq

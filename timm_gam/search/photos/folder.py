@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from timm_gam.core import DataError
-from timm_gam.data import EXTENSIONS, ImageSet
+from timm_gam.data import ImageSet, is_image_name
 
 __all__ = ["PhotoFacts", "PhotoFile", "find_photos", "photo_set", "read_facts"]
 
@@ -69,7 +69,7 @@ def find_photos(root: Path) -> Iterator[PhotoFile]:
                         continue
                     if entry.is_dir(follow_symlinks=False):  # a link to a parent would never end
                         waiting.append(f"{path}/")
-                    elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+                    elif is_image_name(entry.name) and entry.is_file():
                         if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
                             continue
                         stat = entry.stat()

@@ -16,6 +16,7 @@ from timm_gam.data.read import read_images as read_images
 from timm_gam.data.splits import IMAGE_RULE as IMAGE_RULE
 from timm_gam.data.splits import published_class_split as published_class_split
 from timm_gam.data.splits import published_split as published_split
+from timm_gam.data.subset import take_classes as take_classes
 from timm_gam.data.synthetic.image_set import draw_synthetic as draw_synthetic
 from timm_gam.data.table.hub_dataset import read_hub_dataset as read_hub_dataset
 from timm_gam.data.table.parquet import is_parquet as is_parquet

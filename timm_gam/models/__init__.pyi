@@ -10,6 +10,11 @@ from timm_gam.models.checkpoint import weights_digest as weights_digest
 from timm_gam.models.cost import count_macs as count_macs
 from timm_gam.models.cost import images_per_second as images_per_second
 from timm_gam.models.gam import GlobalAttention as GlobalAttention
+from timm_gam.models.gates import GateUse as GateUse
+from timm_gam.models.gates import frozen_gates as frozen_gates
+from timm_gam.models.gates import gate_layers as gate_layers
+from timm_gam.models.gates import measure_gates as measure_gates
+from timm_gam.models.gates import shuffled_gates as shuffled_gates
 from timm_gam.models.load import LoadedModel as LoadedModel
 from timm_gam.models.load import ModelInfo as ModelInfo
 from timm_gam.models.load import load_model as load_model

@@ -57,6 +57,7 @@ def train(
     path: Path,
     evaluator: Evaluator[Result],
     *,
+    images: ImageSet | None = None,
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> Result | None:
@@ -68,6 +69,7 @@ def train(
         recipe: Of a resumed run, its own.
         path: The run folder; see `timm_gam.train.output.run_folder`.
         evaluator: Scores validation and test; `eval.RetrievalEvaluator()`.
+        images: Train on these instead of those that the recipe names; the same again to resume.
         resume: Go on from the folder's state.
         say: Takes each line for the reader.
 
@@ -85,7 +87,7 @@ def train(
         compiler_errors(recipe.torchcompile),
         memory_errors("halve --batch-size and double --accumulate, in a new run"),
     ):
-        data = _read_data(recipe)
+        data = _read_data(recipe, images)
         _check_batch(recipe, data, world)
         # A resumed run has all of its weights in its state; its start may be gone.
         model, start = start_model(replace(recipe, start=SCRATCH) if resume else recipe, data.classes)
@@ -135,14 +137,15 @@ class _Data:
         return f"{self.images.name}: {sizes}"
 
 
-def _read_data(recipe: Recipe) -> _Data:
-    images = read_images(
-        recipe.data_dir,
-        recipe.dataset,
-        image_column=recipe.image_column,
-        label_column=recipe.label_column,
-        id_column=recipe.id_column,
-    )
+def _read_data(recipe: Recipe, images: ImageSet | None) -> _Data:
+    if images is None:
+        images = read_images(
+            recipe.data_dir,
+            recipe.dataset,
+            image_column=recipe.image_column,
+            label_column=recipe.label_column,
+            id_column=recipe.id_column,
+        )
     return _Data(images, split_for_training(images, recipe.val_share))
 
 

@@ -1,0 +1,1 @@
+"""The transfer experiment: does attention help a network that was pretrained without it?"""

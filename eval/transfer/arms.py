@@ -1,0 +1,49 @@
+"""The arms of the experiment: which network starts from the plain weights, and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ATTENTIONS", "Arm", "control_arms", "main_arms"]
+
+ATTENTIONS = ("se", "cbam", "gam")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network with one start, tuned and trained like every other.
+
+    Attributes:
+        name: As records and tables call it, such as "gam-identity".
+        model: Registered timm model.
+        backbone: The plain model that it starts from; itself pretrained on the other half of the classes.
+        gate_init: "identity" or "paper" (the gates' usual random start; names say "usual").
+        attention_lr_scale: Learning rate of the attention layers over that of the others.
+    """
+
+    name: str
+    model: str
+    backbone: str
+    gate_init: str = "paper"
+    attention_lr_scale: float = 10.0
+
+
+def main_arms(family: str) -> list[Arm]:
+    """Plain, and each attention with identity and with usual gates, at the paper's 10 times the learning rate."""
+    gated = [
+        Arm(f"{kind}-{start}", f"{family}_{kind}", family, gate_init)
+        for kind in ATTENTIONS
+        for start, gate_init in (("identity", "identity"), ("usual", "paper"))
+    ]
+    return [Arm("plain", family, family), *gated]
+
+
+def control_arms(family: str) -> list[Arm]:
+    """A plain network of GAM's size, and each gated arm with its attention at the common learning rate."""
+    wide = f"{family}_wide"
+    slow = [
+        Arm(f"{arm.name}-lr1", arm.model, family, arm.gate_init, 1.0)
+        for arm in main_arms(family)
+        if arm.name != "plain"
+    ]
+    return [Arm("wide", wide, wide), *slow]

@@ -228,7 +228,7 @@ def _vectors(model: nn.Module, pixels: Tensor) -> NDArray[np.float32]:
 
 
 def _batches(pixels: Tensor) -> Iterator[Tensor]:
-    return iter(pixels.split(64))
+    return iter(pixels.split(64))  # type: ignore[no-untyped-call]
 
 
 def _recipe(setting: Setting, run: Run) -> Recipe:

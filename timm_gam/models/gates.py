@@ -146,7 +146,12 @@ def _use(known: Tensor, total: Tensor, squares: Tensor) -> GateUse:
     return GateUse(
         mean=mean.float(),
         spread=variance.sqrt().float(),
-        level=float(mean[seen].mean()),
-        over_images=float(variance[seen].mean().sqrt()),
-        over_values=float(mean[seen].std(correction=0)),
+        level=_mean(mean[seen]),
+        over_images=_mean(variance[seen]) ** 0.5,
+        over_values=_mean((mean[seen] - _mean(mean[seen])).square()) ** 0.5,
     )
+
+
+def _mean(values: Tensor) -> float:
+    """NaN of none: the gates of a branch that is all zero, as timm starts its residual branches, are unknown."""
+    return float(values.mean()) if values.numel() else float("nan")

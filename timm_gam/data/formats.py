@@ -7,8 +7,7 @@ from PIL import features
 __all__ = ["ENDINGS", "FORMATS", "is_image_name"]
 
 _ENDINGS_OF = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "MPO": (),  # a JPEG with further pictures behind it, as some cameras write under the name .jpg
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),  # and MPO, a JPEG with more pictures behind it, by the same decoder
     "PNG": (".png", ".apng"),
     "WEBP": (".webp",),
     "BMP": (".bmp",),

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from timm_gam.core import UnreadableImageError
-from timm_gam.data import EncodedImage
+from timm_gam.data import FORMATS, EncodedImage
 
 __all__ = ["MAX_PIXELS", "Shrink", "content_digest", "load_image"]
 
@@ -45,7 +45,8 @@ def load_image(encoded: EncodedImage, image_id: str, shrink: Shrink | None = Non
         An RGB image and 32 bytes.
 
     Raises:
-        UnreadableImageError: missing, truncated, not an image, larger than MAX_PIXELS, or longer than MAX_ASPECT.
+        UnreadableImageError: missing, truncated, not an image of `timm_gam.data.FORMATS`, larger than MAX_PIXELS, or
+            longer than MAX_ASPECT.
     """
     if isinstance(encoded, Image.Image):
         return encoded.convert("RGB"), content_digest(encoded, image_id)
@@ -53,7 +54,7 @@ def load_image(encoded: EncodedImage, image_id: str, shrink: Shrink | None = Non
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, and about sizes between our limit and Pillow's error
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnreadableImageError(image_id, _too_large(f"{image.width} x {image.height}"))
                 if max(image.size) > MAX_ASPECT * min(image.size):
@@ -89,6 +90,8 @@ def content_digest(encoded: EncodedImage, image_id: str) -> bytes:
 def _read_bytes(encoded: bytes | Path, image_id: str) -> bytes:
     if isinstance(encoded, bytes):
         return encoded
+    if "\0" in str(encoded):
+        raise UnreadableImageError(image_id, "its path holds a NUL character")
     try:
         if not stat.S_ISREG(encoded.stat().st_mode):  # a pipe would block until somebody writes
             raise UnreadableImageError(image_id, "not a regular file")

@@ -174,3 +174,15 @@ def test_a_lack_of_memory_says_nothing_of_the_image(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Image, "open", no_memory)
     with pytest.raises(MemoryError):
         load_image(encoded(RED), "photo")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PPM", "PDF", "ICO"])
+def test_formats_off_the_list_are_no_images(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(encoded(RED, kind))  # the first would start the system's Ghostscript
+    with pytest.raises(UnreadableImageError, match="not an image"):
+        load_image(tmp_path / "x.jpg", "x")
+
+
+def test_a_path_that_no_file_can_have() -> None:
+    with pytest.raises(UnreadableImageError, match="NUL"):
+        load_image(Path("a\0b.jpg"), "x")

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from timm_gam.core import DataError
-from timm_gam.data import ImageSet, is_image_name
+from timm_gam.data import FORMATS, ImageSet, is_image_name
 
 __all__ = ["PhotoFacts", "PhotoFile", "find_photos", "photo_set", "read_facts"]
 
@@ -88,7 +88,7 @@ def read_facts(path: Path) -> PhotoFacts:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 exif = image.getexif()
                 width, height = image.size
                 taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)

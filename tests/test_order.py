@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-ROOMS = ("core", "data", "images", "models", "inference", "embed", "search", "train", "export")
+ROOMS = ("core", "data", "images", "models", "inference", "embed", "rerank", "search", "train", "export")
 ORDER = [*(f"timm_gam.{room}" for room in ROOMS), "eval", "hub"]
 UPWARD = {"timm_gam/train/__main__.py": "eval", "timm_gam/train/table1.py": "eval"}
 """Command lines that train and score: the documented doors."""

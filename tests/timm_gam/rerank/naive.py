@@ -1,0 +1,68 @@
+"""The same methods as their papers write them: full float64 matrices, one query at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+def unit(vectors: Floats) -> Floats:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def nearest(similarities: Floats, k: int) -> NDArray[np.int64]:
+    return np.argsort(-similarities, kind="stable")[:k]
+
+
+def expanded(query: Floats, gallery: Floats, k: int, alpha: float) -> Floats:
+    similarities = gallery @ query
+    chosen = nearest(similarities, k)
+    return unit(query + np.maximum(similarities[chosen], 0) ** alpha @ gallery[chosen])
+
+
+def others(gallery: Floats, i: int) -> Floats:
+    return np.delete(gallery, i, axis=0)
+
+
+def database_augmentation(query: Floats, gallery: Floats, k: int, alpha: float) -> Floats:
+    vectors = np.stack([expanded(gallery[i], others(gallery, i), k, alpha) for i in range(len(gallery))])
+    return vectors @ expanded(query, gallery, k, alpha)
+
+
+def affinity(gallery: Floats, k: int, gamma: float) -> Floats:
+    similarities = gallery @ gallery.T
+    np.fill_diagonal(similarities, -np.inf)
+    directed = np.zeros_like(similarities)
+    for i, row in enumerate(similarities):
+        chosen = nearest(row, k)
+        directed[i, chosen] = np.maximum(row[chosen], 0) ** gamma
+    return (directed + directed.T) / 2
+
+
+def diffusion(
+    query: Floats, gallery: Floats, k: int, gamma: float, alpha: float, steps: int, mix: float, own: int | None = None
+) -> Floats:
+    """`own`: a row that stays in the graph but is no neighbour of the query (the transductive form)."""
+    graph = affinity(gallery, k, gamma)
+    scale = np.diag(graph.sum(axis=1) ** -0.5)
+    transition = scale @ graph @ scale
+    similarities = gallery @ query
+    if own is not None:
+        similarities[own] = -np.inf
+    full = gallery @ gallery.T
+    np.fill_diagonal(full, -np.inf)
+    if own is not None:
+        full[:, own] = -np.inf
+    last = np.sort(full, axis=1)[:, -k]
+    start = np.zeros(len(gallery))
+    chosen = nearest(similarities, k)
+    start[chosen] += np.maximum(similarities[chosen], 0) ** gamma / 2
+    lists_it = similarities >= last
+    start[lists_it] += np.maximum(similarities[lists_it], 0) ** gamma / 2
+    start = scale @ start
+    walk = sum(np.linalg.matrix_power(alpha * transition, t) @ start for t in range(steps + 1))
+    if own is not None:
+        walk[own], similarities[own] = 0, 0
+    return (1 - mix) * walk / walk.max() + mix * similarities

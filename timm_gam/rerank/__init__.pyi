@@ -1,0 +1,9 @@
+from timm_gam.rerank.database_augmentation import DatabaseAugmentation as DatabaseAugmentation
+from timm_gam.rerank.diffusion import Diffusion as Diffusion
+from timm_gam.rerank.query_expansion import expand_queries as expand_queries
+from timm_gam.rerank.reranker import Reranker as Reranker
+from timm_gam.rerank.sparse_lists import NeighbourLists as NeighbourLists
+from timm_gam.rerank.sparse_lists import neighbour_lists as neighbour_lists
+from timm_gam.rerank.whitening import Whitening as Whitening
+from timm_gam.rerank.whitening import fit_whitening as fit_whitening
+from timm_gam.rerank.whitening import load_whitening as load_whitening

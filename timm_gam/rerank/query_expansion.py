@@ -1,0 +1,58 @@
+"""Alpha query expansion."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from timm_gam.rerank.sparse_lists import neighbour_lists, similarity_weights, unit
+
+__all__ = ["expand_queries"]
+
+
+def expand_queries(
+    queries: Tensor,
+    gallery: Tensor,
+    *,
+    neighbours: int = 10,
+    alpha: float = 3.0,
+    own: Tensor | None = None,
+    memory: int = 256 * 2**20,
+) -> Tensor:
+    """Move each query towards what it finds: q' = (q + sum over its k nearest g of max(0, q.g)^alpha g) / |...|.
+
+    Radenovic, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (TPAMI 2019), section 3.4;
+    alpha = 0 is the average query expansion of Chum et al. (ICCV 2007). A query's own row is never among its
+    neighbours, so this is strict by nature.
+
+    Args:
+        queries: (Q, D) float; normalised here.
+        gallery: (N, D) likewise, same dtype and device.
+        neighbours: k.
+        alpha: Power of the similarity, at least 0.
+        own: (Q,) int64 gallery row that is the query itself, -1 for none; default none.
+        memory: Bytes this may use beyond the vectors.
+
+    Returns:
+        (Q, D) of length 1.
+
+    Raises:
+        DataError: the gallery has fewer rows than k.
+
+    >>> gallery = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> expand_queries(torch.tensor([[0.6, 0.8]]), gallery, neighbours=1, alpha=1)[0].tolist()
+    [0.3511..., 0.9363...]
+    """
+    sought, found = unit(queries), unit(gallery)
+    lists = neighbour_lists(sought, found, neighbours, own=own, memory=memory)
+    return augmented(sought, found, lists.rows, similarity_weights(lists.similarities, alpha), memory)
+
+
+def augmented(vectors: Tensor, gallery: Tensor, rows: Tensor, weights: Tensor, memory: int) -> Tensor:
+    """(P, D) unit rows of vector p plus its neighbours (P, k) times their weights."""
+    step = max(1, memory // (2 * gallery.element_size() * gallery.shape[1] * rows.shape[1]))
+    sums = [
+        vectors[i : i + step] + torch.einsum("pk,pkd->pd", weights[i : i + step], gallery[rows[i : i + step]])
+        for i in range(0, len(vectors), step)
+    ]
+    return unit(torch.cat(sums)) if sums else vectors

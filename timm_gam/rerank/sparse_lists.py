@@ -1,0 +1,76 @@
+"""Who is near whom among vectors of length 1: sparse lists, made block by block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from timm_gam.core import DataError
+
+__all__ = ["NeighbourLists", "neighbour_lists", "similarity_weights", "unit"]
+
+
+@dataclass(frozen=True)
+class NeighbourLists:
+    """The W nearest of each of Q vectors, nearest first.
+
+    Attributes:
+        rows: (Q, W) int64 gallery rows.
+        similarities: (Q, W) cosine similarities in [-1, 1], descending.
+    """
+
+    rows: Tensor
+    similarities: Tensor
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """(N, D) rows of length 1; a row of zeros stays zero."""
+    return F.normalize(vectors, dim=1, eps=1e-30)
+
+
+def similarity_weights(similarities: Tensor, power: float) -> Tensor:
+    """max(0, similarity)^power: how much a neighbour counts."""
+    return similarities.clamp(min=0) ** power
+
+
+def neighbour_lists(
+    queries: Tensor, gallery: Tensor, width: int, *, own: Tensor | None = None, memory: int = 256 * 2**20
+) -> NeighbourLists:
+    """The nearest gallery rows of each query by cosine similarity.
+
+    Args:
+        queries: (Q, D) float rows of length 1.
+        gallery: (N, D) likewise, same dtype and device.
+        width: How many, W; at most what the gallery holds besides a query's own row.
+        own: (Q,) int64 gallery row that is left out of a query's list, -1 for none; default none.
+        memory: Bytes that a block of similarities may take.
+
+    Raises:
+        DataError: the gallery has fewer rows.
+
+    >>> vectors = torch.eye(3) + 0.1
+    >>> neighbour_lists(unit(vectors), unit(vectors), 1).rows.tolist()
+    [[0], [1], [2]]
+    """
+    others = len(gallery) - (own is not None)
+    if not 1 <= width <= others:
+        raise DataError(f"{width} neighbours of each image were asked for; 1 to {others} can be had of this gallery")
+    step = max(1, memory // (2 * gallery.element_size() * len(gallery)))
+    rows, similarities = [], []
+    for start in range(0, len(queries), step):
+        block = queries[start : start + step] @ gallery.T
+        if own is not None:
+            hide(block, own[start : start + step])
+        found = block.topk(width, dim=1)
+        rows.append(found.indices)
+        similarities.append(found.values)
+    return NeighbourLists(torch.cat(rows), torch.cat(similarities))
+
+
+def hide(block: Tensor, own: Tensor, value: float = -float("inf")) -> None:
+    """Set the similarity of each query to its own row, where it has one."""
+    here = torch.nonzero(own >= 0)[:, 0]
+    block[here, own[here]] = value

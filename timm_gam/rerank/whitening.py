@@ -1,0 +1,104 @@
+"""PCA-whitening, fitted on training images and kept beside a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from timm_gam.core import DataError, OutputError, atomic_path
+from timm_gam.rerank.sparse_lists import unit
+
+__all__ = ["Whitening", "fit_whitening", "load_whitening"]
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """x -> P (x - mean), of length 1.
+
+    Attributes:
+        mean: (D,) float.
+        projection: (W, D) float.
+    """
+
+    mean: Tensor
+    projection: Tensor
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """(N, D) vectors -> (N, W) of length 1, in their dtype and on their device.
+
+        Raises:
+            DataError: they have another length.
+        """
+        if vectors.shape[1] != len(self.mean):
+            raise DataError(
+                f"the whitening is for {len(self.mean)} dimensions and these vectors have {vectors.shape[1]}; "
+                "fit it on embeddings of this model"
+            )
+        mean, projection = (part.to(vectors) for part in (self.mean, self.projection))
+        return unit((unit(vectors) - mean) @ projection.T)
+
+    def save(self, path: Path) -> None:
+        """Write it as safetensors, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        try:
+            with atomic_path(path) as temporary:
+                save_file({"mean": self.mean.float(), "projection": self.projection.float().contiguous()}, temporary)
+        except OSError as error:
+            raise OutputError(f"cannot write '{path}': {error.strerror}; name another file") from error
+
+
+def fit_whitening(vectors: Tensor, dim: int | None = None, *, shrink: float = 0.5) -> Whitening:
+    """Directions of the training vectors, the spread of each levelled: P = diag(l)^(-shrink) E'.
+
+    l and E are the largest `dim` eigenvalues and eigenvectors of the covariance of vectors of length 1. Jegou, Chum,
+    "Negative Evidences and Co-occurrences in Image Retrieval" (ECCV 2012), section 3: shrink = 1/2 is whitening,
+    0 only turns and cuts (PCA).
+
+    Args:
+        vectors: (N, D) float, of training images only: what is scored with it must not be among them.
+        dim: Directions to keep; default all that the vectors span.
+        shrink: In [0, 1/2].
+
+    Raises:
+        DataError: more directions than the vectors span.
+
+    >>> fit_whitening(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])).projection.shape
+    torch.Size([2, 2])
+    """
+    rows = unit(vectors.double())
+    mean = rows.mean(dim=0)
+    covariance = torch.cov((rows - mean).T, correction=0).reshape(rows.shape[1], rows.shape[1])
+    values, directions = torch.linalg.eigh(covariance)
+    values, directions = values.flip(0), directions.flip(1)
+    spanned = int((values > values[0] * 1e-10).sum()) if values[0] > 0 else 0
+    kept = spanned if dim is None else dim
+    if not 1 <= kept <= spanned:
+        raise DataError(
+            f"whitening to {kept} dimensions was asked for; {len(rows)} training vectors span {spanned}: "
+            f"1 to {spanned} can be had"
+        )
+    return Whitening(mean.to(vectors), (directions[:, :kept] * values[:kept] ** -shrink).T.to(vectors))
+
+
+def load_whitening(path: Path) -> Whitening:
+    """Read what `Whitening.save` wrote.
+
+    Raises:
+        DataError: no such file, or no whitening.
+    """
+    try:
+        parts = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"cannot read the whitening '{path}': {error}; fit it with eval.retrieval --whiten") from error
+    mean, projection = parts.get("mean"), parts.get("projection")
+    if mean is None or projection is None or projection.ndim != 2 or mean.shape != projection.shape[1:]:
+        raise DataError(f"'{path}' is no whitening: it needs mean (D,) and projection (W, D)")
+    return Whitening(mean, projection)

@@ -31,10 +31,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", metavar="NAME", help=f"any timm model ({d.model})")
     add(
-        "--start",
+        "--start-from",
+        dest="start",
         metavar="FROM",
         help=f"{d.start}, scratch, a pretrained name, hf-hub:, local-dir:, FILE.safetensors ({d.start})",
     )
+    add("--start", help=argparse.SUPPRESS)  # the old name, which torchrun takes for its --start-method
     add("--gate-init", choices=("paper", "identity"), help=f"of new attention layers ({d.gate_init})")
     add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet files")
     add("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic'")

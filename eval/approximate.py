@@ -31,8 +31,6 @@ if TYPE_CHECKING:  # heavy imports wait until the command line is known to be le
 
     from timm_gam.search import ApproximateIndex, FixedPoint, Neighbours
 
-__all__ = ["Question", "ask", "main", "measure", "read_vectors"]
-
 _EPILOG = """\
 examples
   how much faster can this gallery be searched, at a recall of 0.99? the indexes that suit its size are tried:

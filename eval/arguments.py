@@ -12,8 +12,6 @@ from pathlib import Path
 from timm_gam.core import CommandParser, count, positive, seed
 from timm_gam.images import add_preprocessing_arguments
 
-__all__ = ["build_parser", "parse_arguments"]
-
 _EPILOG = """\
 examples
   score a timm model on a folder of class folders, every image a query against all others:

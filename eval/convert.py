@@ -9,8 +9,6 @@ from pathlib import Path
 
 from timm_gam.core import CommandParser, DataError, check_writable, positive, run_command
 
-__all__ = ["build_parser", "main"]
-
 FORMATS = ("trec", "qrels", "mteb", "parquet", "eval-results", "timm-csv")
 
 _EPILOG = """\

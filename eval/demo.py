@@ -15,8 +15,6 @@ from timm_gam.core import CommandParser, check_writable, interrupts_exit, progre
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
 
-__all__ = ["DEMO_MODELS", "demo_results", "demo_table", "main"]
-
 DEMO_MODELS = ("test_resnet.corel", "test_resnet_se.corel", "test_resnet_cbam.corel", "test_resnet_gam.corel")
 
 _NEXT = """\

@@ -34,8 +34,6 @@ from timm_gam.embed import Embedder, Embeddings, FileStore, collect_embeddings
 from timm_gam.images import Preprocessing, data_fingerprint
 from timm_gam.models import LoadedModel, ModelInfo, load_model, loaded_module
 
-__all__ = ["evaluate", "score"]
-
 
 def score(
     vectors: NDArray[np.floating] | Tensor | Sequence[Sequence[float]],

@@ -17,8 +17,6 @@ from timm_gam.images import resolve_preprocessing
 from timm_gam.models import load_model
 from timm_gam.train import VALIDATION_METRICS, Recipe, RunFolder, TrainingSplit
 
-__all__ = ["RetrievalEvaluator", "score_test"]
-
 _BATCH = 64
 
 

@@ -21,8 +21,6 @@ from timm_gam.data import (
 )
 from timm_gam.models import LoadedModel, load_model
 
-__all__ = ["DEFAULT_MODEL", "Inputs", "choose_inputs"]
-
 DEFAULT_MODEL = "resnet50_gam.corel"
 
 ModelLoader = Callable[[], LoadedModel]

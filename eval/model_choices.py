@@ -14,8 +14,6 @@ from timm_gam.core import DataError, ModelError, TimmGamError
 from timm_gam.models import LoadedModel, check_model_name, check_safetensors, find_pretrained, load_model
 from timm_gam.train import RunFolder, read_recipe
 
-__all__ = ["ModelChoice", "choose_models"]
-
 
 @dataclass(frozen=True)
 class ModelChoice:

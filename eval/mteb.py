@@ -27,8 +27,6 @@ try:
 except ImportError as error:
     raise ModelError("MTEB is not installed; pip install 'timm-gam[mteb]'") from error
 
-__all__ = ["TimmEncoder", "timm_encoder"]
-
 
 def timm_encoder(
     name: str, *, checkpoint: str | None = None, pretrained: bool = True, settings: EmbedSettings | None = None

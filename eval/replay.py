@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
     from timm_gam.data import ImageSet
 
-__all__ = ["Replay", "build_parser", "main", "replay"]
-
 _EPILOG = """\
 examples
   does this machine give the numbers of a record?

@@ -31,8 +31,6 @@ if TYPE_CHECKING:  # heavy imports wait until the command line is known to be le
     from timm_gam.core import World
     from timm_gam.data import Protocol
 
-__all__ = ["main"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 scored, 2 bad input, 130 or 143 interrupted (Ctrl-C, SIGTERM)."""

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from timm_gam.images import Preprocessing, Transform
     from timm_gam.models import LoadedModel
 
-__all__ = ["Effect", "build_parser", "main", "sensitivity", "variants"]
-
 _EPILOG = """\
 example
     python -m eval.sensitivity --model resnet50.a1_in1k --data-dir photos --classes 20

@@ -19,8 +19,6 @@ from timm_gam.train import COMPUTE_KEYS, Recipe, RunFolder, read_recipe, recipe_
 if TYPE_CHECKING:
     from eval.results.table1 import Runs
 
-__all__ = ["main"]
-
 _FAMILIES = ("resnet50", "resnet18", "resnet34", "resnet101", "test_resnet")
 _VARIANTS = ("", "_se", "_cbam", "_gam")
 

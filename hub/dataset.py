@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from hub.photos.audit import Audit
     from hub.push import Pushed
 
-__all__ = ["NEAR_BITS", "build_parser", "main", "publish_dataset"]
-
 NEAR_BITS = 12
 """Difference hashes of 256 bits that differ in at most so many are called near duplicates."""
 

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
 
-__all__ = ["INTERRUPTED", "Published", "build_parser", "main", "publish_model"]
-
 _EPILOG = """\
 examples
   what a training run left, with its records:

@@ -29,8 +29,6 @@ from timm_gam.core import (
     one_line,
 )
 
-__all__ = ["Changes", "Pushed", "compare_with_hub", "page_url", "preview_push", "push_folder"]
-
 _HUBS_OWN = ".gitattributes"  # the Hub puts it into every repository
 _TEXT_BYTES = 10_000_000  # no record or card is larger
 

@@ -29,8 +29,6 @@ from timm_gam.core import (
 if TYPE_CHECKING:
     from hub.publish import Published
 
-__all__ = ["Row", "build_parser", "main", "release_zoo"]
-
 _EPILOG = """\
 example
   publish every finished run below runs/ (plain, SE, CBAM, GAM) as v1.0 and record the commits:

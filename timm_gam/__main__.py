@@ -10,8 +10,6 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-__all__ = ["COMMANDS", "main"]
-
 COMMANDS = {
     "demo": ("eval.demo", "see it work on scenes drawn by code: no data, GPU or network"),
     "score": ("eval.retrieval", "how well models retrieve images: metrics, intervals, a page to look at"),

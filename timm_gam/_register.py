@@ -10,8 +10,6 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 
-__all__ = ["register_when_imported"]
-
 
 def register_when_imported(package: str, module: str) -> None:
     """Import `module` right after the first import of `package`."""

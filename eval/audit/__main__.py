@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from eval.audit.ranking import Ranking
     from eval.scoring.qrels import Qrels
 
-__all__ = ["build_parser", "main"]
-
 _EPILOG = """\
 examples
   a TREC run against TREC qrels:

@@ -15,8 +15,6 @@ from eval.audit.ranking import Ranking
 from eval.scoring.intervals import average
 from eval.scoring.qrels import Qrels
 
-__all__ = ["Audit", "audit_ranking"]
-
 
 @dataclass(frozen=True)
 class Audit:

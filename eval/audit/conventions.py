@@ -14,8 +14,6 @@ from eval.audit.judged import Judged, judge
 from eval.audit.ranking import Ranking
 from eval.scoring.qrels import Qrels
 
-__all__ = ["Convention", "conventions"]
-
 Floats = NDArray[np.float64]
 
 

@@ -14,8 +14,6 @@ from eval.audit.measures import Measure, measure
 from eval.audit.ranking import Ranking
 from eval.scoring.qrels import Qrels
 
-__all__ = ["Finding", "audit_findings"]
-
 Level = Literal["wrong", "note"]
 _SHOWN = 3
 

@@ -29,8 +29,6 @@ from eval.results.result import RetrievalResult
 from eval.scoring.qrels import Qrels
 from timm_gam.core import DataError, one_line
 
-__all__ = ["SETUPS", "Setup", "read_qrels", "read_ranking", "read_result"]
-
 Setup = Literal["easy", "medium", "hard"]
 SETUPS: dict[Setup, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "easy": (("easy",), ("junk", "hard")),

@@ -13,8 +13,6 @@ from eval.scoring.metrics import TieGroups
 from eval.scoring.qrels import Qrels
 from timm_gam.core import DataError
 
-__all__ = ["Judged", "judge"]
-
 Floats = NDArray[np.float64]
 
 

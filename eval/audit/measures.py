@@ -21,8 +21,6 @@ from eval.scoring.metrics import (
     reciprocal_rank,
 )
 
-__all__ = ["Measure", "measure", "per_query"]
-
 Floats = NDArray[np.float64]
 
 

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError
 
-__all__ = ["Ranking"]
-
 
 @dataclass(frozen=True)
 class Ranking:

@@ -9,8 +9,6 @@ from typing import Any
 from eval.audit.audit import Audit
 from eval.results.tables import text_table
 
-__all__ = ["document", "tables"]
-
 _WIDTH = 110
 
 

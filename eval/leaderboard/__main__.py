@@ -13,8 +13,6 @@ from timm_gam.core import CommandParser, DataError, print_line, run_command
 if TYPE_CHECKING:
     from eval.leaderboard.runs import Run
 
-__all__ = ["build_parser", "main"]
-
 _EPILOG = """\
 examples
   every ResNet with pretrained weights, each in a process of its own:

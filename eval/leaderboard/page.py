@@ -12,8 +12,6 @@ from eval.results.result import RetrievalResult
 from eval.results.standings import Standing
 from timm_gam.core import atomic_path
 
-__all__ = ["write_page"]
-
 _COLUMNS = ("map", "hit@1", "hit@10", "precision@10", "map@r")
 
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from eval.results.result import RetrievalResult
 from timm_gam.core import DataError, OutputError, atomic_path
 
-__all__ = ["Run", "available_memory", "run_models"]
-
 _BYTES_PER_PARAMETER = 12
 """What a network takes while it is loaded: its weights, the file they come from, and room to run it."""
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from timm_gam.core import CommandParser, check_writable, interrupts_exit, run_command
 
-__all__ = ["main"]
-
 _EPILOG = """\
 examples
   a page of one result, with the photographs it was made from:

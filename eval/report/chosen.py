@@ -9,8 +9,6 @@ import numpy as np
 
 from eval.results.result import RetrievalResult
 
-__all__ = ["RANKED", "Chosen", "choose_queries", "images_shown"]
-
 RANKED = 10
 """Ranked images that are shown for each query."""
 

@@ -17,8 +17,6 @@ from eval.results.result import RetrievalResult
 from timm_gam.data import ImageSet
 from timm_gam.images import thumbnails
 
-__all__ = ["page_content"]
-
 _MOST_IMAGES = 1300  # some 4 KB each
 _CONFUSED = 12
 _DECISIVE = 4  # queries most won and most lost

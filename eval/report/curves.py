@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from eval.results.result import RetrievalResult
 
-__all__ = ["precision_recall", "svg_plot"]
-
 _WIDTH, _HEIGHT = 560, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 12, 40
 

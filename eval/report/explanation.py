@@ -16,8 +16,6 @@ from timm_gam.embed import attention_maps, location_split
 from timm_gam.images import Preprocessing, as_seen, data_uri, load_image
 from timm_gam.models import LoadedModel
 
-__all__ = ["Explanation", "Gates", "Match", "explain"]
-
 _PAIRS = 4  # of the best and of the worst queries each
 _GATED = 4  # queries whose gates are shown
 _LAYERS = 4

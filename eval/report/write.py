@@ -15,8 +15,6 @@ from eval.scoring.metrics import DEFINITIONS
 from timm_gam.core import atomic_path
 from timm_gam.images import page_environment
 
-__all__ = ["write_report"]
-
 
 def write_report(
     results: RetrievalResult | Sequence[RetrievalResult],

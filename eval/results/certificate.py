@@ -21,8 +21,6 @@ from timm_gam.embed import EmbedSettings
 from timm_gam.images import Preprocessing, load_image
 from timm_gam.search import Distance
 
-__all__ = ["Certificate", "certify", "differences"]
-
 
 class Certificate(BaseModel):
     """How pixels were made and compared. Equal certificates make equal embeddings, but for rounding of the network."""

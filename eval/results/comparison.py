@@ -15,8 +15,6 @@ from timm_gam.core import DataError
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
 
-__all__ = ["Comparison", "compare_results"]
-
 
 @dataclass(frozen=True, repr=False)
 class Comparison:

@@ -15,18 +15,6 @@ import numpy as np
 from eval.results.result import RetrievalResult
 from timm_gam.core import DataError, atomic_path
 
-__all__ = [
-    "RESULTS_COLUMNS",
-    "eval_results",
-    "results_csv",
-    "results_row",
-    "write_eval_results",
-    "write_mteb_predictions",
-    "write_ranking_parquet",
-    "write_trec_qrels",
-    "write_trec_run",
-]
-
 RESULTS_COLUMNS = (
     "model",
     "img_size",

@@ -13,23 +13,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from eval.results.certificate import Certificate
 from timm_gam.search import Distance
 
-__all__ = [
-    "SCHEMA",
-    "AverageRecord",
-    "Bootstrap",
-    "ClassRecord",
-    "Data",
-    "Document",
-    "Entry",
-    "Facts",
-    "Model",
-    "PreprocessingRecord",
-    "ProtocolRecord",
-    "Timings",
-    "Unreadable",
-    "Weights",
-]
-
 SCHEMA: Final = "timm-gam/retrieval/2"
 
 

@@ -12,8 +12,6 @@ from timm_gam.core import OutputError, atomic_path, write_json
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
 
-__all__ = ["PER_QUERY_SUFFIXES", "RESULTS_SUFFIXES", "check_suffix", "flat_row", "write_per_query", "write_results"]
-
 RESULTS_SUFFIXES = (".json", ".csv", ".md", ".parquet")
 PER_QUERY_SUFFIXES = (".csv", ".parquet")
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 from timm_gam.core import ALONE, World
 from timm_gam.search import Distance, fixed_point, nearest, slices
 
-__all__ = ["first_ranked"]
-
 _QUERIES = 4096  # searched at a time: what a search holds of each is far more than what is kept of it
 
 

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
     from eval.scoring.intervals import Average
 
-__all__ = ["result_html"]
-
 
 def result_html(result: RetrievalResult) -> str:
     """HTML of the headline metrics with their intervals; every name from data is escaped."""

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
     from eval.scoring.intervals import Average
 
-__all__ = ["average_record", "document", "entry"]
-
 
 def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> dict[str, Any]:
     """The JSON document of a run: common facts once, one self-contained entry per model.

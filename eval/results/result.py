@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from eval.results.comparison import Comparison
 
-__all__ = ["DEPTH", "HEADLINE", "QueryRanking", "Ranked", "RetrievalResult", "Settings"]
-
 DEPTH = 100
 """Ranked images that a result keeps for each query."""
 

@@ -12,8 +12,6 @@ from eval.results.comparison import check_same_queries
 from eval.results.result import RetrievalResult
 from eval.scoring.significance import holm, p_of_pairs
 
-__all__ = ["SIGNIFICANT", "Standing", "standings"]
-
 SIGNIFICANT = 0.05
 
 

@@ -12,8 +12,6 @@ from eval.results.result import RetrievalResult
 from eval.scoring.significance import holm, p_over_queries
 from timm_gam.core import DataError
 
-__all__ = ["Standing", "standings"]
-
 _ALPHA = 0.05
 
 

@@ -18,8 +18,6 @@ from eval.results.result import RetrievalResult
 from eval.scoring.intervals import Average
 from timm_gam.core import DataError, atomic_path
 
-__all__ = ["load_result", "save_result"]
-
 _FORMAT = "timm-gam/result/1"
 _METRIC = "metric/"
 _TEXTS = ("ids", "class_names", "facts", "averages")

@@ -20,8 +20,6 @@ from timm_gam.data import ImageSet, read_images
 from timm_gam.models import count_macs, images_per_second
 from timm_gam.train import Recipe, RunFolder, split_for_training
 
-__all__ = ["METRICS", "Runs", "write_table"]
-
 Runs = dict[str, list[tuple[RunFolder, Recipe]]]
 """Name of a row -> its finished runs, one per seed."""
 

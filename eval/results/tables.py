@@ -8,17 +8,6 @@ from eval.results.result import RetrievalResult
 from eval.results.standing import standings
 from eval.scoring.intervals import Average
 
-__all__ = [
-    "PAPER_TABLE",
-    "markdown_table",
-    "metric_table",
-    "model_table",
-    "paper_table",
-    "per_class_table",
-    "summary",
-    "text_table",
-]
-
 # Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
 PAPER_TABLE = (
     ("Resnet50", "25.6 M", 77.25, 90.62),

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Average", "average", "class_means"]
-
 Floats = NDArray[np.float64]
 _CHUNK_BYTES = 64 * 2**20
 

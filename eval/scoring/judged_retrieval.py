@@ -17,8 +17,6 @@ from eval.scoring.retrieval_scores import RetrievalScores
 from timm_gam.core import DataError
 from timm_gam.search import ExactScorer, Scorer, Vectors, fixed_point
 
-__all__ = ["score_judged"]
-
 _COLUMNS = 4096
 
 

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError
 
-__all__ = ["Labels", "class_codes"]
-
 Labels = Sequence[Hashable] | NDArray[Any] | torch.Tensor
 
 _LEGAL = "legal: one number, text or date for each embedding, none of them missing, all of one kind"

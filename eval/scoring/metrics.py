@@ -20,24 +20,6 @@ from numpy.typing import NDArray
 
 from eval.scoring.ranking import RelevantRanks
 
-__all__ = [
-    "DEFAULT_KS",
-    "DEFINITIONS",
-    "TieGroups",
-    "average_precision",
-    "average_precision_at_k",
-    "average_precision_at_r",
-    "graded_ndcg_at_k",
-    "hit_at_k",
-    "metric_names",
-    "ndcg_at_k",
-    "precision_at_k",
-    "query_metrics",
-    "r_precision",
-    "recall_at_k",
-    "reciprocal_rank",
-]
-
 Floats = NDArray[np.float64]
 
 DEFAULT_KS = (1, 5, 10, 12, 20)

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 
 from timm_gam.core import DataError
 
-__all__ = ["Qrels"]
-
 
 @dataclass(frozen=True)
 class Qrels:

@@ -21,8 +21,6 @@ from torch import Tensor
 from timm_gam.core import ALONE, World
 from timm_gam.search import Rows, Scorer, in_threads, one_blas_thread, slices
 
-__all__ = ["DEFAULT_MEMORY_BUDGET", "RelevantRanks", "rank_relevant"]
-
 DEFAULT_MEMORY_BUDGET = 768 * 2**20
 """Bytes that `rank_relevant` may use beyond the embeddings."""
 

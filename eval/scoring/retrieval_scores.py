@@ -17,8 +17,6 @@ from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from timm_gam.core import ALONE, DataError, World
 from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point
 
-__all__ = ["RetrievalScores", "score_rankings", "score_retrieval"]
-
 
 @dataclass(frozen=True)
 class RetrievalScores:

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from eval.scoring.intervals import average
 
-__all__ = ["Difference", "Summary", "compare", "holm", "p_of_pairs", "p_over_queries", "p_over_runs", "summarise"]
-
 Floats = NDArray[np.float64]
 
 PERMUTATIONS = 10_000

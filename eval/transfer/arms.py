@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ATTENTIONS", "Arm", "control_arms", "main_arms"]
-
 ATTENTIONS = ("se", "cbam", "gam")
 
 

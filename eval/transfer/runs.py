@@ -41,8 +41,6 @@ from timm_gam.models import (
 )
 from timm_gam.train import Recipe, RunFolder, TrainingSplit, train
 
-__all__ = ["PER_QUERY", "Run", "Setting", "finish", "halves", "read_record", "record_path"]
-
 PER_QUERY = ("map", "hit@1", "precision@10")
 _DIGITS = 4  # of a query's metrics: a hundredth of a point
 

@@ -12,8 +12,6 @@ from eval.transfer.runs import Run, Setting, finish, halves, read_record
 from timm_gam.core import RunFolderError, atomic_path
 from timm_gam.train import split_for_training
 
-__all__ = ["TUNING_SEED", "run_experiment"]
-
 TUNING_SEED = 1000
 """Of the runs that choose a learning rate; no final run has it."""
 

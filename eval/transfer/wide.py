@@ -14,8 +14,6 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrai
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-__all__ = ["WIDE"]
-
 
 def _cfg(plain: str) -> dict[str, Any]:
     """The data config of the plain network, without weights."""

@@ -16,8 +16,6 @@ from eval import PAPER_TABLE
 from hub.model.trained import COREL_TAG, TrainedModel
 from timm_gam.core import RefusedError
 
-__all__ = ["ModelPage", "render_model_card"]
-
 _PAPER = "Tang, Jiang, Yang, Research on Image Retrieval Algorithms Based on Global Attention Mechanism (2023)"
 _ATTENTION = {
     "gam": "GAM (channel attention by a two-layer perceptron, then spatial attention by two 7x7 convolutions; r = 16)",

@@ -6,8 +6,6 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_
 
 from hub.model.trained import COREL_TAG, TrainedModel
 
-__all__ = ["find_base_model", "find_dataset", "find_license"]
-
 
 def find_base_model(trained: TrainedModel) -> str | None:
     """The Hub id of the weights that the run started from; None where it started from none that is on the Hub."""

@@ -14,8 +14,6 @@ from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import RefusedError, atomic_path, write_json
 from timm_gam.models import WEIGHTS_NAME, name_some
 
-__all__ = ["write_model_repository"]
-
 
 def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage, *, half: bool = False) -> None:
     """Write model.safetensors, config.json, README.md and the records to a folder.

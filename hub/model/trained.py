@@ -19,8 +19,6 @@ import timm_gam  # registers our models  # noqa: F401
 from timm_gam.core import RefusedError, TimmGamError
 from timm_gam.models import check_model_name, compare_tensors, name_some, read_safetensors, weights_digest
 
-__all__ = ["COREL_TAG", "TrainedModel", "is_finite", "read_trained_model"]
-
 COREL_TAG = "corel"
 """Of the zoo's weights, trained on COREL photographs."""
 BEST = "best.safetensors"

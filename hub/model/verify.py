@@ -16,8 +16,6 @@ from torch import Tensor
 from timm_gam.core import TimmGamError, UploadError, one_line
 from timm_gam.models import weights_digest
 
-__all__ = ["verify_published"]
-
 
 def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
     """Pull a published model into empty caches, every way a user does, and compare with the folder it came from.

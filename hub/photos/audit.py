@@ -14,8 +14,6 @@ from timm_gam.core import DataError, UnreadableImageError
 from timm_gam.data import IMAGE_RULE, ImageSet, published_split
 from timm_gam.images import data_fingerprint, difference_hash, exact_groups, load_image, near_pairs
 
-__all__ = ["Audit", "audit_images"]
-
 
 @dataclass(frozen=True)
 class Audit:

@@ -11,8 +11,6 @@ from huggingface_hub import DatasetCardData
 
 from hub.photos.audit import Audit
 
-__all__ = ["render_dataset_card"]
-
 _SHOWN = 20  # duplicates listed in the card; audit.json has all
 
 

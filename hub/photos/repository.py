@@ -12,8 +12,6 @@ from hub.photos.audit import Audit
 from hub.photos.card import render_dataset_card
 from timm_gam.core import atomic_path, write_json
 
-__all__ = ["write_dataset_repository"]
-
 _SHARD_BYTES = 250_000_000  # of image files; a shard is in memory while it is written
 
 

@@ -19,19 +19,6 @@ from typing import NoReturn
 from timm_gam.core.errors import TimmGamError
 from timm_gam.core.signals import exit_code, handle_signals
 
-__all__ = [
-    "CommandParser",
-    "ProgressBar",
-    "count",
-    "interrupts_exit",
-    "no_progress",
-    "positive",
-    "print_line",
-    "progress_bar",
-    "run_command",
-    "seed",
-]
-
 ProgressBar = Callable[[str, str, int | None], AbstractContextManager[Callable[[int], None]]]
 """(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
 

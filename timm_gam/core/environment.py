@@ -11,8 +11,6 @@ from typing import Any
 
 import torch
 
-__all__ = ["hardware", "peak_memory_mb", "versions"]
-
 _PACKAGES = (
     "timm-gam",
     "torch",

@@ -24,30 +24,6 @@ TimmGamError                  what was received, what is legal, what to do next,
 
 from __future__ import annotations
 
-__all__ = [
-    "CheckpointError",
-    "ConflictError",
-    "DataError",
-    "DivergedError",
-    "EmbeddingError",
-    "ExportError",
-    "HubError",
-    "MachineError",
-    "ModelError",
-    "OutputError",
-    "PeerError",
-    "PublishError",
-    "RecipeError",
-    "RefusedError",
-    "RunFolderError",
-    "TimmGamError",
-    "TrainError",
-    "UnknownModelError",
-    "UnreadableImageError",
-    "UploadError",
-    "one_line",
-]
-
 
 class TimmGamError(Exception):
     """Base class: what was received, what is legal, what to do next, in one line."""

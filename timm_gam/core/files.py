@@ -12,8 +12,6 @@ from typing import Any
 
 from timm_gam.core.errors import OutputError
 
-__all__ = ["atomic_path", "check_writable", "write_json"]
-
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:

@@ -28,8 +28,6 @@ from huggingface_hub.utils.sha import git_hash
 
 from timm_gam.core.errors import HubError, one_line
 
-__all__ = ["RepoType", "check_repository", "download_file", "file_sha256"]
-
 RepoType = Literal["model", "dataset"]
 _PROBE_SECONDS = 5.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["hub_namespace"]
-
 
 def hub_namespace() -> str:
     """The Hub user or organisation that holds the COREL weights and data set.

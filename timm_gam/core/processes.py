@@ -17,8 +17,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from timm_gam.core.errors import DataError, PeerError, TimmGamError
 
-__all__ = ["ALONE", "World", "join_world", "usable_device"]
-
 
 @dataclass(frozen=True)
 class World:

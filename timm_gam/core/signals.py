@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Interrupted", "StopRequest", "exit_code", "handle_signals", "note_signals", "terminable"]
-
 
 class Interrupted(KeyboardInterrupt):
     """The run was asked to end by a signal, and what it has done is kept."""

@@ -13,8 +13,6 @@ from pathlib import Path
 from timm_gam.core import CommandParser, print_line, run_command
 from timm_gam.images import add_preprocessing_arguments
 
-__all__ = ["build_parser", "main"]
-
 _EPILOG = """\
 examples
   what a training run left, as an ONNX file that gives embeddings, in exports/resnet50_gam:

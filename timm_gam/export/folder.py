@@ -21,8 +21,6 @@ from timm_gam.images import Preprocessing, resolve_preprocessing
 from timm_gam.inference import fold_batch_norms
 from timm_gam.models import LoadedModel
 
-__all__ = ["DOCUMENT", "TOLERANCE", "Deviation", "check_new", "export_model"]
-
 DOCUMENT = "export.json"
 TOLERANCE = 1e-4
 """Largest difference of an output value from the model's, as a share of that image's largest output value."""

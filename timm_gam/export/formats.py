@@ -22,8 +22,6 @@ from torch.export import ExportedProgram
 
 from timm_gam.core import ExportError
 
-__all__ = ["FORMATS", "Format", "Run"]
-
 Run = Callable[[Tensor], Tensor]
 """(B, 3, H, W) float32 on the CPU -> (B, D) float32."""
 

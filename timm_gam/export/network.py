@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from timm_gam.core import ExportError
 from timm_gam.embed import embedding_network
 
-__all__ = ["Layer", "network_to_export", "output_name"]
-
 Layer = Literal["pooled", "pre_logits", "logits"]
 """The embedding layers of `eval.embedding_network`, or the classifier's output."""
 

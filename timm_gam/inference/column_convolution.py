@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from timm_gam.inference.feature_maps import map_sizes
 
-__all__ = ["ColumnConv2d", "with_column_convolutions"]
-
 
 class ColumnConv2d(nn.Module):
     """A stride 1 convolution with "same" padding, (B, C, H, W) -> (B, D, H, W), one kernel column at a time.

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from timm_gam.core import ModelError, one_line
 
-__all__ = ["compiler_errors"]
-
 
 @contextmanager
 def compiler_errors(backend: str | None) -> Iterator[None]:

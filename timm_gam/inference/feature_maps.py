@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["map_sizes"]
-
 
 def map_sizes(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, set[tuple[int, int]]]:
     """Run a network once, without gradients, in the mode it is in.

@@ -25,8 +25,6 @@ from torch.fx.experimental.optimization import fuse
 
 from timm_gam.inference.column_convolution import with_column_convolutions
 
-__all__ = ["OptimizedNetwork", "fold_batch_norms", "optimize"]
-
 
 def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bool = True) -> OptimizedNetwork:
     """Make a copy of `model` for inference; the model itself is left as it is.

@@ -31,8 +31,6 @@ from timm_gam.search.blocks import slices
 from timm_gam.search.exact import Neighbours, recall_against_exact
 from timm_gam.search.integer_vectors import Distance, FixedPoint
 
-__all__ = ["ApproximateIndex", "IndexFacts", "build_index", "default_factories", "import_faiss", "load_index"]
-
 _BLOCK = 65536  # rows added at a time
 _TRAINING_ROWS = 262144
 _MOST_CODED = 512  # dimensions

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 import torch
 from threadpoolctl import ThreadpoolController
 
-__all__ = ["in_threads", "one_blas_thread", "slices"]
-
 
 def slices(start: int, stop: int, step: int) -> list[slice]:
     """Consecutive slices of `step` places that cover start to stop; the last may be shorter."""

@@ -26,8 +26,6 @@ from timm_gam.search.blocks import slices
 from timm_gam.search.integer_vectors import FixedPoint
 from timm_gam.search.scorer import ExactScorer, Scorer
 
-__all__ = ["Neighbours", "highest", "nearest", "on_one_scale", "recall_against_exact"]
-
 _QUERIES = 1024  # per block of the first pass
 _GALLERY = 4096
 _TILE_ROWS = 512  # prepared at a time: what float64 needs of them stays in cache

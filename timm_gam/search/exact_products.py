@@ -24,8 +24,6 @@ from torch import Tensor
 
 from timm_gam.search.blocks import in_threads, slices
 
-__all__ = ["Float64", "Kernel", "Pieces", "fastest_kernel", "kernels"]
-
 _TILE_ROWS, _TILE_COLUMNS = 512, 2048  # of products that a thread computes at a time
 _WHOLE = 32  # rows and components
 _TIMED = 1024  # vectors, and components at most, of the products that are timed

@@ -21,8 +21,6 @@ from torch import Tensor
 from timm_gam.core import EmbeddingError
 from timm_gam.search.blocks import in_threads, slices
 
-__all__ = ["Distance", "FixedPoint", "Rows", "Vectors", "fixed_point"]
-
 Distance = Literal["cosine", "euclidean"]
 
 Vectors = NDArray[Any] | Tensor

@@ -14,8 +14,6 @@ from timm_gam.search.blocks import in_threads, slices
 from timm_gam.search.exact_products import Kernel, fastest_kernel
 from timm_gam.search.integer_vectors import FixedPoint, Rows
 
-__all__ = ["ExactScorer", "Scorer"]
-
 _TILE_ROWS = 64  # prepared at a time on the CPU
 
 

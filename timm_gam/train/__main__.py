@@ -13,8 +13,6 @@ from timm_gam.core import RecipeError, print_line, run_command
 from timm_gam.train.arguments import build_parser
 from timm_gam.train.recipe import COMPUTE_KEYS, Recipe, read_recipe, recipe_from
 
-__all__ = ["main"]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 trained, 2 bad input or a run that ended, 130 or 143

@@ -7,8 +7,6 @@ import argparse
 from timm_gam.core import CommandParser
 from timm_gam.train.recipe import LOSSES, Recipe
 
-__all__ = ["build_parser"]
-
 _EPILOG = """\
 Every other key of config.yaml can be set in the --config file: image_column, label_column, id_column, val_share,
 momentum, clip_grad, sched, per_class, hflip, color_jitter, reprob, cutmix, save_every, validate_every.

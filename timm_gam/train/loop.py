@@ -27,8 +27,6 @@ from timm_gam.train.step.seeds import seed_augmentation, seed_for, seed_network
 from timm_gam.train.step.sync_norm import synchronise_norms
 from timm_gam.train.step.unreachable_taps import zero_unreachable_gradients
 
-__all__ = ["Trainer"]
-
 
 class Trainer:
     """A model in training: what changes with every update, and how an update changes it.

@@ -16,8 +16,6 @@ import yaml
 
 from timm_gam.core import RecipeError
 
-__all__ = ["COMPUTE_KEYS", "LOSSES", "MODEL_BACKBONE", "Recipe", "read_recipe", "recipe_from"]
-
 LOSSES = ("cross-entropy", "arcface", "proxy-anchor")
 MODEL_BACKBONE = "imagenet"
 """The default start: timm's ImageNet weights of the plain network under the model."""

@@ -49,8 +49,6 @@ from timm_gam.train.step.objective import create_objective
 from timm_gam.train.step.optimizer import freeze
 from timm_gam.train.validation import SELECTION_METRIC, Evaluator, Result, validate
 
-__all__ = ["train"]
-
 
 def train(
     recipe: Recipe,

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from timm_gam.core import DataError
 from timm_gam.data import ImageSet, Protocol, choose_protocol, published_split
 
-__all__ = ["TrainingSplit", "split_for_training"]
-
 VALIDATION_RULE = (
     "sha256: within each class of 4 or more training images, order them by SHA-256 of 'validation/' + id; "
     "the first {share:g}, but at least 2, are validation"

@@ -26,8 +26,6 @@ from timm_gam.models import (
 from timm_gam.train.recipe import MODEL_BACKBONE, Recipe
 from timm_gam.train.step.seeds import seed_for, seed_network
 
-__all__ = ["SCRATCH", "Start", "start_model"]
-
 SCRATCH = "scratch"
 _ATTENTION_SUFFIX = re.compile(r"_(gam|gam_g4|se|cbam)$")
 

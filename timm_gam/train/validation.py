@@ -17,8 +17,6 @@ from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.split import TrainingSplit
 
-__all__ = ["SELECTION_METRIC", "VALIDATION_METRICS", "Evaluator", "validate"]
-
 Result = TypeVar("Result", covariant=True)
 
 SELECTION_METRIC = "map"

@@ -18,8 +18,6 @@ from torch import Tensor, nn
 
 from timm_gam.core import OutputError, RunFolderError, atomic_path, one_line
 
-__all__ = ["METADATA_KEY", "Position", "load_state", "read_about", "save_state", "save_tensors"]
-
 METADATA_KEY = "timm_gam.train"
 _FORMAT = "timm-gam/training-state/1"
 

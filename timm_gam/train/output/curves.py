@@ -7,8 +7,6 @@ from pathlib import Path
 
 from timm_gam.core import atomic_path
 
-__all__ = ["draw_curves"]
-
 
 def draw_curves(path: Path, rows: Sequence[Mapping[str, float]], title: str) -> bool:
     """Write the picture from rows of metrics.csv.

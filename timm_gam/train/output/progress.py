@@ -14,8 +14,6 @@ from timm_gam.core import peak_memory_mb
 from timm_gam.train.output.checkpoint import Position
 from timm_gam.train.recipe import Recipe
 
-__all__ = ["Progress"]
-
 
 class Progress:
     """Progress of a run, from where it is resumed to its last epoch.

@@ -23,8 +23,6 @@ from typing import Any
 
 from timm_gam.core import OutputError, RunFolderError, atomic_path
 
-__all__ = ["COLUMNS", "RunFolder"]
-
 COLUMNS = (
     "epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10", "images_per_second",
     "seconds", "memory_mb",

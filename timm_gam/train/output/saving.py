@@ -15,8 +15,6 @@ from timm_gam.train.output.checkpoint import Position, read_about, save_state, s
 from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.validation import SELECTION_METRIC
 
-__all__ = ["Saver"]
-
 SECONDS = 300.0
 """The most work that a process killed without notice loses; to write 2.4 GB every so often takes 1 % of the time."""
 

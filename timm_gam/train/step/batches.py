@@ -21,8 +21,6 @@ from timm_gam.images import Preprocessing, default_workers, in_shared_memory, lo
 from timm_gam.train.recipe import Recipe
 from timm_gam.train.step.seeds import seed_augmentation, seed_for
 
-__all__ = ["Batch", "augmentation", "epoch_order", "training_batches"]
-
 
 @dataclass(frozen=True)
 class Batch:

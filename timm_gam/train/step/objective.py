@@ -11,8 +11,6 @@ from timm_gam.core import RecipeError
 from timm_gam.embed import embedding_network
 from timm_gam.train.recipe import Recipe
 
-__all__ = ["ClassifierObjective", "Objective", "ProxyObjective", "create_objective"]
-
 
 class Objective(nn.Module):
     """A loss around a model: (B, 3, H, W) float pixels and (B,) int64 classes -> the batch's loss, () float32.

@@ -15,8 +15,6 @@ from timm_gam.core import RecipeError
 from timm_gam.models import attention_parameters
 from timm_gam.train.recipe import Recipe
 
-__all__ = ["create_optimization", "freeze", "parameter_groups", "set_training_mode"]
-
 _BACKBONE = "backbone"
 
 

@@ -12,8 +12,6 @@ import random
 import numpy as np
 import torch
 
-__all__ = ["seed_augmentation", "seed_for", "seed_network"]
-
 
 def seed_for(seed: int, *what: int | str) -> int:
     """A number in [0, 2**63) from the run's seed and what it is for, such as ("augment", epoch, row)."""

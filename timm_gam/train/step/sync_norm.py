@@ -12,8 +12,6 @@ import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-__all__ = ["synchronise_norms"]
-
 
 def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
     """Replace the batch norms of `model` by synchronised ones; names and values of its state dict stay.

@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from timm_gam.inference import map_sizes
 
-__all__ = ["zero_unreachable_gradients"]
-
 
 def zero_unreachable_gradients(network: nn.Module, input_size: tuple[int, int, int]) -> int:
     """Have the gradients of unreachable taps set to zero as they arrive, for images of one size.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from timm_gam.train import GateInit
+
 ATTENTIONS = ("se", "cbam", "gam")
 
 
@@ -22,16 +24,17 @@ class Arm:
     name: str
     model: str
     backbone: str
-    gate_init: str = "paper"
+    gate_init: GateInit = "paper"
     attention_lr_scale: float = 10.0
 
 
 def main_arms(family: str) -> list[Arm]:
     """Plain, and each attention with identity and with usual gates, at the paper's 10 times the learning rate."""
+    starts: tuple[tuple[str, GateInit], ...] = (("identity", "identity"), ("usual", "paper"))
     gated = [
         Arm(f"{kind}-{start}", f"{family}_{kind}", family, gate_init)
         for kind in ATTENTIONS
-        for start, gate_init in (("identity", "identity"), ("usual", "paper"))
+        for start, gate_init in starts
     ]
     return [Arm("plain", family, family), *gated]
 

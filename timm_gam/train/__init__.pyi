@@ -4,6 +4,7 @@ from timm_gam.train.output.checkpoint import Position as Position
 from timm_gam.train.output.run_folder import COLUMNS as COLUMNS
 from timm_gam.train.output.run_folder import RunFolder as RunFolder
 from timm_gam.train.recipe import COMPUTE_KEYS as COMPUTE_KEYS
+from timm_gam.train.recipe import GateInit as GateInit
 from timm_gam.train.recipe import Recipe as Recipe
 from timm_gam.train.recipe import read_recipe as read_recipe
 from timm_gam.train.recipe import recipe_from as recipe_from

@@ -8,36 +8,51 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
+from pydantic.dataclasses import dataclass
 
 from timm_gam.core import RecipeError
 
-LOSSES = ("cross-entropy", "arcface", "proxy-anchor")
+GateInit = Literal["paper", "identity"]
+Loss = Literal["cross-entropy", "arcface", "proxy-anchor"]
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 MODEL_BACKBONE = "imagenet"
 """The default start: timm's ImageNet weights of the plain network under the model."""
 
 COMPUTE_KEYS = ("device", "workers", "cache_images")
 """What a resumed run may be told anew: nothing that changes what it computes."""
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "gate_init": ("paper", "identity"),
-    "loss": LOSSES,
-    "sched": ("cosine", "poly", "step"),
-    "amp_dtype": ("bfloat16", "float16"),
-}
-_LEAST: dict[str, float] = {
-    "epochs": 1, "batch_size": 1, "accumulate": 1, "img_size": 1, "per_class": 2, "validate_every": 1,
-    "warmup_epochs": 0, "attention_lr_scale": 0, "weight_decay": 0, "cache_images": 0, "save_every": 0, "seed": 0,
-    "workers": 0, "mixup": 0, "cutmix": 0, "color_jitter": 0,
-}  # fmt: skip
-_SHARES = ("label_smoothing", "drop_path", "hflip", "reprob")  # in [0, 1)
+
+def _no_truth_value(value: object) -> object:
+    """pydantic takes True for 1, and text such as 1e-3, which YAML does not read as a number, for that number."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed")
+    return value
 
 
-@dataclass(frozen=True)
+_NUMBER = BeforeValidator(_no_truth_value)
+Positive = Annotated[int, Field(ge=1), _NUMBER]
+Count = Annotated[int, Field(ge=0), _NUMBER]
+Amount = Annotated[float, Field(ge=0), _NUMBER]
+Share = Annotated[float, Field(ge=0, lt=1), _NUMBER]
+ProperShare = Annotated[float, Field(gt=0, lt=1), _NUMBER]
+AboveZero = Annotated[float, Field(gt=0), _NUMBER]
+AreaShare = Annotated[float, Field(gt=0, le=1), _NUMBER]
+
+
+@dataclass(frozen=True, config=ConfigDict(allow_inf_nan=False))
 class Recipe:
     """How a model is trained. Every field is a key of config.yaml; the common ones are also options.
 
@@ -47,82 +62,71 @@ class Recipe:
 
     model: str = "resnet50_gam"
     start: str = MODEL_BACKBONE  # or scratch, a pretrained name, hf-hub:, local-dir:, a safetensors file
-    gate_init: str = "paper"  # or identity; of attention layers that the start does not hold
+    gate_init: GateInit = "paper"  # or identity; of attention layers that the start does not hold
 
     data_dir: str | None = None  # class folders or parquet
     dataset: str | None = None  # a Hub id[@revision], or synthetic
     image_column: str | None = None  # of parquet or a Hub data set
     label_column: str | None = None
     id_column: str | None = None
-    val_share: float = 0.1  # of each class's training images; they choose the best epoch
+    val_share: ProperShare = 0.1  # of each class's training images; they choose the best epoch
 
-    epochs: int = 200
-    batch_size: int = 64  # images per forward pass, over all devices
-    accumulate: int = 1  # batches per update
+    epochs: Positive = 200
+    batch_size: Positive = 64  # images per forward pass, over all devices
+    accumulate: Positive = 1  # batches per update
     opt: str = "sgd"  # any of timm.optim.list_optimizers(); timm's sgd is Nesterov's
-    lr: float = 0.01
-    attention_lr_scale: float = 10.0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    clip_grad: float | None = None  # largest gradient norm
-    sched: str = "cosine"  # per update, to zero
-    warmup_epochs: int = 5
-    loss: str = "cross-entropy"
-    per_class: int = 4  # images of a class in a batch, for arcface and proxy-anchor
-    label_smoothing: float = 0.0
-    drop_path: float = 0.0
+    lr: AboveZero = 0.01
+    attention_lr_scale: Amount = 10.0
+    momentum: Share = 0.9
+    weight_decay: Amount = 1e-4
+    clip_grad: AboveZero | None = None  # largest gradient norm
+    sched: Literal["cosine", "poly", "step"] = "cosine"  # per update, to zero
+    warmup_epochs: Count = 5
+    loss: Loss = "cross-entropy"
+    per_class: Annotated[int, Field(ge=2), _NUMBER] = 4  # images of a class in a batch, for arcface and proxy-anchor
+    label_smoothing: Share = 0.0
+    drop_path: Share = 0.0
     freeze: tuple[str, ...] = ()  # prefixes of parameter names; "backbone": all but attention and classifier
-    ema_decay: float | None = None  # then the averaged weights are validated and kept
+    ema_decay: ProperShare | None = None  # then the averaged weights are validated and kept
 
-    img_size: int | None = None  # None: the model's own
-    scale: tuple[float, float] = (0.08, 1.0)  # share of the area that a random crop keeps
-    hflip: float = 0.5
-    color_jitter: float = 0.4
+    img_size: Positive | None = None  # None: the model's own
+    scale: tuple[AreaShare, AreaShare] = (0.08, 1.0)  # share of the area that a random crop keeps
+    hflip: Share = 0.5
+    color_jitter: Amount = 0.4
     aa: str | None = None  # timm's auto augment, such as rand-m9-mstd0.5
-    reprob: float = 0.0  # random erasing
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    reprob: Share = 0.0  # random erasing
+    mixup: Amount = 0.0
+    cutmix: Amount = 0.0
 
     device: str | None = None  # None: cuda where there is one, else cpu
-    workers: int | None = None  # loader processes; None: by device
-    amp: bool = False
-    amp_dtype: str = "bfloat16"
-    channels_last: bool = False
+    workers: Count | None = None  # loader processes; None: by device
+    amp: StrictBool = False
+    amp_dtype: Literal["bfloat16", "float16"] = "bfloat16"
+    channels_last: StrictBool = False
     torchcompile: str | None = None  # backend
-    seed: int = 0
-    deterministic: bool = False
-    cache_images: int = 1024  # MB of decoded training images kept in memory
+    seed: Count = 0
+    deterministic: StrictBool = False
+    cache_images: Count = 1024  # MB of decoded training images kept in memory
 
-    validate_every: int = 1  # epochs
-    save_every: int = 0  # updates and epochs' ends; 0: by time alone
+    validate_every: Positive = 1  # epochs
+    save_every: Count = 0  # updates and epochs' ends; 0: by time alone
 
-    def __post_init__(self) -> None:
-        for name, legal in _CHOICES.items():
-            if getattr(self, name) not in legal:
-                raise _illegal(name, getattr(self, name), ", ".join(legal))
-        for name, least in _LEAST.items():
-            value = getattr(self, name)
-            if value is not None and not least <= value < float("inf"):
-                raise _illegal(name, value, f"at least {least}")
-        for name in _SHARES:
-            if not 0 <= getattr(self, name) < 1:
-                raise _illegal(name, getattr(self, name), "at least 0, below 1")
-        for name in ("lr", "clip_grad"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise _illegal(name, value, "above 0")
-        for name in ("val_share", "ema_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < 1:
-                raise _illegal(name, value, "above 0, below 1")
-        if not 0 <= self.momentum < 1:
-            raise _illegal("momentum", self.momentum, "at least 0, below 1")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise _illegal("scale", self.scale, "two shares, 0 < low <= high <= 1")
-        if self.loss != "cross-entropy" and (self.mixup or self.cutmix or self.label_smoothing):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check(cls, values: Any, handler: ModelWrapValidatorHandler[Recipe]) -> Recipe:
+        try:
+            recipe = handler(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            legal = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            raise RecipeError(f"{first['loc'][0]} is {first['input']!r}; legal: {legal}") from error
+        if recipe.scale[0] > recipe.scale[1]:
+            raise RecipeError(f"scale is {recipe.scale}; legal: two shares, 0 < low <= high <= 1")
+        if recipe.loss != "cross-entropy" and (recipe.mixup or recipe.cutmix or recipe.label_smoothing):
             raise RecipeError(
-                f"loss {self.loss} came with mixup, cutmix or label smoothing; those are for cross-entropy"
+                f"loss {recipe.loss} came with mixup, cutmix or label smoothing; those are for cross-entropy"
             )
+        return recipe
 
     def as_yaml(self) -> str:
         """The effective recipe as it stands in config.yaml."""
@@ -140,14 +144,14 @@ def recipe_from(values: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         RecipeError: an unknown name, or a value of another type.
     """
-    hints = get_type_hints(Recipe)
-    known: dict[str, Any] = {}
-    for key, value in values.items():
-        name = str(key).replace("-", "_")
-        if name not in hints:
-            raise RecipeError(f"{where} has an unknown key '{key}'; legal: {', '.join(hints)}")
-        known[name] = _typed(name, value, hints[name], where)
-    return Recipe(**known)
+    given = {str(key).replace("-", "_"): value for key, value in values.items()}
+    legal = [field.name for field in dataclasses.fields(Recipe)]
+    if unknown := next((key for key in given if key not in legal), None):
+        raise RecipeError(f"{where} has an unknown key '{unknown}'; legal: {', '.join(legal)}")
+    try:
+        return Recipe(**given)
+    except RecipeError as error:
+        raise RecipeError(f"{where}: {error}") from error
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
@@ -167,35 +171,3 @@ def read_recipe(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecipeError(f"'{path}' holds a {type(content).__name__}; a mapping such as 'epochs: 100' is needed")
     return content
-
-
-def _typed(name: str, value: Any, hint: Any, where: str) -> Any:
-    """`value` as the field's type. YAML reads 1e-3 as text, so text that is a number is one."""
-    kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
-    if value is None and type(None) in kinds:
-        return None
-    kind = kinds[0]
-    try:
-        if kind is bool:
-            if isinstance(value, bool):
-                return value
-        elif kind is int:
-            if not isinstance(value, bool) and int(value) == float(value):
-                return int(value)
-        elif kind is float:
-            if not isinstance(value, bool):
-                return float(value)
-        elif kind is str:
-            if isinstance(value, str):
-                return value
-        elif isinstance(value, (list, tuple)):
-            inner = get_args(kind)[0]
-            return tuple(_typed(name, item, inner, where) for item in value)
-    except (TypeError, ValueError, OverflowError):
-        pass
-    wanted = getattr(kind, "__name__", str(kind)) if not get_args(kind) else "a list"
-    raise RecipeError(f"{where} has {name} = {value!r}; a value of type {wanted} is needed")
-
-
-def _illegal(name: str, value: Any, legal: str) -> RecipeError:
-    return RecipeError(f"{name} is {value!r}; legal: {legal}")

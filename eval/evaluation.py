@@ -33,6 +33,7 @@ from timm_gam.data import ImageSet, Protocol, choose_protocol, class_warnings, r
 from timm_gam.embed import Embedder, Embeddings, FileStore, collect_embeddings
 from timm_gam.images import Preprocessing, data_fingerprint
 from timm_gam.models import LoadedModel, ModelInfo, load_model, loaded_module
+from timm_gam.search import Vectors
 
 
 def score(
@@ -68,7 +69,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     Ranked(id='1', class_name='cat', score=0.993..., relevant=True)
     """
     settings = settings or Settings()
-    matrix = _array(vectors)
+    matrix = vectors.detach() if isinstance(vectors, Tensor) else _array(vectors)
     given = _array(labels)
     if given.ndim != 1 or len(given) != len(matrix):
         raise DataError(f"labels of shape {given.shape} came for {len(matrix)} vectors; one label each is needed")
@@ -102,6 +103,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
             ),
             **scored,
         ),
+        device=str(matrix.device) if isinstance(matrix, Tensor) else "cpu",
     )
 
 
@@ -178,11 +180,23 @@ def evaluate(
         np.searchsorted(rows, scored.gallery),
         scored.splits,
     )
-    return _scored(embeddings.vectors, ids, labels, classes, here, settings, facts, image_set, progress, world)
+    return _scored(
+        embeddings.vectors,
+        ids,
+        labels,
+        classes,
+        here,
+        settings,
+        facts,
+        image_set,
+        progress,
+        world,
+        device=settings.embed.device,
+    )
 
 
 def _scored(
-    vectors: NDArray[np.floating],
+    vectors: Vectors,
     ids: tuple[str, ...],
     labels: NDArray[np.int64],
     class_names: tuple[str, ...],
@@ -192,6 +206,8 @@ def _scored(
     images: ImageSet | None = None,
     progress: ProgressBar = no_progress,
     world: World = ALONE,
+    *,
+    device: str,
 ) -> RetrievalResult:
     """Metrics over whole rankings, and the first of each ranking; `protocol` holds rows of `vectors`."""
     began = time.perf_counter()
@@ -206,13 +222,20 @@ def _scored(
             replicates=settings.replicates,
             seed=settings.seed,
             memory_budget=settings.memory_budget,
-            device=world.device,
+            device=device,
             on_progress=on_progress,
             world=world,
         )
     seconds = time.perf_counter() - began
     neighbours, similarity = first_ranked(
-        vectors, protocol.query, protocol.gallery, settings.depth, settings.distance, world
+        vectors,
+        protocol.query,
+        protocol.gallery,
+        settings.depth,
+        settings.distance,
+        device=device,
+        memory_budget=settings.memory_budget,
+        world=world,
     )
     common = {
         "protocol": ProtocolRecord(
@@ -227,7 +250,7 @@ def _scored(
             distance=settings.distance,
         ),
         "bootstrap": Bootstrap(replicates=settings.replicates, seed=settings.seed),
-        "timings": Timings(scoring_seconds=round(seconds, 3)),
+        "timings": Timings(scoring_seconds=round(seconds, 3), scoring_products=scores.products),
     }
     return RetrievalResult(
         ids=ids,

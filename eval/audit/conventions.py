@@ -177,8 +177,9 @@ def _reciprocal(judged: Judged) -> Floats:
 def _ap_by_threshold(judged: Judged, k: int) -> Floats:
     """sum over relevant of precision at the last place of their tie (scikit-learn's average_precision_score)."""
     groups = judged.cut(k).groups()
-    at_end = (groups.relevant_before + groups.relevant) / (groups.start + groups.size)
-    return groups.total((groups.relevant * at_end).astype(np.float64))
+    at_end = (groups.relevant_before + groups.relevant).double() / (groups.start + groups.size)
+    summed: Floats = groups.total(groups.relevant * at_end).numpy()
+    return summed
 
 
 def _trapezoids(judged: Judged) -> Floats:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.audit.ranking import Ranking
@@ -55,7 +56,8 @@ class Judged:
         before = total - total[np.searchsorted(row, row)]
         held = relevant > 0
         start = self.place[head]
-        return TieGroups(self.num_relevant, row[held], start[held], size[held], relevant[held], before[held])
+        per_group = (values[held] for values in (row, start, size, relevant, before))
+        return TieGroups(*map(torch.from_numpy, (self.num_relevant, *per_group)))
 
     def group_gains(self) -> Floats:
         """(G,) summed gain of each group of `groups`."""

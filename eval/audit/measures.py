@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.audit.judged import Judged
@@ -53,13 +54,14 @@ def per_query(judged: Judged, ks: Sequence[int]) -> dict[str, Floats]:
         judged: From `judge`.
         ks: Cutoffs, each >= 1.
     """
-    groups, gains = judged.groups(), judged.group_gains()
+    groups = judged.groups()
+    gains, ideal = torch.from_numpy(judged.group_gains()), torch.from_numpy(judged.ideal)
     at_k = {}
     for k in ks:
         at_k[f"precision@{k}"] = precision_at_k(groups, k)
         at_k[f"hit@{k}"] = hit_at_k(groups, k)
         at_k[f"recall@{k}"] = recall_at_k(groups, k)
-        at_k[f"ndcg@{k}"] = graded_ndcg_at_k(groups, gains, judged.ideal, k)
+        at_k[f"ndcg@{k}"] = graded_ndcg_at_k(groups, gains, ideal, k)
         at_k[f"map@{k}"] = average_precision_at_k(groups, k)
     whole = {
         "map": average_precision(groups),
@@ -67,7 +69,7 @@ def per_query(judged: Judged, ks: Sequence[int]) -> dict[str, Floats]:
         "r_precision": r_precision(groups),
         "mrr": reciprocal_rank(groups),
     }
-    return at_k | whole
+    return {name: values.numpy() for name, values in (at_k | whole).items()}
 
 
 def measure(judged: Judged, ks: Sequence[int]) -> dict[str, Measure]:

@@ -116,6 +116,9 @@ class Timings(_Record):
     processes: int = Field(default=1, ge=1, description="That shared the work.")
     optimizations: list[str] = []
     scoring_seconds: float
+    scoring_products: str = Field(
+        default="", description="What scores were computed with, such as float64; all ways give the same digits."
+    )
     batch_size: Count = 0
     workers: int | None = None
     device: str = "cpu"

@@ -6,18 +6,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET
 from timm_gam.core import ALONE, World
-from timm_gam.search import Distance, fixed_point, nearest, slices
+from timm_gam.search import Distance, Vectors, fixed_point, nearest, resident, slices
 
 _QUERIES = 4096  # searched at a time: what a search holds of each is far more than what is kept of it
 
 
 def first_ranked(
-    embeddings: NDArray[np.floating],
+    embeddings: Vectors,
     query: NDArray[np.int64],
     gallery: NDArray[np.int64],
     depth: int,
     distance: Distance = "cosine",
+    *,
+    device: str = "cpu",
+    memory_budget: int = DEFAULT_MEMORY_BUDGET,
     world: World = ALONE,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The exactly nearest gallery images of each query.
@@ -28,12 +32,15 @@ def first_ranked(
         gallery: (G,) distinct rows that are ranked; a query among them is left out of its own ranking.
         depth: How many to keep; fewer where the gallery has fewer.
         distance: "cosine" or "euclidean".
+        device: Where to search, with the same result everywhere.
+        memory_budget: Bytes that may be used on it beyond the embeddings.
         world: The processes that share the work; each calls this alike and gets all of it.
 
     Returns:
         (Q, K) int64 rows of `embeddings`, nearest first, and (Q, K) float32 cosine similarities or distances.
     """
-    points = fixed_point(embeddings, distance)
+    there = torch.device("cpu" if device == "mps" else device)  # which has no float64
+    points = fixed_point(resident(embeddings, there, memory_budget)[0], distance, device=there)
     ranked = points.take(gallery)
     place = np.full(len(embeddings), -1, dtype=np.int64)
     place[gallery] = np.arange(len(gallery))
@@ -44,6 +51,7 @@ def first_ranked(
     scores = np.zeros((len(query), width), dtype=np.float32)
     share = world.share(len(query), _QUERIES)
     for some in slices(share.start, share.stop, _QUERIES):
-        found = nearest(points.take(query[some]), ranked, width, self_index=own[some] if within else None)
+        itself = own[some] if within else None
+        found = nearest(points.take(query[some]), ranked, width, self_index=itself, device=there)
         rows[some], scores[some] = gallery[found.rows], points.in_units(found.scores)
     return world.sum(torch.from_numpy(rows)).numpy(), world.sum(torch.from_numpy(scores)).numpy()

@@ -126,9 +126,9 @@ def _rank(
         _count(scorer.block(block, slice(start, min(start + _COLUMNS, scorer.gallery))), targets, above, tied, 1)
     _count(left_out, targets, above, tied, -1)
     counts = torch.tensor([len(items) for items in relevant])
-    kept = (torch.arange(targets.shape[1])[None] < counts[:, None]).cpu()
+    kept = torch.arange(targets.shape[1])[None] < counts[:, None]
     row = torch.repeat_interleave(torch.arange(len(relevant)), counts)
-    return RelevantRanks(np.arange(len(relevant)), row.numpy(), above.cpu()[kept].numpy(), tied.cpu()[kept].numpy())
+    return RelevantRanks(torch.arange(len(relevant)), row, above.cpu()[kept], tied.cpu()[kept])
 
 
 def _pair_scores(scorer: Scorer, block: slice, items: list[NDArray[np.int64]]) -> Tensor:
@@ -154,12 +154,12 @@ def _metrics(
 ) -> dict[str, NDArray[np.float64]]:
     found = query_metrics(ranks, ks)
     groups = TieGroups.of(ranks)
-    span = int(ranks.above.max(initial=0)) + 1
+    span = 1 + int(ranks.above.max()) if len(ranks.above) else 1
     keys = groups.row * span + groups.start
-    summed = np.zeros(len(keys))
-    if len(keys):
-        np.add.at(summed, np.searchsorted(keys, ranks.row * span + ranks.above), np.concatenate(gains))
-    ideal = np.zeros((len(gains), max((len(grades) for grades in gains), default=0)))
-    for row, grades in enumerate(gains):
-        ideal[row, : len(grades)] = np.sort(grades)[::-1]
-    return found | {f"ndcg@{k}": graded_ndcg_at_k(groups, summed, ideal, k) for k in ks}
+    place = torch.searchsorted(keys, ranks.row * span + ranks.above)
+    grades = torch.from_numpy(np.concatenate(gains)) if gains else torch.zeros(0, dtype=torch.float64)
+    summed = torch.bincount(place, weights=grades, minlength=len(keys))
+    ideal = torch.zeros(len(gains), max((len(own) for own in gains), default=0), dtype=torch.float64)
+    for row, own in enumerate(gains):
+        ideal[row, : len(own)] = torch.from_numpy(np.sort(own)[::-1].copy())
+    return found | {f"ndcg@{k}": graded_ndcg_at_k(groups, summed, ideal, k).numpy() for k in ks}

@@ -12,15 +12,16 @@ precision@K still divides by K.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from eval.scoring.ranking import RelevantRanks
-
-Floats = NDArray[np.float64]
 
 DEFAULT_KS = (1, 5, 10, 12, 20)
 """Cutoffs reported by default: 1 and 10 (the paper), 12 and 20 (other COREL papers), 5."""
@@ -29,6 +30,8 @@ DEFAULT_KS = (1, 5, 10, 12, 20)
 @dataclass(frozen=True)
 class TieGroups:
     """The tied groups that hold relevant images, for Q queries: G groups in rank order within each query.
+
+    Tensors on one device. A metric is the same there to the last digit as anywhere else.
 
     Attributes:
         num_relevant: (Q,) int64, R of each query.
@@ -39,51 +42,73 @@ class TieGroups:
         relevant_before: (G,) int64, relevant images ranked strictly above it.
     """
 
-    num_relevant: NDArray[np.int64]
-    row: NDArray[np.int64]
-    start: NDArray[np.int64]
-    size: NDArray[np.int64]
-    relevant: NDArray[np.int64]
-    relevant_before: NDArray[np.int64]
+    num_relevant: Tensor
+    row: Tensor
+    start: Tensor
+    size: Tensor
+    relevant: Tensor
+    relevant_before: Tensor
 
     @classmethod
     def of(cls, ranks: RelevantRanks) -> TieGroups:
         """Group the (query, relevant image) pairs of `ranks` that share a score."""
-        order = np.argsort(ranks.row * (1 + ranks.above.max(initial=0)) + ranks.above, kind="stable")  # mostly in order
-        row, above, tied = ranks.row[order], ranks.above[order], ranks.tied[order]
-        opens = np.ones(len(row), dtype=np.bool_)
+        row, above, tied = ranks.row, ranks.above, ranks.tied
+        key = row * (1 + (above.max() if len(above) else 0)) + above
+        if not bool((key[1:] >= key[:-1]).all()):
+            order = torch.argsort(key, stable=True)
+            row, above, tied = row[order], above[order], tied[order]
+        opens = torch.ones(len(row), dtype=torch.bool, device=row.device)
         opens[1:] = (row[1:] != row[:-1]) | (above[1:] != above[:-1])
-        heads = np.flatnonzero(opens)
-        relevant = np.diff(np.append(heads, len(row)))
-        num_relevant = np.bincount(row, minlength=len(ranks.query))
-        pairs_before_query = np.concatenate(([0], np.cumsum(num_relevant)))[row[heads]]
+        heads = torch.nonzero(opens)[:, 0]
+        relevant = torch.diff(heads, append=heads.new_tensor([len(row)]))
+        num_relevant = torch.bincount(row, minlength=len(ranks.query))
+        pairs_before_query = (num_relevant.cumsum(0) - num_relevant)[row[heads]]
         return cls(num_relevant, row[heads], above[heads], tied[heads], relevant, heads - pairs_before_query)
 
     def reaching(self, cutoff: int) -> TieGroups:
         """Without the groups past the first `cutoff` ranks that say nothing about them: all but each query's first."""
-        kept = np.flatnonzero((self.start < cutoff) | (self.relevant_before == 0))
+        kept = torch.nonzero((self.start < cutoff) | (self.relevant_before == 0))[:, 0]
         per_group = (self.row, self.start, self.size, self.relevant, self.relevant_before)
         return TieGroups(self.num_relevant, *(values[kept] for values in per_group))
 
-    def total(self, per_group: Floats) -> Floats:
-        """Sum a (G,) quantity over the groups of each query -> (Q,)."""
-        return np.bincount(self.row, weights=per_group, minlength=len(self.num_relevant)).astype(np.float64)
+    def total(self, per_group: Tensor) -> Tensor:
+        """Sum a (G,) quantity over the groups of each query -> (Q,) float64, added in rank order on every device."""
+        if per_group.device.type == "cpu":
+            return torch.bincount(self.row, weights=per_group.double(), minlength=len(self.num_relevant))
+        return self._total_by_column(per_group)
 
-    def per_relevant(self, totals: Floats) -> Floats:
+    def _total_by_column(self, per_group: Tensor) -> Tensor:
+        """`total` where additions to one place come in any order: all queries' first groups, then all second ones."""
+        place, most = self._place
+        columns = torch.zeros(most, len(self.num_relevant), dtype=torch.float64, device=per_group.device)
+        columns[place, self.row] = per_group.double()
+        out = torch.zeros_like(self.num_relevant, dtype=torch.float64)
+        for column in columns:
+            out += column
+        return out
+
+    @functools.cached_property
+    def _place(self) -> tuple[Tensor, int]:
+        """(G,) place of each group within its query, and the most groups that any query has."""
+        count = torch.bincount(self.row, minlength=len(self.num_relevant))
+        place = torch.arange(len(self.row), device=self.row.device) - (count.cumsum(0) - count)[self.row]
+        return place, int(count.max()) if len(count) else 0
+
+    def per_relevant(self, totals: Tensor) -> Tensor:
         """Divide (Q,) totals by R; NaN where a query has no relevant image."""
         return _divide(totals, self.num_relevant)
 
-    def within(self, cutoff: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    def within(self, cutoff: int | Tensor) -> Tensor:
         """(G,) ranks of each group that lie within the first `cutoff` (one for all, or (Q,) per query)."""
         limit = cutoff if isinstance(cutoff, int) else cutoff[self.row]
-        return np.clip(limit - self.start, 0, self.size)
+        return torch.minimum((limit - self.start).clamp(min=0), self.size)
 
-    def expected_relevant(self, cutoff: int | NDArray[np.int64]) -> Floats:
+    def expected_relevant(self, cutoff: int | Tensor) -> Tensor:
         """(Q,) expected number of relevant images within the first `cutoff` ranks."""
-        return self.total(self.relevant * self.within(cutoff) / self.size)
+        return self.total((self.relevant * self.within(cutoff)).double() / self.size)
 
 
-def precision_at_k(groups: TieGroups, k: int) -> Floats:
+def precision_at_k(groups: TieGroups, k: int) -> Tensor:
     """precision@K = (1/K) sum_{i<=K} rel(i). Always divided by K, also where R or the gallery is smaller.
 
     Source: Manning, Raghavan, Schuetze, Introduction to Information Retrieval (2008), section 8.4; the formula
@@ -92,10 +117,10 @@ def precision_at_k(groups: TieGroups, k: int) -> Floats:
     Returns:
         (Q,) in [0, 1].
     """
-    return np.where(groups.num_relevant > 0, groups.expected_relevant(k) / k, np.nan)
+    return torch.where(groups.num_relevant > 0, groups.expected_relevant(k) / k, torch.nan)
 
 
-def recall_at_k(groups: TieGroups, k: int) -> Floats:
+def recall_at_k(groups: TieGroups, k: int) -> Tensor:
     """recall@K = (1/R) sum_{i<=K} rel(i): the share of all relevant images found in the first K.
 
     Source: Manning, Raghavan, Schuetze (2008), section 8.3. Metric learning often calls `hit_at_k` "Recall@K".
@@ -106,7 +131,7 @@ def recall_at_k(groups: TieGroups, k: int) -> Floats:
     return groups.per_relevant(groups.expected_relevant(k))
 
 
-def hit_at_k(groups: TieGroups, k: int) -> Floats:
+def hit_at_k(groups: TieGroups, k: int) -> Tensor:
     """hit@K = 1 if at least one of the first K images is relevant, else 0; with ties, that event's probability.
 
     The paper's Top-K ("as long as one of the first K images has the query's label"); "Recall@K" in Jegou,
@@ -118,16 +143,14 @@ def hit_at_k(groups: TieGroups, k: int) -> Floats:
     first = groups.relevant_before == 0
     size, relevant, within = groups.size[first], groups.relevant[first], groups.within(k)[first]
     # A group of n with r relevant fills t ranks: P(miss) = C(n-r, t) / C(n, t) = prod_{i<t} (n-r-i) / (n-i).
-    miss = np.ones(len(size))
-    for i in range(min(k, int(within.max(initial=0)))):
-        factor = np.maximum(size - relevant - i, 0) / np.maximum(size - i, 1)
-        miss *= np.where(i < within, factor, 1.0)
-    out = np.where(groups.num_relevant > 0, 0.0, np.nan)  # 0 where the ranking holds none of the relevant images
-    out[groups.row[first]] = 1.0 - miss
-    return out
+    miss = torch.ones(len(size), dtype=torch.float64, device=size.device)
+    for i in range(min(k, int(within.max()) if len(within) else 0)):
+        factor = (size - relevant - i).clamp(min=0).double() / (size - i).clamp(min=1)
+        miss *= torch.where(i < within, factor, 1.0)
+    return _of_first(groups, first, 1.0 - miss)
 
 
-def average_precision(groups: TieGroups) -> Floats:
+def average_precision(groups: TieGroups) -> Tensor:
     """AP = (1/R) sum_i rel(i) precision@i over the whole ranking; its mean over queries is mAP.
 
     Non-interpolated, divided by R. Source: Buckley and Voorhees, "Evaluating evaluation measure stability"
@@ -139,7 +162,7 @@ def average_precision(groups: TieGroups) -> Floats:
     return groups.per_relevant(groups.total(_precision_sums(groups, groups.size)))
 
 
-def average_precision_at_k(groups: TieGroups, k: int) -> Floats:
+def average_precision_at_k(groups: TieGroups, k: int) -> Tensor:
     """AP@K = (1/R) sum_{i<=K} rel(i) precision@i: the ranking cut at K, still divided by R (trec_eval's map_cut).
 
     Returns:
@@ -148,7 +171,7 @@ def average_precision_at_k(groups: TieGroups, k: int) -> Floats:
     return groups.per_relevant(groups.total(_precision_sums(groups, groups.within(k))))
 
 
-def average_precision_at_r(groups: TieGroups) -> Floats:
+def average_precision_at_r(groups: TieGroups) -> Tensor:
     """AP@R = (1/R) sum_{i<=R} rel(i) precision@i: the ranking cut at R; its mean over queries is mAP@R.
 
     Source: Musgrave, Belongie, Lim, "A Metric Learning Reality Check" (ECCV 2020), section 3.2.
@@ -159,7 +182,7 @@ def average_precision_at_r(groups: TieGroups) -> Floats:
     return groups.per_relevant(groups.total(_precision_sums(groups, groups.within(groups.num_relevant))))
 
 
-def r_precision(groups: TieGroups) -> Floats:
+def r_precision(groups: TieGroups) -> Tensor:
     """R-precision = (1/R) sum_{i<=R} rel(i). Source: Manning, Raghavan, Schuetze (2008), section 8.4.
 
     Returns:
@@ -168,7 +191,7 @@ def r_precision(groups: TieGroups) -> Floats:
     return groups.per_relevant(groups.expected_relevant(groups.num_relevant))
 
 
-def reciprocal_rank(groups: TieGroups) -> Floats:
+def reciprocal_rank(groups: TieGroups) -> Tensor:
     """RR = 1 / rank of the first relevant image; its mean over queries is MRR.
 
     Source: Voorhees, "The TREC-8 Question Answering Track Report" (1999).
@@ -176,17 +199,15 @@ def reciprocal_rank(groups: TieGroups) -> Floats:
     Returns:
         (Q,) in (0, 1].
     """
-    first = np.flatnonzero(groups.relevant_before == 0)
-    value = 1.0 / (groups.start[first] + 1.0)
-    for i in np.flatnonzero(groups.relevant[first] < groups.size[first]):
-        group = first[i]
-        value[i] = _mean_reciprocal_first(*(int(x[group]) for x in (groups.start, groups.size, groups.relevant)))
-    out = np.where(groups.num_relevant > 0, 0.0, np.nan)
-    out[groups.row[first]] = value
-    return out
+    first = groups.relevant_before == 0
+    start, size, relevant = groups.start[first], groups.size[first], groups.relevant[first]
+    value = 1.0 / (start.double() + 1.0)
+    for i in torch.nonzero(relevant < size)[:, 0].tolist():
+        value[i] = _mean_reciprocal_first(int(start[i]), int(size[i]), int(relevant[i]))
+    return _of_first(groups, first, value)
 
 
-def ndcg_at_k(groups: TieGroups, k: int) -> Floats:
+def ndcg_at_k(groups: TieGroups, k: int) -> Tensor:
     """nDCG@K = DCG@K / IDCG@K, DCG@K = sum_{i<=K} rel(i) / log2(i + 1), IDCG@K = the same with min(R, K) hits first.
 
     Source: Jarvelin and Kekalainen, "Cumulated gain-based evaluation of IR techniques" (TOIS 2002), binary gains.
@@ -194,13 +215,13 @@ def ndcg_at_k(groups: TieGroups, k: int) -> Floats:
     Returns:
         (Q,) in [0, 1].
     """
-    discounts = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))))
-    start = np.minimum(groups.start, k)
-    per_group = groups.relevant / groups.size * (discounts[start + groups.within(k)] - discounts[start])
-    return _divide(groups.total(per_group), discounts[np.minimum(groups.num_relevant, k)])
+    discounts = _discounts(k, groups)
+    start = groups.start.clamp(max=k)
+    per_group = groups.relevant.double() / groups.size * (discounts[start + groups.within(k)] - discounts[start])
+    return _divide(groups.total(per_group), discounts[groups.num_relevant.clamp(max=k)])
 
 
-def graded_ndcg_at_k(groups: TieGroups, gains: Floats, ideal: Floats, k: int) -> Floats:
+def graded_ndcg_at_k(groups: TieGroups, gains: Tensor, ideal: Tensor, k: int) -> Tensor:
     """nDCG@K with graded relevance: DCG@K = sum_{i<=K} grade(i) / log2(i + 1), divided by that of the best order.
 
     Source: Jarvelin and Kekalainen (TOIS 2002), linear gains as trec_eval's ndcg_cut; ties: as above.
@@ -214,20 +235,20 @@ def graded_ndcg_at_k(groups: TieGroups, gains: Floats, ideal: Floats, k: int) ->
     Returns:
         (Q,) in [0, 1].
     """
-    discounts = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))))
-    start = np.minimum(groups.start, k)
+    discounts = _discounts(k, groups)
+    start = groups.start.clamp(max=k)
     per_group = gains / groups.size * (discounts[start + groups.within(k)] - discounts[start])
     width = min(k, ideal.shape[1])
-    return _divide(groups.total(per_group), ideal[:, :width] @ np.diff(discounts)[:width])
+    return _divide(groups.total(per_group), ideal[:, :width] @ discounts.diff()[:width])
 
 
-_AT_K: dict[str, Callable[[TieGroups, int], Floats]] = {
+_AT_K: dict[str, Callable[[TieGroups, int], Tensor]] = {
     "precision": precision_at_k,
     "hit": hit_at_k,
     "recall": recall_at_k,
     "ndcg": ndcg_at_k,
 }
-_WHOLE: dict[str, Callable[[TieGroups], Floats]] = {
+_WHOLE: dict[str, Callable[[TieGroups], Tensor]] = {
     "map": average_precision,
     "map@r": average_precision_at_r,
     "r_precision": r_precision,
@@ -252,7 +273,7 @@ def metric_names(ks: Sequence[int] = DEFAULT_KS) -> list[str]:
     return [f"{name}@{k}" for name in _AT_K for k in ks] + list(_WHOLE)
 
 
-def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[str, Floats]:
+def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[str, NDArray[np.float64]]:
     """Every metric of every query in `ranks`.
 
     Args:
@@ -265,10 +286,11 @@ def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[
     groups = TieGroups.of(ranks)
     first = groups.reaching(max(ks, default=0))
     at_k = {f"{name}@{k}": metric(first, k) for name, metric in _AT_K.items() for k in ks}
-    return at_k | {name: metric(groups) for name, metric in _WHOLE.items()}
+    found = at_k | {name: metric(groups) for name, metric in _WHOLE.items()}
+    return {name: values.cpu().numpy() for name, values in found.items()}
 
 
-def _precision_sums(groups: TieGroups, within: NDArray[np.int64]) -> Floats:
+def _precision_sums(groups: TieGroups, within: Tensor) -> Tensor:
     """(G,) expected sum of precision@i over the relevant images in the first `within` ranks of each group.
 
     Rank start + j of a group of n with r relevant is relevant with probability r/n, and then r' + 1 + (j-1)(r-1)/(n-1)
@@ -276,14 +298,27 @@ def _precision_sums(groups: TieGroups, within: NDArray[np.int64]) -> Floats:
     """
     start, size, relevant = groups.start, groups.size, groups.relevant
     end = start + within
-    harmonic = np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, int(end.max(initial=0)) + 1))))
+    steps = np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, (int(end.max()) if len(end) else 0) + 1))))
+    harmonic = torch.from_numpy(steps).to(start.device)
     single = size == 1
     # The difference of two H loses digits where it is a single term.
-    inverse_ranks = np.where(single, within / (start + 1.0), harmonic[end] - harmonic[start])
-    steps = np.where(single, 0.0, (relevant - 1) / np.maximum(size - 1, 1))
+    inverse_ranks = torch.where(single, within.double() / (start + 1), harmonic[end] - harmonic[start])
+    slope = torch.where(single, 0.0, (relevant - 1).double() / (size - 1).clamp(min=1))
     linear = within - (start + 1) * inverse_ranks  # sum over j of (j-1) / (start+j)
-    sums: Floats = relevant / size * ((groups.relevant_before + 1) * inverse_ranks + steps * linear)
-    return sums
+    return relevant.double() / size * ((groups.relevant_before + 1) * inverse_ranks + slope * linear)
+
+
+def _of_first(groups: TieGroups, first: Tensor, values: Tensor) -> Tensor:
+    """(Q,) values of each query's first group; 0 where the ranking holds none of the relevant images."""
+    out = torch.where(groups.num_relevant > 0, values.new_zeros(()), torch.nan)
+    out[groups.row[first]] = values
+    return out
+
+
+def _discounts(k: int, groups: TieGroups) -> Tensor:
+    """(k + 1,) float64: 0, then the discounts 1 / log2(i + 1) of the first i ranks, summed."""
+    sums = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))))
+    return torch.from_numpy(sums).to(groups.row.device)
 
 
 def _mean_reciprocal_first(start: int, size: int, relevant: int) -> float:
@@ -293,7 +328,5 @@ def _mean_reciprocal_first(start: int, size: int, relevant: int) -> float:
     return float(np.sum(none_yet * relevant / (size - j + 1) / (start + j)))
 
 
-def _divide(numerator: Floats, denominator: NDArray[np.int64] | Floats) -> Floats:
-    out = np.full(len(numerator), np.nan)
-    np.divide(numerator, denominator, out=out, where=np.asarray(denominator > 0))
-    return out
+def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator.double() / denominator, torch.nan)

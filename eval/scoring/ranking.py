@@ -26,15 +26,19 @@ DEFAULT_MEMORY_BUDGET = 768 * 2**20
 
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 4096, 64  # rows and columns of a score block
 _COUNTED = 2**18  # scores that a thread of the CPU counts at a time, in cache
-_YIELDED_QUERIES = 512
+_YIELDED_PAIRS = {"cpu": 2**16}  # what fits into cache
+_MANY_PAIRS = 2**24  # what keeps a device busy
 _JOINED = {"cpu": 128}  # images of small classes whose targets are scored together
 _NO_TARGET = float("inf")  # no score is above or equal to it
+_PADDED = 512  # queries whose targets are filled up at a time
 _BYTES_PER_PAIR = 32  # of a target and what is counted for it
 
 
 @dataclass(frozen=True)
 class RelevantRanks:
     """Where the relevant images of Q queries stand, as P (query, relevant image) pairs.
+
+    Tensors on the device of the scores.
 
     Attributes:
         query: (Q,) int64, index of each query among all queries.
@@ -43,10 +47,10 @@ class RelevantRanks:
         tied: (P,) int64 >= 1, gallery images with exactly its score, itself included.
     """
 
-    query: NDArray[np.int64]
-    row: NDArray[np.int64]
-    above: NDArray[np.int64]
-    tied: NDArray[np.int64]
+    query: Tensor
+    row: Tensor
+    above: Tensor
+    tied: Tensor
 
 
 def rank_relevant(
@@ -120,7 +124,7 @@ def _sides(scorer: Scorer, memory: int) -> tuple[int, int]:
 
     Wide blocks are faster, as all targets of a query are sought in each.
     """
-    on_device = 0 if scorer.device.type == "cpu" else 32  # bytes beside each score
+    on_device = 0 if scorer.device.type == "cpu" else 16  # bytes beside each score: its bin, its mirror image
 
     def needed(rows: int, columns: int) -> int:
         scratch = on_device * rows * columns + 24 * min(_COUNTED * torch.get_num_threads(), rows * columns)
@@ -206,30 +210,24 @@ class _Counter(ABC):
 
     @abstractmethod
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
-        """Add the scores of the queries `rows` against those of the gallery `columns` that are not relevant.
-
-        The relevant ones among each other are counted in `ranks`, where all their scores are at hand.
-        """
+        """Add the scores of the queries `rows` against those of the gallery `columns`."""
 
     @abstractmethod
-    def counts(self, world: World) -> tuple[Tensor, Tensor]:
-        """(Q, W) scores above and equal to each target, of all processes."""
+    def counts(self, world: World) -> Callable[[slice], tuple[Tensor, Tensor]]:
+        """Part of the group -> (R, W) gallery images above and equal to each of its targets, of all processes."""
 
     def ranks(self, world: World) -> Iterator[RelevantRanks]:
-        """What was counted, for a bounded number of queries at a time."""
-        all_above, all_tied = self.counts(world)
-        for part in slices(0, len(self.targets), _YIELDED_QUERIES):
-            targets = self.targets[part]
-            real = targets < _NO_TARGET
-            last = torch.searchsorted(targets, targets, right=True)
-            tied = all_tied[part] + last - torch.searchsorted(targets, targets)
-            above = all_above[part] + real.sum(dim=1, keepdim=True) - last
-            best_first = real.flip(1)
+        """What was counted, for a bounded number of pairs at a time."""
+        counts = self.counts(world)
+        most = _YIELDED_PAIRS.get(self.targets.device.type, _MANY_PAIRS)
+        for part in slices(0, len(self.targets), max(1, most // max(1, self.targets.shape[1]))):
+            above, tied = counts(part)
+            best_first = (self.targets[part] < _NO_TARGET).flip(1)
             yield RelevantRanks(
-                query=np.arange(self.group.start + part.start, self.group.start + part.stop, dtype=np.int64),
-                row=torch.nonzero(best_first)[:, 0].cpu().numpy(),
-                above=above.flip(1)[best_first].cpu().numpy(),
-                tied=tied.flip(1)[best_first].cpu().numpy(),
+                query=torch.arange(self.group.start + part.start, self.group.start + part.stop, device=above.device),
+                row=torch.nonzero(best_first)[:, 0],
+                above=above.flip(1)[best_first].long(),
+                tied=tied.flip(1)[best_first].long(),
             )
 
 
@@ -271,14 +269,23 @@ class _SortCounter(_Counter):
                 above[equal] = 0
         self.above[mine] += above
 
-    def counts(self, world: World) -> tuple[Tensor, Tensor]:
-        return world.sum(torch.from_numpy(self.above)), world.sum(torch.from_numpy(self.tied))
+    def counts(self, world: World) -> Callable[[slice], tuple[Tensor, Tensor]]:
+        others_above, others_tied = (world.sum(torch.from_numpy(each)) for each in (self.above, self.tied))
+
+        def of(part: slice) -> tuple[Tensor, Tensor]:  # those left out are the targets themselves, all of them here
+            targets = self.targets[part]
+            last = torch.searchsorted(targets, targets, right=True)
+            above = others_above[part] + (targets < _NO_TARGET).sum(dim=1, keepdim=True) - last
+            return above, others_tied[part] + last - torch.searchsorted(targets, targets)
+
+        return of
 
 
 class _SearchCounter(_Counter):
     """For devices with fast atomic additions: every score is sought among the targets and falls into a bin.
 
-    Each target t has two edges, t and the float64 after it, so that scores equal to it have a bin of their own.
+    Each target t has two edges, t and the float64 after it, so that scores equal to it have a bin of their own. The
+    score of the query itself is counted as any other, kept, and taken off in the end.
     """
 
     def __init__(self, group: slice, relevant: _Relevant, targets: Tensor) -> None:
@@ -286,20 +293,33 @@ class _SearchCounter(_Counter):
         beyond = torch.nextafter(targets, torch.full_like(targets, torch.inf))
         self.edges = torch.cat([targets, beyond], dim=1).sort(dim=1).values
         self.bins = torch.zeros(len(targets), self.edges.shape[1] + 1, dtype=torch.int32, device=targets.device)
+        self.one = torch.ones((), dtype=torch.int32, device=targets.device)
+        self.own = torch.zeros(len(targets), 1, dtype=torch.float64, device=targets.device)
 
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
         bins = torch.searchsorted(self.edges[mine], scores.contiguous(), right=True)
-        self.bins[mine].scatter_add_(1, bins, (~self.relevant.left_out(rows, columns)).int())
+        self.bins[mine].scatter_add_(1, bins, self.one.expand(bins.shape))
+        itself = self.relevant.self_index[rows, None] - columns.start
+        here = (itself >= 0) & (itself < scores.shape[1])
+        own = scores.gather(1, itself.clamp(0, scores.shape[1] - 1))
+        self.own[mine] = torch.where(here, own, self.own[mine])
 
-    def counts(self, world: World) -> tuple[Tensor, Tensor]:
-        world.sum(self.bins)
-        reached = self.bins.flip(1).cumsum(1, dtype=torch.int32).flip(1)  # scores at or above the edge before a bin
-        at_or_above = reached.gather(1, 1 + torch.searchsorted(self.edges, self.targets))
-        above = reached.gather(
-            1, 1 + torch.searchsorted(self.edges, self.targets, right=True).clamp_(max=self.edges.shape[1] - 1)
-        )
-        return above, at_or_above - above
+    def counts(self, world: World) -> Callable[[slice], tuple[Tensor, Tensor]]:
+        bins, own = world.sum(self.bins), world.sum(self.own)  # its own score is 0 in all processes but one
+        has_own = self.relevant.self_index[self.group, None] >= 0
+
+        def of(part: slice) -> tuple[Tensor, Tensor]:
+            targets, edges = self.targets[part], self.edges[part]
+            reached = bins[part].flip(1).cumsum(1, dtype=torch.int32).flip(1)  # scores from the edge before a bin on
+            last = torch.searchsorted(edges, targets, right=True).clamp_(max=edges.shape[1] - 1)
+            at_or_above, above = (
+                reached.gather(1, 1 + place) - (has_own[part] & compare(own[part], targets)).int()
+                for place, compare in ((torch.searchsorted(edges, targets), torch.ge), (last, torch.gt))
+            )
+            return above, at_or_above - above
+
+        return of
 
 
 def _targets(
@@ -332,7 +352,7 @@ def _targets(
     world.sum(targets)  # each is 0 in all processes but one
     start, count = (torch.from_numpy(each).to(scorer.device) for each in (first, counts))
     by_label = torch.from_numpy(relevant.by_label).to(scorer.device)
-    for part in slices(0, len(targets), _YIELDED_QUERIES):
+    for part in slices(0, len(targets), _PADDED):
         image = by_label[(start[part, None] + place).clamp_(max=len(by_label) - 1)]
         itself = relevant.self_index[group][part, None]
         targets[part][(place >= count[part, None]) | (image == itself)] = _NO_TARGET

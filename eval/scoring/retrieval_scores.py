@@ -15,7 +15,7 @@ from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, query_metrics
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from timm_gam.core import ALONE, DataError, World
-from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point
+from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, resident
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,14 @@ class RetrievalScores:
         per_query: Metric name -> (Q,) float64; NaN for queries without relevant images.
         labels: (Q,) class of each query, as given.
         scored: (Q,) bool, False for queries without relevant images, which no average counts.
+        products: How scores were computed, such as "float64"; all ways give the same digits.
     """
 
     averages: dict[str, Average]
     per_query: dict[str, NDArray[np.float64]]
     labels: NDArray[Any]
     scored: NDArray[np.bool_]
+    products: str = ""
 
 
 def score_retrieval(
@@ -86,11 +88,8 @@ def score_retrieval(
     query = everything if query is None else query
     gallery = everything if gallery is None else gallery
     place = torch.device(device or (vectors.device if isinstance(vectors, torch.Tensor) else "cpu"))
-    if place.type == "mps":  # has no float64
-        place = torch.device("cpu")
-    if place.type != "cpu" and vectors.nbytes <= memory_budget // 2:
-        memory_budget -= 0 if isinstance(vectors, torch.Tensor) and vectors.device == place else vectors.nbytes
-        vectors = torch.as_tensor(vectors, device=place)
+    place = torch.device("cpu") if place.type == "mps" else place  # which has no float64
+    vectors, memory_budget = resident(vectors, place, memory_budget)
     points = fixed_point(vectors, distance, device=place)
     queries = points.take(query)
     scorer = ExactScorer(queries, None if np.array_equal(query, gallery) else points.take(gallery), device=place)
@@ -171,7 +170,7 @@ def score_rankings(
         replicates=replicates,
         seed=seed,
     )
-    return RetrievalScores(averages, per_query, labels, scored)
+    return RetrievalScores(averages, per_query, labels, scored, scorer.products)
 
 
 def _places(query: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from eval import DEFAULT_KS, RelevantRanks, metric_names, query_metrics, rank_relevant
+from eval.scoring.metrics import TieGroups
 from timm_gam.search import ExactScorer, fixed_point
 
 KS = (1, 2, 3, 5, 20)
@@ -21,10 +23,10 @@ def ranks_of(scores: np.ndarray, relevant: np.ndarray) -> RelevantRanks:
     above = np.array([int((scores > s).sum()) for s in hits], dtype=np.int64)
     tied = np.array([int((scores == s).sum()) for s in hits], dtype=np.int64)
     return RelevantRanks(
-        query=np.array([0]),
-        row=np.zeros(len(hits), dtype=np.int64),
-        above=above,
-        tied=tied,
+        query=torch.zeros(1, dtype=torch.int64),
+        row=torch.zeros(len(hits), dtype=torch.int64),
+        above=torch.from_numpy(above),
+        tied=torch.from_numpy(tied),
     )
 
 
@@ -107,10 +109,10 @@ def test_collapsed_embeddings_score_at_chance() -> None:
 
 def test_query_without_relevant_images_is_undefined() -> None:
     ranks = RelevantRanks(
-        query=np.array([0, 1]),
-        row=np.array([1]),
-        above=np.array([0]),
-        tied=np.array([1]),
+        query=torch.tensor([0, 1]),
+        row=torch.tensor([1]),
+        above=torch.tensor([0]),
+        tied=torch.tensor([1]),
     )
     for name, value in query_metrics(ranks).items():
         assert np.isnan(value[0]), name
@@ -155,3 +157,13 @@ def test_agrees_with_pytorch_metric_learning() -> None:
     assert got["r_precision"] == pytest.approx(peer["r_precision"], abs=1e-6)
     assert got["map@r"] == pytest.approx(peer["mean_average_precision_at_r"], abs=1e-6)
     assert got["recall@1"] < got["precision@1"], "classes have more than two images"
+
+
+def test_sums_by_column_have_the_digits_of_sums_in_turn() -> None:
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 9, 300)
+    points = fixed_point(rng.integers(-2, 3, (300, 4)).astype(float))
+    for ranks in rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(300)):
+        groups = TieGroups.of(ranks)
+        values = torch.from_numpy(rng.random(len(groups.row)))
+        assert torch.equal(groups.total(values), groups._total_by_column(values))

@@ -289,7 +289,7 @@ def test_minus_zero_ties_with_zero() -> None:
         (block,) = rank_relevant(ExactScorer(points), labels, labels, self_index=np.arange(5))
         dead = [row for row in range(5) if not vectors[row].any()]
         for query in dead:
-            assert set(block.tied[block.row == query]) == {4}, "all others score 0"
+            assert set(block.tied[block.row == query].tolist()) == {4}, "all others score 0"
 
 
 @pytest.mark.usefixtures("counter")

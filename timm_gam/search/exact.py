@@ -79,6 +79,7 @@ def nearest(
     k: int = 10,
     *,
     self_index: NDArray[np.int64] | None = None,
+    device: torch.device | str = "cpu",
     on_progress: Callable[[int], None] = lambda products: None,
 ) -> Neighbours:
     """The exactly nearest gallery images of each query.
@@ -90,6 +91,7 @@ def nearest(
         gallery: N vectors on the same scale (`on_one_scale`).
         k: How many, at most N less one where queries are in the gallery.
         self_index: (Q,) int64, the gallery row that is the query itself and is left out, or -1 where there is none.
+        device: Where to compute, with the same result everywhere.
         on_progress: Called with the number of (query, gallery image) pairs just scored.
 
     Raises:
@@ -98,6 +100,8 @@ def nearest(
     others = len(gallery) - (self_index is not None)
     if not 1 <= k <= others:
         raise DataError(f"{k} nearest neighbours were asked for; 1 to {others} can be had of this gallery")
+    if torch.device(device).type != "cpu":  # a first pass pays where float32 is the faster by far
+        return highest(ExactScorer(queries, gallery, device=device), k, self_index=self_index, on_progress=on_progress)
     itself = np.full(len(queries), -1, dtype=np.int64) if self_index is None else self_index
     width = min(k + _SPARE, len(gallery))
     with _full_precision():
@@ -117,35 +121,43 @@ def nearest(
     return found
 
 
-def highest(scorer: Scorer, k: int, *, self_index: NDArray[np.int64] | None = None) -> Neighbours:
+def highest(
+    scorer: Scorer,
+    k: int,
+    *,
+    self_index: NDArray[np.int64] | None = None,
+    on_progress: Callable[[int], None] = lambda products: None,
+) -> Neighbours:
     """The k gallery images of each query that score highest, by any scorer; of equal ones the lower row first.
 
     Args:
         scorer: Scores of Q queries against N gallery images.
         k: How many, at most N less one where queries are in the gallery.
-        self_index: As given to `nearest`.
+        self_index: As given to `nearest`, like the next.
+        on_progress: Called with the number of pairs just scored.
     """
     itself = torch.from_numpy(np.full(scorer.queries, -1) if self_index is None else self_index).to(scorer.device)
-    rows = np.empty((scorer.queries, k), dtype=np.int64)
-    values = np.empty((scorer.queries, k))
+    rows = torch.empty(scorer.queries, k, dtype=torch.int64)
+    values = torch.empty(scorer.queries, k, dtype=torch.float64)
     for here in slices(0, scorer.queries, _QUERIES):
-        best = Neighbours(np.empty((here.stop - here.start, 0), np.int64), np.empty((here.stop - here.start, 0)))
+        best = torch.empty(here.stop - here.start, 0, dtype=torch.float64, device=scorer.device)
+        places = torch.empty_like(best, dtype=torch.int64)
         for there in slices(0, scorer.gallery, _GALLERY):
-            scores = scorer.block(here, there).clone()
+            scores = scorer.block(here, there) + 0.0  # a copy, in which -0.0 is 0.0
             own = itself[here] - there.start
             inside = torch.nonzero((own >= 0) & (own < scores.shape[1]))[:, 0]
             scores[inside, own[inside]] = -torch.inf
             # All that are as high as the k-th, so that of equal ones the lower rows can be kept.
             floor = scores.topk(min(k, scores.shape[1]), dim=1).values[:, -1:]
             width = int((scores >= floor).sum(dim=1).max())
-            kept = scores.topk(width, dim=1)
-            best = _highest(
-                np.concatenate([best.scores, kept.values.cpu().numpy()], axis=1),
-                np.concatenate([best.rows, kept.indices.cpu().numpy() + there.start], axis=1),
-                k,
-            )
-        rows[here], values[here] = best.rows, best.scores
-    return Neighbours(rows, values)
+            kept = scores.topk(width, dim=1).indices.sort(dim=1).values
+            both = torch.cat([best, scores.gather(1, kept)], dim=1)
+            best, order = both.sort(dim=1, descending=True, stable=True)
+            best = best[:, :k]
+            places = torch.cat([places, kept + there.start], dim=1).gather(1, order[:, :k])
+            on_progress(scores.numel())
+        rows[here], values[here] = places.cpu(), best.cpu()
+    return Neighbours(rows.numpy(), values.numpy())
 
 
 def recall_against_exact(

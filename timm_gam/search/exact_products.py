@@ -41,6 +41,9 @@ class Kernel(Protocol):
 
     def __hash__(self) -> int: ...
 
+    def __str__(self) -> str:
+        """What it computes with, for records."""
+
     def multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
         """Write every vector of one operand times every one of another, or of the same, into (R, C) float64 `out`."""
 
@@ -48,6 +51,9 @@ class Kernel(Protocol):
 @dataclass(frozen=True)
 class Float64:
     """float64 matrix product: NumPy's on the CPU, 1.7 times as fast as torch's on AMD, and torch's elsewhere."""
+
+    def __str__(self) -> str:
+        return "float64"
 
     def bytes_per_vector(self, dim: int) -> int:
         return 8 * dim
@@ -90,6 +96,9 @@ class Pieces:
     unit: Literal["int8", "float32"]
     count: int
     bits: int
+
+    def __str__(self) -> str:
+        return f"{self.unit} ({self.count} pieces of {self.bits} bits)"
 
     @classmethod
     def of(cls, unit: Literal["int8", "float32"], largest: float, dim: int) -> Pieces | None:

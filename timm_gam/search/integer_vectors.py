@@ -136,6 +136,23 @@ def fixed_point(
     return FixedPoint(embeddings, scale / normal, largest, distance)
 
 
+def resident(vectors: Vectors, device: torch.device, memory: int) -> tuple[Vectors, int]:
+    """Vectors where they are computed with, if a copy of them fits half the memory that may be used there.
+
+    Args:
+        vectors: (N, D) numbers, anywhere.
+        device: Where they are computed with.
+        memory: Bytes that may be used beyond the vectors as they came.
+
+    Returns:
+        The vectors, on the device or as they came, and the bytes that may still be used.
+    """
+    if device.type == "cpu" or vectors.nbytes > memory // 2:
+        return vectors, memory
+    there = isinstance(vectors, Tensor) and vectors.device == device
+    return torch.as_tensor(vectors, device=device), memory - (0 if there else vectors.nbytes)
+
+
 def _read(vectors: Vectors, rows: Rows) -> Tensor:
     """A block of vectors as a tensor, where they are."""
     if isinstance(vectors, Tensor):

@@ -28,7 +28,10 @@ class Scorer(ABC):
         gallery: N.
         symmetric: Queries and gallery are one set, and score(i, j) equals score(j, i): each is asked for once.
         device: Where the blocks are.
+        products: How scores are computed, for records.
     """
+
+    products: str = ""
 
     def __init__(
         self, queries: int, gallery: int, *, symmetric: bool = False, device: torch.device | str = "cpu"
@@ -81,6 +84,7 @@ class ExactScorer(Scorer):
         super().__init__(len(self.left), len(self.right), symmetric=self.left is self.right, device=device)
         largest, products = max(self.left.largest, self.right.largest), float(self.queries) * self.gallery
         self.kernel = kernel or fastest_kernel(largest, queries.dim, self.device, products)
+        self.products = str(self.kernel)
         self._kept_bytes, self._kept = 0, OrderedDict[tuple[bool, int, int], _Operand]()
         self._room = torch.empty(0, dtype=torch.float64, device=self.device)
 
@@ -88,11 +92,12 @@ class ExactScorer(Scorer):
         left = self._operand(self.left, rows)
         same = self.symmetric and _equal(rows, columns)
         right = left if same else self._operand(self.right, columns)
-        # Rows a multiple of 4096 bytes apart would share cache lines when they are read by columns.
-        shape = left.count, right.count + 8
+        # On a CPU, rows a multiple of 4096 bytes apart would share cache lines when they are read by columns.
+        apart = 8 if self.device.type == "cpu" else 0
+        shape = left.count, right.count + apart
         if self._room.numel() < shape[0] * shape[1]:  # memory that is used again needs no new pages
             self._room = torch.empty(shape[0] * shape[1], dtype=torch.float64, device=self.device)
-        out = self._room[: shape[0] * shape[1]].view(shape)[:, :-8]
+        out = self._room[: shape[0] * shape[1]].view(shape)[:, : right.count]
         self.kernel.multiply(left.vectors, right.vectors, out)
         if left.squares is not None and right.squares is not None:
             out.mul_(2.0).sub_(right.squares).sub_(left.squares[:, None])

@@ -6,7 +6,6 @@ Only this module and `photos.commands` parse, print and exit. Imports nothing he
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     _add_index(add("index", "make the index of a folder, or bring it up to date"))
     _add_query(add("query", "the photographs most like one, or like several"))
+    _add_serve(add("serve", "look through the photographs in a browser: drop one, or click one"))
     return parser
 
 
@@ -96,14 +96,25 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("index", type=Path, metavar="INDEX", help="an index, or a folder (indexed first)")
+    parser.add_argument("--model", metavar="NAME", help="of several that indexed (default: the last)")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="of this machine; any but the loopback one asks visitors for a token (default: %(default)s)",
+    )
+    parser.add_argument("--port", type=count, default=8350, metavar="N", help="0: any (default: %(default)s)")
+    _add_device(parser)
+
+
 def _add_filter(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("only photographs")
     group.add_argument("--folder", default="", metavar="PATH", help="in this folder below PHOTOS")
-    group.add_argument(
-        "--since", type=_date, default="", metavar="DATE", help="taken then or later: YYYY[-MM[-DD]] (EXIF)"
-    )
-    group.add_argument("--until", type=_date, default="", metavar="DATE", help="taken then or before")
-    group.add_argument("--size", type=_size, metavar="WxH", help="at least so many pixels, lying or standing")
+    group.add_argument("--since", default="", metavar="DATE", help="taken then or later: YYYY[-MM[-DD]] (EXIF)")
+    group.add_argument("--until", default="", metavar="DATE", help="taken then or before")
+    group.add_argument("--size", default="", metavar="WxH", help="at least so many pixels, lying or standing")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
@@ -112,18 +123,6 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-
-
-def _date(text: str) -> str:
-    if text and not re.fullmatch(r"\d{4}(-\d{2}(-\d{2})?)?", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no date; legal: 2019, 2019-06, 2019-06-21")
-    return text
-
-
-def _size(text: str) -> tuple[int, int]:
-    if not (match := re.fullmatch(r"(\d+)x(\d+)", text)):
-        raise argparse.ArgumentTypeError(f"'{text}' is no size; legal: WIDTHxHEIGHT in pixels, such as 1024x768")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

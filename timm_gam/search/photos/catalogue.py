@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -61,6 +62,24 @@ class PhotoFilter:
     since: str = ""
     until: str = ""
     size: tuple[int, int] | None = None
+
+    @classmethod
+    def read(cls, folder: str = "", since: str = "", until: str = "", size: str = "") -> PhotoFilter:
+        """From text as people give it; "" is no condition.
+
+        Raises:
+            DataError: a date or a size is none.
+
+        >>> PhotoFilter.read(size="1024x768").size
+        (1024, 768)
+        """
+        for date in (since, until):
+            if date and not re.fullmatch(r"\d{4}(-\d{2}(-\d{2})?)?", date):
+                raise DataError(f"'{date}' is no date; legal: 2019, 2019-06, 2019-06-21")
+        match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size) if size else None
+        if size and not match:
+            raise DataError(f"'{size}' is no size; legal: WIDTHxHEIGHT in pixels, such as 1024x768")
+        return cls(folder, since, until, (int(match[1]), int(match[2])) if match else None)
 
     def where(self) -> tuple[str, list[object]]:
         """An SQL condition and its values."""
@@ -194,9 +213,10 @@ class Catalogue:
         """Path -> why it cannot be decoded."""
         return dict(self._all("select path, problem from photos where problem is not null order by path"))
 
-    def count(self) -> int:
-        """How many readable photographs there are."""
-        return int(self._all("select count(*) from photos where problem is null")[0][0])
+    def count(self, chosen: PhotoFilter | None = None) -> int:
+        """How many readable photographs there are, or how many of them a filter lets through."""
+        condition, values = (chosen or PhotoFilter()).where()
+        return int(self._all(f"select count(*) from photos where {condition}", values)[0][0])
 
     def _among(self, column: str, values: Iterable[Any]) -> set[Any]:
         with self._open() as database:

@@ -19,7 +19,7 @@ from timm_gam.search.photos.query import QueryModel, load_collection, load_defau
 from timm_gam.search.photos.sheet import write_sheet
 from timm_gam.search.photos.update import Update, update_index
 
-__all__ = ["index", "query"]
+__all__ = ["index", "query", "serve"]
 
 _NAMED = 10  # unreadable photographs in text; all in JSON
 
@@ -46,10 +46,10 @@ def query(args: argparse.Namespace) -> None:
     """`query PHOTO... --in INDEX`."""
     if args.html is not None:
         check_writable(args.html)
+    chosen = PhotoFilter.read(args.folder, args.since, args.until, args.size)
     made = _opened(args.index)
     collection = made.collection(args.model)
     model = QueryModel(made, collection, args.device)
-    chosen = _filter(args)
     matches = made.search(collection, model.of_files(args.photo), args.k, chosen)
     if model.note:
         print(model.note, file=sys.stderr)
@@ -73,6 +73,14 @@ def query(args: argparse.Namespace) -> None:
             f"{len(matches)} of {args.k}: there are no more"
             + (" that the filter lets through" if chosen != PhotoFilter() else "")
         )
+
+
+def serve(args: argparse.Namespace) -> None:
+    """`serve INDEX`."""
+    from timm_gam.search.page.server import serve as serve_page
+
+    made = _opened(args.index)
+    serve_page(made, made.collection(args.model), host=args.host, port=args.port, device=args.device)
 
 
 def _opened(path: Path) -> PhotoIndex:
@@ -100,10 +108,6 @@ def _model(
     if note:
         print(note, file=sys.stderr)
     return collection, embedder
-
-
-def _filter(args: argparse.Namespace) -> PhotoFilter:
-    return PhotoFilter(args.folder, args.since, args.until, args.size)
 
 
 def _summary(made: PhotoIndex, collection: Collection, update: Update) -> str:

@@ -134,7 +134,9 @@ class PhotoIndex:
             raise DataError(f"'{path}' holds no index; make one with: timm-gam search index {path}") from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"'{folder / 'index.json'}' cannot be read: {error}; remove it and index again") from error
-        return cls(folder, root if root.is_absolute() else folder / root, collections)
+        if not root.is_absolute():
+            root = folder.parent if root == Path("..") else folder / root
+        return cls(folder, root, collections)
 
     def collection(self, model: str | None = None) -> Collection:
         """The collection that was updated last, or that of a model.

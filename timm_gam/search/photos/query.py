@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from timm_gam.core import DataError, TimmGamError
 from timm_gam.data import ImageSet
-from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings
-from timm_gam.images import resolve_preprocessing
+from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split
+from timm_gam.images import as_seen, load_image, resolve_preprocessing
 from timm_gam.models import load_model
-from timm_gam.search.photos.folder import photo_set
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
-__all__ = ["DEFAULT_MODELS", "QueryModel", "load_collection", "load_default"]
+__all__ = ["DEFAULT_MODELS", "MatchReason", "QueryModel", "load_collection", "load_default"]
 
 DEFAULT_MODELS = ("resnet50.a1_in1k", "test_resnet_gam.corel")
 """The first that can be had: ImageNet features from the Hub, else the tiny network in the package, which needs none."""
@@ -53,6 +54,25 @@ def load_default(settings: EmbedSettings = EmbedSettings()) -> tuple[Collection,
         return *load_collection(DEFAULT_MODELS[1], settings=settings), note
 
 
+@dataclass(frozen=True)
+class MatchReason:
+    """The split of a cosine over places, and the two pictures as the network saw them."""
+
+    split: LocationSplit
+    query: Image.Image
+    match: Image.Image
+
+
+@dataclass(frozen=True)
+class _One:
+    photo: Path | bytes
+    parallel: bool = False
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Path | bytes]]:
+        for index in indices:
+            yield index, self.photo
+
+
 class QueryModel:
     """Turns photographs into queries of one collection. Its network is loaded when it is first needed.
 
@@ -75,24 +95,45 @@ class QueryModel:
         made = [self.embed(photo) if vector is None else vector for photo, vector in zip(photos, vectors, strict=True)]
         return mean_direction(np.stack(made))
 
-    def embed(self, photo: Path) -> NDArray[np.float32]:
-        """(D,) float32 embedding of a photograph, made now.
+    def embed(self, photo: Path | bytes) -> NDArray[np.float32]:
+        """(D,) float32 embedding of a file or of its bytes, made now.
 
         Raises:
             DataError: as `of_files`.
         """
-        images = photo_set(photo.parent, [photo.name])
-        return self._embed(images, str(photo))
-
-    def _embed(self, images: ImageSet, name: str) -> NDArray[np.float32]:
+        name = "dropped" if isinstance(photo, bytes) else str(photo)
+        images = ImageSet(name, (name,), np.zeros(1, dtype=np.int64), ("photos",), _One(photo))
         found: list[EmbeddedBatch] = []
         with self._lock:
             self._embedder.embed(images, np.arange(1), found.append)
         if not found or not len(found[0].rows):
             reason = next(iter(found[0].unreadable.values())) if found else "cannot be read"
-            raise DataError(f"cannot read photo '{name}': {reason}; name a jpg, jpeg, png or webp file")
+            raise DataError(f"cannot read photo '{name}': {reason}; name an image file")
         vector: NDArray[np.float32] = found[0].vectors[0]
         return vector
+
+    def load(self) -> None:
+        """Load the network now rather than when it is first needed.
+
+        Raises:
+            DataError, ModelError: as `of_files`.
+        """
+        with self._lock:
+            _ = self._embedder
+
+    def why(self, query: bytes, match: bytes) -> MatchReason:
+        """What each place of two encoded photographs adds to their cosine.
+
+        Raises:
+            DataError: one cannot be read.
+            ModelError: the embedding is no mean over places.
+        """
+        with self._lock:
+            loaded, preprocessing = self._embedder.loaded, self._embedder.preprocessing
+            transform = preprocessing.transform()
+            a, b = (transform(load_image(data, "it", preprocessing.shrink)[0]) for data in (query, match))
+            split = location_split(loaded.model.cpu().float(), a, b, self._embedder.settings.layer)
+        return MatchReason(split, as_seen(a, preprocessing), as_seen(b, preprocessing))
 
     @functools.cached_property
     def _embedder(self) -> Embedder:

@@ -31,13 +31,14 @@ figcaption {{ font-size: .85rem; overflow-wrap: anywhere }}
 """
 
 
-def thumbnail(photo: Path, side: int = _SIDE) -> bytes:
+def thumbnail(photo: Path | bytes, side: int = _SIDE) -> bytes:
     """A JPEG of at most `side` pixels a side.
 
     Raises:
         UnreadableImageError: the file cannot be decoded.
     """
-    image, _ = load_image(photo, str(photo), shrink=lambda w, h: next((f for f in (8, 4, 2) if w >= h >= f * side), 1))
+    name = "it" if isinstance(photo, bytes) else str(photo)
+    image, _ = load_image(photo, name, lambda w, h: next((f for f in (8, 4, 2) if max(w, h) >= f * side), 1))
     image.thumbnail((side, side))
     data = io.BytesIO()
     image.save(data, "JPEG", quality=85)

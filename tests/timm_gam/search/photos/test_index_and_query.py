@@ -16,21 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers import write_class_folders
 from timm_gam.search.__main__ import main
 from timm_gam.search.photos.photo_index import PhotoIndex
 
 MODEL = ["--model", "test_resnet_gam.corel"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """12 photographs in 3 folders; one has a date and lies on its side."""
-    root = write_class_folders(tmp_path / "photos")
-    exif = Image.Exif()
-    exif[274], exif[306] = 6, "2019:06:21 10:00:00"
-    Image.new("RGB", (80, 50), "red").save(root / "class0" / "dated.jpg", exif=exif)
-    return root
 
 
 def index(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:

@@ -1,0 +1,207 @@
+"""What the page asks of an index, answered in plain values; nothing here knows of HTTP.
+
+A photograph is named by the SHA-256 of its bytes, in hexadecimal, whether it is in the index or was dropped onto the
+page, and nothing is ever given out but bytes with the digest of an indexed photograph: there is no path to ask for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timm_gam.core import DataError, ModelError
+from timm_gam.images import DIGEST_BYTES, Digests, data_uri
+from timm_gam.search.photos.catalogue import Photo, PhotoFilter
+from timm_gam.search.photos.photo_index import Collection, PhotoIndex
+from timm_gam.search.photos.query import QueryModel, mean_direction
+from timm_gam.search.photos.sheet import thumbnail
+
+__all__ = ["Answers", "NotHereError", "Original"]
+
+MOST = 1000
+_DROPPED = 64
+_THUMBNAILS = 2000
+_SIDE = 480
+
+
+class NotHereError(DataError):
+    """No photograph of that name, or it is no longer what was indexed."""
+
+
+@dataclass(frozen=True)
+class Original:
+    """A photograph's file: its name and its bytes."""
+
+    name: str
+    data: bytes
+
+
+class _Recent(OrderedDict[str, Any]):
+    """The last few of something, by name."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+        self._lock = threading.Lock()
+
+    def put(self, name: str, value: Any) -> None:
+        with self._lock:
+            self[name] = value
+            self.move_to_end(name)
+            while len(self) > self._most:
+                self.popitem(last=False)
+
+
+class Answers:
+    """All that a page is told of one collection. Several threads may ask at a time.
+
+    Args:
+        index: To be searched; what an update changes meanwhile is seen.
+        collection: Of it.
+        device: Where photographs that are dropped are embedded.
+    """
+
+    def __init__(self, index: PhotoIndex, collection: Collection, device: str = "cpu") -> None:
+        self.index, self.collection = index, collection
+        self._model = QueryModel(index, collection, device)
+        self._dropped = _Recent(_DROPPED)  # name -> (bytes, vector)
+        self._thumbnails = _Recent(_THUMBNAILS)
+
+    def about(self) -> dict[str, Any]:
+        """What is searched."""
+        catalogue = self.index.catalogue
+        return {
+            "name": self.index.root.resolve().name,
+            "model": self.collection.model,
+            "count": catalogue.count(),
+            "folders": catalogue.folders(),
+        }
+
+    def photos(self, chosen: PhotoFilter, start: int, count: int) -> dict[str, Any]:
+        """Photographs as they were taken, newest first."""
+        photos = self.index.catalogue.page(chosen, start, min(count, MOST))
+        return {"total": self.index.catalogue.count(chosen), "photos": [_facts(photo) for photo in photos]}
+
+    def search(self, names: Sequence[str], chosen: PhotoFilter, k: int) -> dict[str, Any]:
+        """Photographs like the mean of some; these themselves are left out.
+
+        Raises:
+            NotHereError: one of them is unknown.
+        """
+        vector = mean_direction(np.stack([self._vector(name) for name in names]))
+        matches = self.index.search(self.collection, vector, min(k, MOST) + len(names), chosen)
+        found = [match for match in matches if match.photo.digest.hex() not in names]
+        facts = [{**_facts(m.photo), "score": round(m.score, 6), "copies": list(m.copies)} for m in found[:k]]
+        return {"total": self.index.catalogue.count(chosen), "photos": facts, "note": self._model.note}
+
+    def drop(self, data: bytes) -> dict[str, Any]:
+        """Take in the bytes of a photograph to search with; it is kept in memory while few come after it.
+
+        Raises:
+            DataError: it cannot be decoded.
+        """
+        digest = hashlib.sha256(data).digest()
+        name = digest.hex()
+        if name not in self._dropped:
+            vector = self._known(digest)
+            self._dropped.put(name, (data, self._model.embed(data) if vector is None else vector))
+        return {"id": name}
+
+    def thumbnail(self, name: str) -> bytes:
+        """A small JPEG without the original's metadata.
+
+        Raises:
+            NotHereError: it is unknown.
+            DataError: it cannot be decoded.
+        """
+        if name not in self._thumbnails:
+            self._thumbnails.put(name, thumbnail(self._bytes(name), _SIDE))
+        data: bytes = self._thumbnails[name]
+        return data
+
+    def original(self, name: str) -> Original:
+        """The file of an indexed photograph.
+
+        Raises:
+            NotHereError: it is not in the index, or its file has other bytes now, or leads out of the folder.
+        """
+        digest, inside = _digest(name), self.index.root.resolve()
+        for photo in self.index.catalogue.photos(digest):
+            path = (inside / photo.path).resolve()
+            if not (path.is_relative_to(inside) and path.is_file()):
+                continue
+            data = path.read_bytes()
+            if hashlib.sha256(data).digest() == digest:
+                return Original(Path(photo.path).name, data)
+        raise NotHereError("this photograph is not there, or has changed since it was indexed; index again")
+
+    def why(self, query: str, match: str) -> dict[str, Any]:
+        """Where two photographs are alike: both as the network saw them, and each place's part of their cosine.
+
+        Raises:
+            NotHereError: one is unknown.
+            ModelError: the network's embedding is no mean over places.
+        """
+        reason = self._model.why(self._bytes(query), self._bytes(match))
+        sides = ((reason.query, reason.split.query), (reason.match, reason.split.match))
+        return {
+            "score": round(reason.split.score, 6),
+            "sides": [{"picture": data_uri(picture), "parts": parts.round(6).tolist()} for picture, parts in sides],
+        }
+
+    def warm_up(self) -> None:
+        """Load the network and the vectors, so that the first question need not wait."""
+        some = self.index.catalogue.page(PhotoFilter(), 0, 1)
+        if some:
+            self.search([some[0].digest.hex()], PhotoFilter(), 1)
+        try:
+            self._model.load()
+        except (DataError, ModelError):
+            return  # said to whoever drops a photograph
+
+    def _vector(self, name: str) -> NDArray[np.float32]:
+        if name in self._dropped:
+            vector: NDArray[np.float32] = self._dropped[name][1]
+            return vector
+        known = self._known(_digest(name))
+        if known is None:
+            raise NotHereError("this photograph is no longer known; drop it again")
+        return known
+
+    def _known(self, digest: bytes) -> NDArray[np.float32] | None:
+        try:
+            vectors = self.index.store(self.collection).read(Digests.of([digest]))
+        except LookupError:
+            return None
+        return np.array(vectors[0], dtype=np.float32)
+
+    def _bytes(self, name: str) -> bytes:
+        return self._dropped[name][0] if name in self._dropped else self.original(name).data
+
+
+def _digest(name: str) -> bytes:
+    try:
+        digest = bytes.fromhex(name)
+    except ValueError:
+        digest = b""
+    if len(digest) != DIGEST_BYTES:
+        raise NotHereError("a photograph is named by 64 hexadecimal digits")
+    return digest
+
+
+def _facts(photo: Photo) -> dict[str, Any]:
+    return {
+        "id": photo.digest.hex(),
+        "path": photo.path,
+        "width": photo.width,
+        "height": photo.height,
+        "taken": photo.taken,
+    }

@@ -12,8 +12,6 @@ from pathlib import Path
 
 from timm_gam.core import CommandParser, count, positive, run_command
 
-__all__ = ["main"]
-
 _EPILOG = """\
 examples
   make an index of a folder, or bring it up to date (new, changed, moved and deleted photographs are found):

@@ -24,8 +24,6 @@ from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, mean_direction
 from timm_gam.search.photos.sheet import thumbnail
 
-__all__ = ["Answers", "NotHereError", "Original"]
-
 MOST = 1000
 _DROPPED = 64
 _THUMBNAILS = 2000

@@ -20,8 +20,6 @@ from timm_gam.search.page.answers import Answers, NotHereError
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
-__all__ = ["search_app"]
-
 MOST_BYTES = 100 * 2**20
 _TEMPLATES = Path(__file__).parent / "templates"
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a digest's bytes never change

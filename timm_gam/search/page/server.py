@@ -11,8 +11,6 @@ from timm_gam.core import MachineError, TimmGamError, print_line
 from timm_gam.search.page.access import LOOPBACK
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
-__all__ = ["serve"]
-
 
 def serve(index: PhotoIndex, collection: Collection, *, host: str, port: int, device: str = "cpu") -> None:
     """Serve until interrupted; prints the address.

@@ -14,8 +14,6 @@ from timm_gam.core import DataError
 from timm_gam.images import Digests
 from timm_gam.search.photos.folder import PhotoFacts, PhotoFile
 
-__all__ = ["Catalogue", "Photo", "PhotoFilter"]
-
 _SCHEMA = """
 create table if not exists photos (
     path text primary key, bytes integer, mtime_ns integer, digest blob, width integer, height integer, taken text,

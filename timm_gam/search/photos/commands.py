@@ -19,8 +19,6 @@ from timm_gam.search.photos.query import QueryModel, load_collection, load_defau
 from timm_gam.search.photos.sheet import write_sheet
 from timm_gam.search.photos.update import Update, update_index
 
-__all__ = ["index", "query", "serve"]
-
 _NAMED = 10  # unreadable photographs in text; all in JSON
 
 

@@ -17,8 +17,6 @@ from PIL import ExifTags, Image
 from timm_gam.core import DataError
 from timm_gam.data import FORMATS, ImageSet, is_image_name
 
-__all__ = ["PhotoFacts", "PhotoFile", "find_photos", "photo_set", "read_facts"]
-
 _LYING = (5, 6, 7, 8)  # EXIF orientations that are turned by 90 degrees
 _DATE = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})")
 

@@ -26,8 +26,6 @@ from timm_gam.images import Digests, content_digest
 from timm_gam.search.photos.catalogue import Catalogue, Photo, PhotoFilter
 from timm_gam.search.photos.stores import ExactStore, SearchStore
 
-__all__ = ["INDEX_NAME", "Collection", "Match", "PhotoIndex"]
-
 INDEX_NAME = ".timm-gam-index"
 _FORMAT = 1
 

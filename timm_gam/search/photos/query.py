@@ -20,8 +20,6 @@ from timm_gam.images import as_seen, load_image, resolve_preprocessing
 from timm_gam.models import load_model
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
-__all__ = ["DEFAULT_MODELS", "MatchReason", "QueryModel", "load_collection", "load_default"]
-
 DEFAULT_MODELS = ("resnet50.a1_in1k", "test_resnet_gam.corel")
 """The first that can be had: ImageNet features from the Hub, else the tiny network in the package, which needs none."""
 

@@ -11,8 +11,6 @@ from pathlib import Path
 from timm_gam.core import UnreadableImageError, atomic_path
 from timm_gam.images import load_image
 
-__all__ = ["thumbnail", "write_sheet"]
-
 _SIDE = 320
 _PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

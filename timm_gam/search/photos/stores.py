@@ -13,8 +13,6 @@ from timm_gam.images import Digests
 from timm_gam.search.exact import nearest
 from timm_gam.search.integer_vectors import FixedPoint, fixed_point
 
-__all__ = ["ExactStore", "SearchStore"]
-
 
 class SearchStore(VectorStore, Protocol):
     """A `VectorStore` that answers queries."""

@@ -15,8 +15,6 @@ from timm_gam.images import Digests
 from timm_gam.search.photos.folder import PhotoFacts, PhotoFile, find_photos, photo_set, read_facts
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
-__all__ = ["Update", "update_index"]
-
 CHUNK = 4096
 """Photographs that are read, embedded and entered in the catalogue together; what was read is still in memory then."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timm_gam.core import CommandParser, RunFolderError, positive, print_line, run_command, seed
+from timm_gam.core import CommandParser, RecipeError, RunFolderError, positive, print_line, run_command, seed
 
 if TYPE_CHECKING:
     from eval.transfer.runs import Setting
@@ -26,16 +27,23 @@ examples
     python -m eval.transfer --config benchmarks/transfer.yaml --data-dir coreldb --output runs/transfer
   two runs side by side, controls too:
     python -m eval.transfer --config benchmarks/transfer.yaml --data-dir coreldb --controls --jobs 2
+  ResNet-50 on one GPU in seven minutes, images kept on it; every arm at one learning rate, its curve afterwards:
+    python -m eval.transfer --family resnet50 --config benchmarks/transfer_resnet50.yaml --data-dir coreldb \\
+      --pretrain-epochs 30 --pretrain-lr 0.1 --lrs 0.05 0.1 0.2 --common-lr 0.1 \\
+      --resident --graphs --jobs 6 --controls --time-limit 420
 
-Interrupted? The same command goes on: records are kept, unfinished runs are resumed.
-exit codes: 0 done, 2 bad input or a run that cannot go on, 130 interrupted with its state saved
+Interrupted, or out of time? The same command goes on: records are kept; runs from files are resumed, resident ones
+begin anew.
+exit codes: 0 done, 2 bad input or a run that cannot go on, 130 interrupted
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 or 143 interrupted."""
+    began = time.time()
     args = _parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted="interrupted; the same command goes on")
+    deadline = began + args.time_limit if args.time_limit else float("inf")
+    return run_command(lambda: _run(args, deadline), interrupted="interrupted; the same command goes on")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,31 +53,55 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     add = parser.add_argument
-    add("--family", choices=("test_resnet", "resnet18"), default="test_resnet", help="(default: %(default)s)")
+    add(
+        "--family",
+        choices=("test_resnet", "resnet18", "resnet50"),
+        default="test_resnet",
+        help="(default: %(default)s)",
+    )
     add("--config", type=Path, metavar="FILE", help="YAML recipe of the fine-tuning (default: the paper's)")
     add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet files")
     add("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic'")
     add("--seeds", nargs="+", type=seed, default=[0, 1, 2, 3, 4], metavar="N", help="(default: 0 1 2 3 4)")
     add("--lrs", nargs="+", type=float, default=[0.02, 0.05, 0.125], metavar="LR", help="(default: 0.02 0.05 0.125)")
+    add("--common-lr", type=float, metavar="LR", help="train every arm at this rate; --lrs come last, for the curve")
     add("--pretrain-epochs", type=positive, default=20, metavar="N", help="(default: %(default)s)")
     add("--pretrain-lr", type=float, default=0.05, metavar="LR", help="(default: %(default)s)")
     add("--controls", action="store_true", help="the control arms too")
     add("--jobs", type=positive, default=1, metavar="N", help="runs side by side, one thread each (default: 1)")
+    add("--resident", action="store_true", help="keep all images on the device and augment there")
+    add("--graphs", action="store_true", help="with --resident on a GPU: an update as CUDA graphs, where they agree")
+    add("--time-limit", type=positive, metavar="SECONDS", help="begin no run after this; resident ones stop")
     add("--output", type=Path, default=Path("runs/transfer"), metavar="FOLDER", help="(default: %(default)s)")
     return parser
 
 
-def _run(args: argparse.Namespace) -> None:
-    from eval.transfer.arms import control_arms, main_arms
-    from eval.transfer.schedule import run_experiment
+def _run(args: argparse.Namespace, deadline: float) -> None:
+    from eval.transfer.arms import main_arms, rate_control, size_control
+    from eval.transfer.schedule import Experiment, write_data
 
-    setting = _setting(args)
-    groups = [main_arms(args.family), *([control_arms(args.family)] if args.controls else [])]
-    for arms in groups:
-        run_experiment(setting, arms, list(dict.fromkeys(args.seeds)), args.lrs, jobs=args.jobs, say=print_line)
+    setting = _setting(args, deadline)
+    if args.graphs and not args.resident:
+        raise RecipeError("--graphs came without --resident; a graph needs its images on the device")
+    write_data(setting)
+    arms = main_arms(args.family)
+    size, rate = ([size_control(args.family)], [rate_control(args.family)]) if args.controls else ([], [])
+    experiment = Experiment(setting, list(dict.fromkeys(args.seeds)), args.lrs, print_line)
+    with experiment.side_by_side(args.jobs):
+        for group in (arms, *size, *rate):
+            experiment.pretrain(group)
+            if args.common_lr is None:
+                experiment.tune(group)
+            elif group in rate:
+                experiment.tune(arms)
+            experiment.final(group, args.common_lr)
+        if args.common_lr is not None:
+            experiment.tune(arms)
+    if time.time() > setting.deadline:
+        print_line(f"out of time; the same command goes on from '{setting.output}'")
 
 
-def _setting(args: argparse.Namespace) -> Setting:
+def _setting(args: argparse.Namespace, deadline: float) -> Setting:
     from eval.transfer.runs import Setting
     from timm_gam.train import read_recipe, recipe_from
 
@@ -78,7 +110,7 @@ def _setting(args: argparse.Namespace) -> Setting:
     recipe = recipe_from(values, f"'{args.config}'" if args.config else "the command line")
     if recipe.data_dir is None and recipe.dataset is None:
         raise RunFolderError("no images to train on; name them with --data-dir or --dataset")
-    return Setting(recipe, args.pretrain_epochs, args.pretrain_lr, args.output)
+    return Setting(recipe, args.pretrain_epochs, args.pretrain_lr, args.output, args.resident, args.graphs, deadline)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from timm_gam.train import GateInit
 
@@ -39,12 +39,13 @@ def main_arms(family: str) -> list[Arm]:
     return [Arm("plain", family, family), *gated]
 
 
-def control_arms(family: str) -> list[Arm]:
-    """A plain network of GAM's size, and each gated arm with its attention at the common learning rate."""
+def size_control(family: str) -> list[Arm]:
+    """A plain network of GAM's size, pretrained and trained alike."""
     wide = f"{family}_wide"
-    slow = [
-        Arm(f"{arm.name}-lr1", arm.model, family, arm.gate_init, 1.0)
-        for arm in main_arms(family)
-        if arm.name != "plain"
-    ]
-    return [Arm("wide", wide, wide), *slow]
+    return [Arm("wide", wide, wide)]
+
+
+def rate_control(family: str) -> list[Arm]:
+    """Each gated arm with its attention at the common learning rate."""
+    gated = [arm for arm in main_arms(family) if arm.name != "plain"]
+    return [replace(arm, name=f"{arm.name}-lr1", attention_lr_scale=1.0) for arm in gated]

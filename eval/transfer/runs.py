@@ -4,7 +4,7 @@ OUTPUT/data.json            the two halves of the classes, and the class of ever
 OUTPUT/starts/NAME.safetensors     pretrained plain weights, one per network and seed
 OUTPUT/embeddings/NAME.npy  test embeddings of final runs, (Q, D) float32
 OUTPUT/records/NAME.json    one per run: recipe, epochs, and of final runs the metrics of every test query
-OUTPUT/work/NAME/           the run folder while it trains; removed when the record is written
+OUTPUT/work/NAME/           the run folder while it trains from files; removed when the record is written
 """
 
 from __future__ import annotations
@@ -13,35 +13,22 @@ import csv
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from eval.evaluator import RetrievalEvaluator
-from eval.scoring.retrieval_scores import score_retrieval
 from eval.transfer import wide  # noqa: F401  (registers the wide networks with timm)
 from eval.transfer.arms import Arm
-from timm_gam.core import atomic_path, hardware, versions
+from eval.transfer.measuring import Measured, TransferEvaluator
+from eval.transfer.resident import TimeUpError, train_resident
+from timm_gam.core import DivergedError, atomic_path, hardware, versions
 from timm_gam.data import ImageSet, published_class_split, read_images, take_classes
-from timm_gam.embed import EmbedSettings, embed_images, embedding_network
-from timm_gam.images import resolve_preprocessing
-from timm_gam.models import (
-    count_macs,
-    frozen_gates,
-    gate_layers,
-    load_model,
-    measure_gates,
-    shuffled_gates,
-)
-from timm_gam.train import Recipe, RunFolder, TrainingSplit, train
+from timm_gam.models import count_macs
+from timm_gam.train import Recipe, RunFolder, train
 
-PER_QUERY = ("map", "hit@1", "precision@10")
 _DIGITS = 4  # of a query's metrics: a hundredth of a point
 
 
@@ -54,12 +41,18 @@ class Setting:
         pretrain_epochs: Of the plain network on the first half of the classes.
         pretrain_lr: Its learning rate.
         output: The folder of the experiment.
+        resident: Keep all images on the device and augment there, see `eval.transfer.resident`.
+        graphs: Capture each resident update as a CUDA graph.
+        deadline: `time.time()` after which no run begins, and none of resident images goes on.
     """
 
     recipe: Recipe
     pretrain_epochs: int
     pretrain_lr: float
     output: Path
+    resident: bool = False
+    graphs: bool = False
+    deadline: float = float("inf")
 
 
 @dataclass(frozen=True)
@@ -112,21 +105,19 @@ def read_record(setting: Setting, run: Run) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def finish(setting: Setting, run: Run) -> str:
-    """Train a run, or go on where it was stopped, and write its record; one line that says how it went."""
+def finish(setting: Setting, run: Run) -> str | None:
+    """Train a run, or go on where it was stopped, and write its record.
+
+    Returns:
+        One line that says how it went; None where time was up first.
+    """
+    if time.time() > setting.deadline:
+        return None
     torch.set_num_threads(1)
     began = time.monotonic()
-    first, second = halves(setting.recipe)
+    recipe = _recipe(setting, run)
+    first, second = halves(recipe)
     images = first if run.kind == "pretrain" else second
-    folder = RunFolder(setting.output / "work" / run.name)
-    evaluator = _Evaluator(run)
-    train(_recipe(setting, run), folder.path, evaluator, images=images, resume=folder.state.exists(), say=_silent)
-    with folder.metrics.open(encoding="utf-8") as lines:
-        epochs = [{k: float(v) for k, v in row.items() if v and k != "memory_mb"} for row in csv.DictReader(lines)]
-    best = max((row for row in epochs if "val_map" in row), key=lambda row: row["val_map"])
-    size = (3, setting.recipe.img_size or 224, setting.recipe.img_size or 224)
-    classes = len(images.class_names)
-    model = _model_of(run)
     record = {
         "schema": "timm-gam/transfer-run/1",
         "name": run.name,
@@ -134,99 +125,82 @@ def finish(setting: Setting, run: Run) -> str:
         "arm": run.arm.name,
         "seed": run.seed,
         "lr": run.lr,
-        "recipe": {k: v for k, v in asdict(_recipe(setting, run)).items() if k not in ("data_dir", "start")},
+        "recipe": {k: v for k, v in asdict(recipe).items() if k not in ("data_dir", "start")},
         "start": None if run.kind == "pretrain" else f"pretrain-{run.arm.backbone}-{run.start_seed}",
         "images": images.name,
-        "macs": count_macs(model, classes, size),
+        "resident": setting.resident,
+    }
+    size = (3, recipe.img_size or 224, recipe.img_size or 224)
+    try:
+        measured = _resident(setting, run, images) if setting.resident else _from_files(setting, run, images)
+    except TimeUpError:
+        return None
+    except DivergedError as error:
+        if run.kind == "pretrain":
+            raise
+        _write(setting, run, {**record, "val_map": 0.0, "diverged": str(error)}, began)
+        return f"{run.name}: {error}"
+    if measured.vectors is not None:
+        vectors = setting.output / "embeddings" / f"{run.name}.npy"
+        vectors.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(vectors) as temporary, temporary.open("wb") as file:
+            np.save(file, measured.vectors, allow_pickle=False)
+    best = max((row for row in measured.epochs if "val_map" in row), key=lambda row: row["val_map"])
+    record |= {
+        "macs": count_macs(recipe.model, len(images.class_names), size),
         "val_map": best["val_map"],
         "best_epoch": int(best["epoch"]),
-        "epochs": epochs,
-        **evaluator.measured,
-        "seconds": round(time.monotonic() - began, 1),
-        "versions": versions(),
-        "hardware": hardware(),
+        "epochs": measured.epochs,
+        **measured.values,
     }
+    seconds = _write(setting, run, record, began)
+    test = measured.values.get("test")
+    return (
+        f"{run.name}: val mAP {100 * best['val_map']:.2f}"
+        + (f", test mAP {100 * float(np.nanmean(test['map'])):.2f}" if test else "")
+        + f", {seconds:.0f} s"
+    )
+
+
+def _resident(setting: Setting, run: Run, images: ImageSet) -> Measured:
+    """Of a run over images in memory: short, so one that was interrupted begins anew."""
+    return train_resident(
+        _recipe(setting, run),
+        images,
+        TransferEvaluator(run.kind == "final", run.seed),
+        graphs=setting.graphs,
+        deadline=setting.deadline,
+        keep=_start(setting, run) if run.kind == "pretrain" else None,
+    )
+
+
+def _from_files(setting: Setting, run: Run, images: ImageSet) -> Measured:
+    """Of a run that trains as `python -m timm_gam.train` does, and is resumed as it is."""
+    folder = RunFolder(setting.output / "work" / run.name)
+    evaluator = TransferEvaluator(run.kind == "final", run.seed)
+    train(_recipe(setting, run), folder.path, evaluator, images=images, resume=folder.state.exists(), say=_silent)
+    with folder.metrics.open(encoding="utf-8") as lines:
+        evaluator.measured.epochs = [
+            {k: float(v) for k, v in row.items() if v and k != "memory_mb"} for row in csv.DictReader(lines)
+        ]
     if run.kind == "pretrain":
         start = _start(setting, run)
         start.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(start) as temporary:
             shutil.copyfile(folder.best, temporary)
-    if evaluator.vectors is not None:
-        vectors = setting.output / "embeddings" / f"{run.name}.npy"
-        vectors.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(vectors) as temporary, temporary.open("wb") as file:
-            np.save(file, evaluator.vectors, allow_pickle=False)
+    return evaluator.measured
+
+
+def _write(setting: Setting, run: Run, record: dict[str, Any], began: float) -> float:
+    """Write the record and take the run folder away; the seconds that the run took."""
+    seconds = round(time.monotonic() - began, 1)
     path = record_path(setting, run)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        temporary.write_text(_as_json(record), encoding="utf-8")
-    shutil.rmtree(folder.path)
-    return (
-        f"{run.name}: val mAP {100 * best['val_map']:.2f}"
-        + (f", test mAP {100 * float(np.nanmean(record['test']['map'])):.2f}" if run.kind == "final" else "")
-        + f", {record['seconds']:.0f} s"
-    )
-
-
-class _Evaluator(RetrievalEvaluator):
-    """Validates as training does; reads the test split of final runs alone, and looks at their gates as well."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.measured: dict[str, Any] = {}
-        self.vectors: NDArray[np.float32] | None = None
-
-    def test(  # type: ignore[override]
-        self, folder: RunFolder, recipe: Recipe, images: ImageSet, split: TrainingSplit, *, device: str, note: str
-    ) -> None:
-        model = load_model(recipe.model, checkpoint=folder.best).model
-        model.to(device)
-        self.measured["parameters"] = sum(p.numel() for p in model.parameters())
-        if self.run.kind != "final":
-            return
-        preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
-
-        def pixels(rows: NDArray[np.int64]) -> Tensor:
-            settings = EmbedSettings(batch_size=64, workers=0, device="cpu")
-            flat = embed_images(nn.Flatten(), images, preprocessing, settings, rows=rows).vectors
-            return torch.from_numpy(flat).view(-1, *preprocessing.input_size).to(device)
-
-        test = pixels(split.test.query)
-        labels = images.labels[split.test.query]
-        order = np.random.Generator(np.random.PCG64(self.run.seed)).permutation(len(test))
-        self.measured["test"] = _scores(model, test, labels)
-        self.vectors = _vectors(model, test)
-        if not any(True for _ in gate_layers(model)):
-            return
-        # The mean is taken over a share of the training images: test images decide nothing.
-        uses = measure_gates(model, _batches(pixels(split.train[:: max(1, len(split.train) // 1000)])))
-        self.measured["gates"] = [
-            {"layer": name, "level": use.level, "over_images": use.over_images, "over_values": use.over_values}
-            for name, use in uses.items()
-        ]
-        with frozen_gates(model, uses):
-            self.measured["test_gates_frozen"] = {"map": _scores(model, test, labels)["map"]}
-        with shuffled_gates(model):
-            shuffled = _scores(model, test[order], labels[order])
-        back = np.argsort(order)
-        self.measured["test_gates_shuffled"] = {"map": shuffled["map"][back]}
-
-
-def _scores(model: nn.Module, pixels: Tensor, labels: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Leave-one-out metrics of each query."""
-    per_query = score_retrieval(_vectors(model, pixels), labels, ks=(1, 10), replicates=0).per_query
-    return {name: per_query[name] for name in PER_QUERY}
-
-
-def _vectors(model: nn.Module, pixels: Tensor) -> NDArray[np.float32]:
-    network = embedding_network(model)
-    with torch.inference_mode():
-        vectors: NDArray[np.float32] = torch.cat([network(batch) for batch in _batches(pixels)]).cpu().numpy()
-    return vectors
-
-
-def _batches(pixels: Tensor) -> Iterator[Tensor]:
-    return iter(pixels.split(64))  # type: ignore[no-untyped-call]
+        whole = {**record, "seconds": seconds, "versions": versions(), "hardware": hardware()}
+        temporary.write_text(_as_json(whole), encoding="utf-8")
+    shutil.rmtree(setting.output / "work" / run.name, ignore_errors=True)
+    return seconds
 
 
 def _recipe(setting: Setting, run: Run) -> Recipe:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 
 from eval.transfer.arms import Arm
 from eval.transfer.runs import Run, Setting, finish, halves, read_record
@@ -16,60 +18,96 @@ TUNING_SEED = 1000
 """Of the runs that choose a learning rate; no final run has it."""
 
 
-def run_experiment(
-    setting: Setting,
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-    lrs: Sequence[float],
-    *,
-    jobs: int = 1,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Finish every run that has no record yet.
+class Experiment:
+    """Runs that have no record yet are finished, several side by side; nothing is run twice.
 
     Args:
         setting: What all runs share.
-        arms: Networks to compare.
         seeds: One final run per arm and seed, paired by it.
         lrs: Learning rates that every arm is tuned over, on validation, with `TUNING_SEED`.
-        jobs: Runs side by side, each in a process of one thread.
         say: Takes a line per finished run.
     """
-    _write_data(setting)
-    backbones = {arm.backbone: arm for arm in arms}.values()
-    pretrain = [Run("pretrain", arm, seed, setting.pretrain_lr, seed) for seed in seeds for arm in backbones]
-    _finish_all(setting, pretrain, jobs, say)
-    tune = {arm.name: [Run("tune", arm, TUNING_SEED, lr, seeds[0]) for lr in lrs] for arm in arms}
-    _finish_all(setting, [run for runs in tune.values() for run in runs], jobs, say)
-    best = {name: max(runs, key=lambda run: _val_map(setting, run)).lr for name, runs in tune.items()}
-    final = [Run("final", arm, seed, best[arm.name], seed) for seed in seeds for arm in arms]
-    _finish_all(setting, final, jobs, say)
+
+    def __init__(
+        self, setting: Setting, seeds: Sequence[int], lrs: Sequence[float], say: Callable[[str], None]
+    ) -> None:
+        self.setting, self.seeds, self.lrs, self.say = setting, seeds, lrs, say
+        self._pool: ProcessPoolExecutor | None = None
+        self._began, self._done = time.monotonic(), 0
+
+    @contextmanager
+    def side_by_side(self, jobs: int) -> Iterator[None]:
+        """Within: so many runs at a time, each in a process of one thread."""
+        if jobs == 1:
+            yield
+            return
+        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            self._pool = pool
+            try:
+                yield
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+            finally:
+                self._pool = None
+
+    def pretrain(self, arms: Sequence[Arm]) -> None:
+        """The plain networks that these arms start from, one run per seed."""
+        backbones = {arm.backbone: arm for arm in arms}.values()
+        lr = self.setting.pretrain_lr
+        self._finish([Run("pretrain", arm, seed, lr, seed) for seed in self.seeds for arm in backbones])
+
+    def tune(self, arms: Sequence[Arm]) -> None:
+        """One run per arm and learning rate, judged by validation alone."""
+        self._finish([run for arm in arms for run in self._tuning(arm)])
+
+    def best_lr(self, arm: Arm) -> float | None:
+        """The arm's learning rate of the best validation mAP; None where time was up before they were all tried."""
+        records = [read_record(self.setting, run) for run in self._tuning(arm)]
+        known = [(record["val_map"], run.lr) for record, run in zip(records, self._tuning(arm), strict=True) if record]
+        return max(known, key=lambda one: float(one[0]))[1] if len(known) == len(records) else None
+
+    def final(self, arms: Sequence[Arm], common_lr: float | None = None) -> None:
+        """One run per arm and seed, seed by seed, so that a set that time cuts short is balanced.
+
+        Args:
+            arms: Tuned before, or else
+            common_lr: The learning rate of them all.
+        """
+        rates = {arm.name: common_lr if common_lr is not None else self.best_lr(arm) for arm in arms}
+        runs = [
+            Run("final", arm, seed, lr, seed)
+            for seed in self.seeds
+            for arm in arms
+            if (lr := rates[arm.name]) is not None
+        ]
+        self._finish(runs)
+
+    def _tuning(self, arm: Arm) -> list[Run]:
+        return [Run("tune", arm, TUNING_SEED, lr, self.seeds[0]) for lr in self.lrs]
+
+    def _finish(self, runs: Sequence[Run]) -> None:
+        missing = [run for run in runs if read_record(self.setting, run) is None]
+        if self._pool is None or len(missing) < 2:
+            for run in missing:
+                self._tell(finish(self.setting, run))
+            return
+        futures = [self._pool.submit(finish, self.setting, run) for run in missing]
+        for future in as_completed(futures):
+            self._tell(future.result())
+
+    def _tell(self, line: str | None) -> None:
+        if line is not None:
+            self._done += 1
+            self.say(f"{line} (run {self._done}, minute {(time.monotonic() - self._began) / 60:.1f})")
 
 
-def _val_map(setting: Setting, run: Run) -> float:
-    record = read_record(setting, run)
-    assert record is not None  # finished just before
-    return float(record["val_map"])
+def write_data(setting: Setting) -> None:
+    """Write data.json: the halves and the classes of the test queries.
 
-
-def _finish_all(setting: Setting, runs: Sequence[Run], jobs: int, say: Callable[[str], None]) -> None:
-    missing = [run for run in runs if read_record(setting, run) is None]
-    if jobs == 1 or len(missing) < 2:
-        for run in missing:
-            say(finish(setting, run))
-        return
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        futures = [pool.submit(finish, setting, run) for run in missing]
-        try:
-            for future in as_completed(futures):
-                say(future.result())
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _write_data(setting: Setting) -> None:
-    """The halves and the classes of the test queries, or a refusal where OUTPUT holds other ones."""
+    Raises:
+        RunFolderError: OUTPUT holds the experiment of other images.
+    """
     first, second = halves(setting.recipe)
     split = split_for_training(second, setting.recipe.val_share)
     about = {

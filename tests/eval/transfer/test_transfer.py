@@ -1,6 +1,10 @@
-"""The transfer experiment's wide networks and its refusals."""
+"""The transfer experiment: from images to records, its wide networks, its refusals."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -10,6 +14,103 @@ from torch.utils.flop_counter import FlopCounterMode
 import timm_gam  # noqa: F401
 from eval.transfer.__main__ import main
 from eval.transfer.wide import WIDE
+from tests.helpers import write_class_folders
+
+ARMS = ("plain", *(f"{kind}-{start}" for kind in ("se", "cbam", "gam") for start in ("identity", "usual")))
+FILES = ("--pretrain-epochs", "1", "--lrs", "0.05")
+RESIDENT = (*FILES, "--resident", "--common-lr", "0.02")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_class_folders(tmp_path_factory.mktemp("photos"), classes=6, images=10, side=32)
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text("epochs: 1\nbatch_size: 8\nimg_size: 32\ncolor_jitter: 0\nworkers: 0\ndevice: cpu\n")
+    return path
+
+
+def _run(photos: Path, recipe: Path, output: Path, *options: str) -> int:
+    common = ("--config", str(recipe), "--data-dir", str(photos), "--output", str(output), "--seeds", "0")
+    return main([*common, *options])
+
+
+def _records(output: Path) -> dict[str, Any]:
+    return {path.stem: json.loads(path.read_text()) for path in sorted((output / "records").glob("*.json"))}
+
+
+@pytest.mark.parametrize("options", [FILES, RESIDENT], ids=["files", "resident"])
+def test_every_arm_from_images_to_records(
+    photos: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: tuple[str, ...]
+) -> None:
+    assert _run(photos, recipe, tmp_path, *options) == 0
+    records = _records(tmp_path)
+    assert set(records) == {
+        "pretrain-test_resnet-0", *(f"final-{arm}-0" for arm in ARMS), *(f"tune-{arm}-1000-lr0.05" for arm in ARMS)
+    }  # fmt: skip
+    data = json.loads((tmp_path / "data.json").read_text())
+    assert not set(data["pretrain_classes"]) & set(data["classes"])
+    for arm in ARMS:
+        final = records[f"final-{arm}-0"]
+        assert len(final["test"]["map"]) == len(data["test_labels"]) == data["images"]["test"]
+        assert final["start"] == "pretrain-test_resnet-0"
+        assert final["lr"] == (0.05 if options is FILES else 0.02)
+        assert ("test_gates_frozen" in final) == ("test_gates_shuffled" in final) == (arm != "plain")
+        assert "test" not in records[f"tune-{arm}-1000-lr0.05"]
+    assert not (tmp_path / "work").exists() or not list((tmp_path / "work").iterdir())
+
+    # The same command has nothing left to do; a lost record is made again, and of resident runs with the same numbers.
+    lost = tmp_path / "records" / "final-gam-identity-0.json"
+    lost.unlink()
+    capsys.readouterr()
+    assert _run(photos, recipe, tmp_path, *options) == 0
+    assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [lost.stem]
+    assert json.loads(lost.read_text())["test"] == records[lost.stem]["test"]
+
+
+def test_time_is_up(photos: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from eval.transfer import resident
+
+    assert _run(photos, recipe, tmp_path, *RESIDENT, "--time-limit", "1000") == 0
+    whole = _records(tmp_path)
+    for name in ("final-gam-usual-0", "tune-plain-1000-lr0.05"):
+        (tmp_path / "records" / f"{name}.json").unlink()
+    # Time is up within the first run that is missing: no record of it is left, and the next one never begins.
+    monkeypatch.setattr(resident, "_time", lambda: float("inf"))
+    assert _run(photos, recipe, tmp_path, *RESIDENT, "--time-limit", "1000") == 0
+    assert "final-gam-usual-0" not in _records(tmp_path)
+    monkeypatch.undo()
+    assert _run(photos, recipe, tmp_path, *RESIDENT) == 0
+    again = _records(tmp_path)
+    assert set(again) == set(whole)
+    assert again["final-gam-usual-0"]["test"] == whole["final-gam-usual-0"]["test"]
+
+
+def test_an_arm_that_diverges_is_recorded(photos: Path, recipe: Path, tmp_path: Path) -> None:
+    assert _run(photos, recipe, tmp_path, *FILES, "--resident", "--common-lr", "1e30") == 0
+    record = _records(tmp_path)["final-plain-0"]
+    assert "loss is" in record["diverged"]
+    assert record["val_map"] == 0
+
+
+def test_other_images_are_refused(
+    photos: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data.json").write_text("{}")
+    assert _run(photos, recipe, tmp_path, *RESIDENT) == 2
+    assert "other images" in capsys.readouterr().err
+
+
+def test_what_resident_cannot_do_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("epochs: 1\nbatch_size: 8\nimg_size: 32\nmixup: 0.2\ncolor_jitter: 0\n")
+    assert _run(photos, recipe, tmp_path / "out", *RESIDENT) == 2
+    assert "mixup is 0.2" in capsys.readouterr().err
+    assert _run(photos, recipe, tmp_path / "out", *FILES, "--graphs") == 2
+    assert "--resident" in capsys.readouterr().err
 
 
 def _cost(name: str) -> tuple[int, int]:

@@ -1,0 +1,191 @@
+"""Training over images that lie on the device, decoded once: cropped, flipped and normalised there.
+
+Small runs over small images on a GPU are bound by decoding and by launches, not by arithmetic. Here the whole image
+set is one uint8 tensor on the device, a batch is one gather and one `grid_sample`, and an update may be one CUDA graph.
+Crops are drawn as timm draws them (area, ratio, place, flip), sampled bilinearly, without colour jitter. A run writes
+nothing until it is whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eval.transfer.device_images import DeviceImages
+from eval.transfer.graphs import capture_updates
+from eval.transfer.measuring import Measured, TransferEvaluator
+from timm_gam.core import Interrupted, RecipeError, StopRequest, TimmGamError, join_world, note_signals
+from timm_gam.data import ImageSet
+from timm_gam.embed import embedding_network
+from timm_gam.images import Preprocessing, resolve_preprocessing
+from timm_gam.train import (
+    Batch,
+    Position,
+    Recipe,
+    Trainer,
+    TrainingSplit,
+    create_objective,
+    epoch_order,
+    save_tensors,
+    seed_for,
+    split_for_training,
+    start_model,
+)
+
+_VALIDATION_BATCH = 256
+_time = time.time
+_UNSUPPORTED = {"aa": None, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0, "ema_decay": None,
+                "accumulate": 1}  # fmt: skip
+
+
+class TimeUpError(TimmGamError):
+    """The experiment's time was up before the run's end."""
+
+
+def train_resident(
+    recipe: Recipe,
+    images: ImageSet,
+    evaluator: TransferEvaluator,
+    *,
+    graphs: bool = False,
+    deadline: float = float("inf"),
+    keep: Path | None = None,
+) -> Measured:
+    """Train by a recipe over images on the device, and measure the best weights.
+
+    Args:
+        recipe: Random crops and flips are its only augmentation.
+        images: The image set.
+        evaluator: Validates, and measures the best weights.
+        graphs: Capture the update as a CUDA graph; where that fails or gives another loss, go on without.
+        deadline: `time.time()` at which to give up.
+        keep: Write the best weights here.
+
+    Raises:
+        TimeUpError: the deadline passed.
+        Interrupted: asked to end.
+        TimmGamError: what training raises.
+    """
+    for name, legal in _UNSUPPORTED.items():
+        if getattr(recipe, name) != legal:
+            raise RecipeError(f"{name} is {getattr(recipe, name)!r}; with --resident only {legal!r} is legal")
+    with join_world(recipe.device, advice="the same command goes on") as world, note_signals() as stop:
+        split = split_for_training(images, recipe.val_share)
+        model, _ = start_model(recipe, len(images.class_names))
+        preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
+        pixels = _on_device(_Key(images), preprocessing, world.device)
+        objective = create_objective(model, recipe, len(images.class_names))
+        updates = len(split.train) // recipe.batch_size
+        trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), updates)
+        first = next(_batches(pixels, split.train, recipe, 0))
+        graphed = graphs and world.device.type == "cuda" and capture_updates(trainer, first)
+        evaluator.measured.values["graphs"] = graphed
+        best = _train(trainer, pixels, split, evaluator, stop, deadline)
+        model.load_state_dict(best)
+        if keep is not None:
+            keep.parent.mkdir(parents=True, exist_ok=True)
+            save_tensors(keep, model.state_dict(), {"model": recipe.model})
+        evaluator.measure(model.eval(), partial(_seen, pixels, preprocessing), images.labels, split)
+    return evaluator.measured
+
+
+def _train(
+    trainer: Trainer,
+    pixels: DeviceImages,
+    split: TrainingSplit,
+    evaluator: TransferEvaluator,
+    stop: StopRequest,
+    deadline: float,
+) -> dict[str, Tensor]:
+    """All epochs; the weights of the best one, on the device."""
+    recipe, position, best = trainer.recipe, Position(), dict[str, Tensor]()
+    while position.epoch < recipe.epochs:
+        lr = trainer.first_lr(position)
+        began = time.perf_counter()
+        with _timed_convolutions(trainer.world.device):
+            batches = _batches(pixels, split.train, recipe, position.epoch)
+            if not trainer.train(batches, position, stop, _ignore, pause=lambda: _time() > deadline):
+                raise Interrupted(stop.signal or 15)
+        if position.update < trainer.updates_per_epoch:
+            raise TimeUpError("the experiment's time is up")
+        seconds = time.perf_counter() - began
+        position.epoch += 1
+        row = {
+            "epoch": float(position.epoch),
+            "lr": lr,
+            "train_loss": position.loss_sum / position.update,
+            "images_per_second": round(position.update * recipe.batch_size / seconds, 1),
+            "seconds": round(seconds, 3),
+        }
+        if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
+            scores = evaluator.validate(_validation_vectors(trainer, pixels, split), pixels.labels[split.validation])
+            row.update({f"val_{name}": value for name, value in scores.items()})
+            if scores["map"] > position.best_map:
+                position.best_epoch, position.best_map = position.epoch, scores["map"]
+                best = {name: tensor.detach().clone() for name, tensor in trainer.kept_model.state_dict().items()}
+        evaluator.measured.epochs.append(row)
+        position.update, position.loss_sum, position.seconds = 0, 0.0, 0.0
+    return best
+
+
+def _batches(pixels: DeviceImages, train: NDArray[np.int64], recipe: Recipe, epoch: int) -> Iterator[Batch]:
+    """The augmented batches of an epoch, drawn from its seed alone."""
+    generator = np.random.Generator(np.random.PCG64(seed_for(recipe.seed, "augment", epoch)))
+    boxes, flips = pixels.random_crops(train, recipe.scale, recipe.hflip, generator)
+    for places in epoch_order(pixels.labels[train], recipe, epoch)[:, 0]:
+        rows = train[places]
+        labels = torch.from_numpy(pixels.labels[rows]).to(pixels.seen.device)
+        yield Batch(pixels.crop(rows, boxes[places], flips[places]), labels)
+
+
+def _validation_vectors(trainer: Trainer, pixels: DeviceImages, split: TrainingSplit) -> NDArray[np.float32]:
+    network = embedding_network(trainer.kept_model.eval())
+    with torch.inference_mode(), torch.autocast(trainer.world.device.type, torch.bfloat16, trainer.recipe.amp):
+        batches = _seen(pixels, trainer.preprocessing, split.validation).split(_VALIDATION_BATCH)  # type: ignore[no-untyped-call]
+        vectors: NDArray[np.float32] = torch.cat([network(batch).float() for batch in batches]).cpu().numpy()
+    return vectors
+
+
+def _seen(pixels: DeviceImages, preprocessing: Preprocessing, rows: NDArray[np.int64]) -> Tensor:
+    """(N, 3, H, W) float32: the rows as evaluation sees them."""
+    return preprocessing.normalise(pixels.seen[torch.from_numpy(rows).to(pixels.seen.device)])
+
+
+class _Key:
+    """An image set that is equal to one of the same images: a process keeps the pixels of its last one."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __hash__(self) -> int:
+        return hash((self.images.name, self.images.ids))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.images.ids == other.images.ids and self.images.name == other.images.name
+
+
+@lru_cache(maxsize=1)
+def _on_device(key: _Key, preprocessing: Preprocessing, device: torch.device) -> DeviceImages:
+    return DeviceImages.load(key.images, preprocessing, device)
+
+
+@contextmanager
+def _timed_convolutions(device: torch.device) -> Iterator[None]:
+    """Within: cuDNN times its algorithms for the shapes of training; validation's other shapes are not worth it."""
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = device.type == "cuda", 4
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = False
+
+
+def _ignore(loss: float) -> None:
+    pass

@@ -73,8 +73,8 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     with atomic_path(table) as temporary:
         temporary.write_text(results_csv([results_row(result) for result in results]), encoding="utf-8")
     for one in order:
-        low, high = one.rank_interval
-        print_line(f"{one.rank:>4}  {100 * one.value:6.2f}  {one.group:<4} rank {low} to {high}  {one.name}")
+        low, high = one.place_interval
+        print_line(f"{one.place:>4}  {100 * one.value:6.2f}  {one.group:<4} rank {low} to {high}  {one.result.name}")
     print_line(f"wrote {page} and {table}")
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from eval.leaderboard.runs import Run
-from eval.results.result import RetrievalResult
 from eval.results.standings import Standing
 from timm_gam.core import atomic_path
 
@@ -21,13 +20,12 @@ def write_page(path: Path, runs: Sequence[Run], order: Sequence[Standing], metri
     Raises:
         OutputError: it cannot be written.
     """
-    results = {run.result.name: run.result for run in runs if run.result is not None}
-    rows = [_row(one, results[one.name], order, metric) for one in order]
-    first = results[order[0].name].facts
+    rows = [_row(one, order, metric) for one in order]
+    first = order[0].result.facts
     page = Environment(loader=PackageLoader("eval.leaderboard"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     text = page.get_template("leaderboard.html").render(
         metric=metric,
-        columns=[name for name in _COLUMNS if name in results[order[0].name].averages],
+        columns=[name for name in _COLUMNS if name in order[0].result.averages],
         rows=rows,
         skipped=[run for run in runs if run.result is None],
         data=first.data,
@@ -37,7 +35,8 @@ def write_page(path: Path, runs: Sequence[Run], order: Sequence[Standing], metri
         temporary.write_text(text, encoding="utf-8")
 
 
-def _row(one: Standing, result: RetrievalResult, order: Sequence[Standing], metric: str) -> dict[str, object]:
+def _row(one: Standing, order: Sequence[Standing], metric: str) -> dict[str, object]:
+    result = one.result
     model, prep = result.facts.model, result.facts.preprocessing
     interval = result.averages[metric].micro_interval
     top = max(other.value for other in order) or 1.0

@@ -1,49 +1,55 @@
-"""Models in order of a metric, with what the queries can and cannot tell apart."""
+"""Results in order of a metric, with what the queries can and cannot tell apart."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
 from eval.results.comparison import check_same_queries
 from eval.results.result import RetrievalResult
-from eval.scoring.significance import holm, p_over_queries
+from eval.scoring.significance import holm, p_of_pairs
 from timm_gam.core import DataError
 
-_ALPHA = 0.05
+SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where one model stands.
+    """Where one result stands among others of the same queries.
+
+    Two are told apart by a paired permutation test over queries, Holm-adjusted over all pairs, at p < 0.05.
 
     Attributes:
-        name: Of the model.
-        value: The metric, in [0, 1].
-        rank: From 1, by the metric.
-        rank_interval: 95 % bootstrap interval of the rank: the same resampled queries for all models.
-        group: Letters; two models that share one are not told apart (paired permutation test over queries,
-            Holm-adjusted over all pairs, p >= 0.05).
+        result: The result.
+        value: Mean of the metric, in [0, 1].
+        place: From 1, by that mean alone.
+        place_interval: 95 % bootstrap interval of the place: the same resampled queries for all.
+        rank: 1 and the number of results that are told apart from it and better: those of one rank are tied.
+        tied: Whether another has the same rank.
+        group: Letters; two that share one are not told apart.
     """
 
-    name: str
+    result: RetrievalResult
     value: float
+    place: int
+    place_interval: tuple[int, int]
     rank: int
-    rank_interval: tuple[int, int]
+    tied: bool
     group: str
 
 
 def standings(
     results: Sequence[RetrievalResult], metric: str = "map", *, replicates: int = 1000, seed: int = 0
 ) -> list[Standing]:
-    """Order models by a metric, best first.
+    """Order results by a metric, best first.
 
     Args:
         results: Of the same queries.
         metric: Any that all results have.
-        replicates: Bootstrap replicates of the ranks.
+        replicates: Bootstrap replicates of the places.
         seed: Of the bootstrap and the permutations.
 
     Raises:
@@ -52,8 +58,8 @@ def standings(
     >>> import eval
     >>> good = eval.score([[1.0, 0], [0.9, 0.1], [0, 1.0], [0.1, 0.9]], [0, 0, 1, 1], name="good")
     >>> bad = eval.score([[1.0, 0], [0, 1.0], [0.9, 0.1], [0.1, 0.9]], [0, 0, 1, 1], name="bad")
-    >>> [(one.name, one.rank, one.group) for one in standings([bad, good])]
-    [('good', 1, 'a'), ('bad', 2, 'a')]
+    >>> [(one.result.name, one.place, one.rank, one.group) for one in standings([bad, good])]
+    [('good', 1, 1, 'a'), ('bad', 2, 1, 'a')]
     """
     if not results:
         raise DataError("no results to order; score at least one model")
@@ -63,18 +69,35 @@ def standings(
     values = values[:, np.isfinite(values).all(axis=0)]
     if not values.shape[1]:
         raise DataError("no query was scored in all results; order results of the same protocol")
+    order = np.argsort(-values.mean(axis=1), kind="stable")
+    values = values[order]
     means = values.mean(axis=1)
-    order = np.argsort(-means, kind="stable")
-    low, high = _rank_intervals(values, replicates, seed)
-    groups = _groups(values[order], seed)
+    pairs = list(combinations(range(len(values)), 2))
+    differences = np.stack([values[i] - values[j] for i, j in pairs], axis=1) if pairs else np.empty((0, 0))
+    apart = {
+        pair
+        for pair, p in zip(pairs, holm(p_of_pairs(differences, seed)), strict=True)
+        if p < SIGNIFICANT and means[pair[0]] > means[pair[1]]
+    }
+    ranks = [1 + sum((better, place) in apart for better in range(place)) for place in range(len(values))]
+    low, high = _place_intervals(values, replicates, seed)
+    groups = _groups(len(values), apart)
     return [
-        Standing(results[i].name, float(means[i]), place + 1, (int(low[i]), int(high[i])), groups[place])
+        Standing(
+            results[i],
+            float(means[place]),
+            place + 1,
+            (int(low[place]), int(high[place])),
+            ranks[place],
+            ranks.count(ranks[place]) > 1,
+            groups[place],
+        )
         for place, i in enumerate(order.tolist())
     ]
 
 
-def _rank_intervals(values: np.ndarray, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(M,) lowest and highest rank of each model in the middle 95 % of resampled sets of queries."""
+def _place_intervals(values: np.ndarray, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(M,) lowest and highest place of each model in the middle 95 % of resampled sets of queries."""
     rng = np.random.Generator(np.random.PCG64(seed))
     queries = values.shape[1]
     ranks = np.empty((replicates, len(values)))
@@ -85,15 +108,12 @@ def _rank_intervals(values: np.ndarray, replicates: int, seed: int) -> tuple[np.
     return low, high
 
 
-def _groups(ordered: np.ndarray, seed: int) -> list[str]:
-    """Letters of M models in order: each run of models of which no two are told apart, if no other run holds it."""
-    count = len(ordered)
-    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    adjusted = dict(zip(pairs, holm([p_over_queries(ordered[i] - ordered[j], seed) for i, j in pairs]), strict=True))
+def _groups(count: int, apart: set[tuple[int, int]]) -> list[str]:
+    """Letters of models in order: each run of models of which no two are told apart, if no other run holds it."""
     runs: list[tuple[int, int]] = []
     for start in range(count):
         stop = start + 1
-        while stop < count and all(adjusted[i, stop] >= _ALPHA for i in range(start, stop)):
+        while stop < count and not any((i, stop) in apart for i in range(start, stop)):
             stop += 1
         if not runs or stop > runs[-1][1]:
             runs.append((start, stop))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.results.result import RetrievalResult
-from eval.results.standing import standings
+from eval.results.standings import standings
 from eval.scoring.intervals import Average
 
 # Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.

@@ -13,7 +13,7 @@ import timm
 from safetensors.torch import save_file
 
 import eval as evaluation
-from eval.results.standing import standings
+from eval.results.standings import standings
 from eval.retrieval import main
 from eval.scoring.significance import p_of_pairs, p_over_queries
 from tests.helpers import write_class_folders

@@ -25,15 +25,15 @@ def noisy(name: str, noise: float, seed: int) -> evaluation.RetrievalResult:
     )
 
 
-def test_order_groups_and_rank_intervals() -> None:
+def test_order_groups_and_place_intervals() -> None:
     results = [noisy("worst", 9.0, 0), noisy("good", 0.9, 1), noisy("as good", 0.9, 5), noisy("middling", 1.5, 3)]
     order = standings(results)
-    assert [one.name for one in order][2:] == ["middling", "worst"]
-    assert [one.rank for one in order] == [1, 2, 3, 4]
+    assert [one.result.name for one in order][2:] == ["middling", "worst"]
+    assert [one.place for one in order] == [1, 2, 3, 4]
     assert order[0].group == order[1].group != order[2].group != order[3].group
-    assert order[0].rank_interval == (1, 2) or order[0].rank_interval == (1, 1)
-    assert order[3].rank_interval == (4, 4)
-    assert all(low <= one.rank <= high for one in order for low, high in [one.rank_interval])
+    assert order[0].place_interval == (1, 2) or order[0].place_interval == (1, 1)
+    assert order[3].place_interval == (4, 4)
+    assert all(low <= one.place <= high for one in order for low, high in [one.place_interval])
 
 
 def test_results_of_other_queries_are_refused() -> None:

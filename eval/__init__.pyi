@@ -14,6 +14,7 @@ from eval.report.explanation import explain as explain
 from eval.report.write import write_report as write_report
 from eval.results.comparison import Comparison as Comparison
 from eval.results.record import document as document
+from eval.results.record import read_document as read_document
 from eval.results.result import QueryRanking as QueryRanking
 from eval.results.result import Ranked as Ranked
 from eval.results.result import RetrievalResult as RetrievalResult

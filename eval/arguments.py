@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.options import add_image_options
 from timm_gam.core import CommandParser, count, positive, seed
 from timm_gam.images import add_preprocessing_arguments
 
@@ -98,8 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
 
     data = parser.add_argument_group("data")
-    data.add_argument("--data-dir", metavar="PATH", help="a folder of class folders of images, or local parquet files")
-    data.add_argument("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic' (drawn by code)")
+    add_image_options(data)
     data.add_argument(
         "--gallery-dir", metavar="PATH", help="rank this folder (or parquet) for every image of --data-dir or --dataset"
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.options import add_image_options, add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, DataError, progress_bar, run_command
 
 if TYPE_CHECKING:
-    from eval.results.facts import Document, Entry
+    from eval.results.facts import Entry
     from eval.results.result import RetrievalResult
     from timm_gam.data import ImageSet
 
@@ -125,28 +125,6 @@ def _score(entry: Entry, images: ImageSet, checkpoint: Path | None, device: str)
     return evaluate(loaded, images, protocol, preprocessing=preprocessing, settings=settings, progress=progress_bar)
 
 
-def read_document(path: Path) -> Document:
-    """A document of `python -m eval.retrieval`.
-
-    Raises:
-        DataError: no such file, or none.
-    """
-    from pydantic import ValidationError
-
-    from eval.results.facts import SCHEMA, Document
-
-    try:
-        return Document.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(
-            f"cannot read '{path}': {error.strerror or error}; name a JSON file of eval.retrieval"
-        ) from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "its content"
-        raise DataError(f"'{path}' is no record of {SCHEMA}: {where}: {first['msg']}") from error
-
-
 def build_parser() -> CommandParser:
     """The parser of `python -m eval.replay`. Imports nothing heavy."""
     parser = CommandParser(
@@ -154,12 +132,11 @@ def build_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("record", type=Path, metavar="RECORD", help="JSON of eval.retrieval --results-file")
-    add("--data-dir", metavar="PATH", help="the images: a folder of class folders, or parquet")
-    add("--dataset", metavar="ID", help="or a Hub data set, or 'synthetic'")
+    add_image_options(parser)
     add("--checkpoint", type=Path, metavar="FILE", help="safetensors of an entry that was scored with a file")
     add("--model", metavar="NAME", help="only the entry of this model")
     add("--device", default="cpu", help="(default: cpu)")
-    add("--results-file", metavar="FILE", help="'-' prints JSON instead of the table")
+    add_results_file(parser)
     return parser
 
 
@@ -173,6 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> bool:
     from timm_gam.core import versions
     from timm_gam.data import read_images
+
+    check_results_file(args.results_file)
+    from eval.results.record import read_document
 
     document = read_document(args.record)
     entries = [entry for entry in document.results if args.model in (None, entry.name)]
@@ -190,10 +170,8 @@ def _run(args: argparse.Namespace) -> bool:
         for name, version in document.versions.items()
         if version != installed.get(name)
     ]
-    if args.results_file == "-":
-        print(json.dumps([{**vars(one), "differences": [*one.differences, *other]} for one in replays], indent=1))
-    else:
-        print("\n\n".join(_text(one, other) for one in replays))
+    content = [{**vars(one), "differences": [*one.differences, *other]} for one in replays]
+    show(args.results_file, content, lambda: "\n\n".join(_text(one, other) for one in replays))
     return any(one.metrics for one in replays)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timm_gam.core import CommandParser, check_writable, positive, progress_bar, run_command, write_json
+from eval.options import add_image_options, add_results_file, check_results_file, show
+from timm_gam.core import CommandParser, positive, progress_bar, run_command
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,12 +165,11 @@ def build_parser() -> CommandParser:
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="a timm model with pretrained weights")
     add("--checkpoint", metavar="FILE", help="safetensors weights instead")
-    add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet")
-    add("--dataset", metavar="ID", help="or a Hub data set, or 'synthetic'")
+    add_image_options(parser)
     add("--classes", type=positive, metavar="N", help="only the first N classes by name (default: all)")
     add("--metric", default="map", help="(default: map)")
     add("--device", default="cpu", help="(default: cpu)")
-    add("--results-file", metavar="FILE", help="write the effects as JSON; '-' prints JSON instead of the table")
+    add_results_file(parser)
     return parser
 
 
@@ -188,8 +186,7 @@ def _run(args: argparse.Namespace) -> None:
     from timm_gam.data import read_images
     from timm_gam.models import load_model
 
-    if args.results_file not in (None, "-"):
-        check_writable(Path(args.results_file))
+    check_results_file(args.results_file)
     loaded = load_model(args.model, checkpoint=args.checkpoint)
     images = read_images(args.data_dir, args.dataset)
     rows = np.flatnonzero(images.labels < (args.classes or len(images.class_names)))
@@ -201,19 +198,13 @@ def _run(args: argparse.Namespace) -> None:
         "metric": args.metric,
         "effects": [asdict(effect) for effect in effects],
     }
-    if args.results_file == "-":
-        print(json.dumps(content, indent=1))
-        return
     table = [[f"{args.model}, {len(rows)} images", f"{args.metric}, %", "difference", "95 %", "p"]]
     for effect in effects:
         low, high = effect.interval
         cells = [f"{100 * effect.difference:+.2f}", f"[{100 * low:+.2f}, {100 * high:+.2f}]", f"{effect.p:.2g}"]
         changed = cells if effect.variant != "own" else ["", "", ""]
         table.append([effect.variant, f"{100 * effect.value:.2f}", *changed])
-    print(text_table(table, rules=(0, 1)))
-    if args.results_file is not None:
-        write_json(Path(args.results_file), content)
-        print(f"\nwrote {args.results_file}")
+    show(args.results_file, content, lambda: text_table(table, rules=(0, 1)))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.options import add_image_options, recipe_of
 from timm_gam.core import CommandParser, RunFolderError, print_line, run_command
 from timm_gam.train import COMPUTE_KEYS, Recipe, RunFolder, read_recipe, recipe_from
 
@@ -52,8 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--family", choices=_FAMILIES, default="resnet50", help="the plain network (default: %(default)s)")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one run each (default: 0 1 2)")
     add("--config", type=Path, metavar="FILE", help="YAML recipe of all runs (default: the paper's)")
-    add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet files")
-    add("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic'")
+    add_image_options(parser)
     add("--output", type=Path, default=Path("runs/table1"), metavar="FOLDER", help="(default: %(default)s)")
     add("--collect", action="store_true", help="train nothing: compare the finished runs in --output")
     return parser
@@ -70,12 +70,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _train_missing(args: argparse.Namespace) -> Runs:
-    given = {"data_dir": args.data_dir, "dataset": args.dataset}
-    values = {**(read_recipe(args.config) if args.config else {}), **{k: v for k, v in given.items() if v is not None}}
-    where = f"'{args.config}'" if args.config else "the command line"
-    recipe = recipe_from(values, where)
-    if recipe.data_dir is None and recipe.dataset is None:
-        raise RunFolderError("no images to train on; name them with --data-dir or --dataset")
+    recipe = recipe_of(args)
     runs: Runs = {}
     for seed in dict.fromkeys(args.seeds):
         for variant in _VARIANTS:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timm_gam.core import CommandParser, DataError, check_writable, positive, run_command
+from eval.options import add_results_file, check_results_file, show
+from timm_gam.core import CommandParser, DataError, positive, run_command
 
 if TYPE_CHECKING:
     from eval.audit.ranking import Ranking
@@ -61,7 +62,7 @@ def build_parser() -> CommandParser:
     )
     add("--bootstrap", type=positive, default=1000, metavar="N", help="replicates for 95%% intervals (default: 1000)")
     add("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
-    add("--results-file", metavar="FILE", help="write the audit as JSON; '-' prints JSON instead of the tables")
+    add_results_file(parser)
     return parser
 
 
@@ -74,14 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     """How many findings are wrong."""
-    import json
-
     from eval.audit.audit import audit_ranking
     from eval.audit.tables import document, tables
-    from timm_gam.core import write_json
 
-    if args.results_file not in (None, "-"):
-        check_writable(Path(args.results_file))
+    check_results_file(args.results_file)
     ranking, qrels = _inputs(args)
     result = audit_ranking(
         ranking,
@@ -91,13 +88,7 @@ def _run(args: argparse.Namespace) -> int:
         replicates=args.bootstrap,
         seed=args.seed,
     )
-    if args.results_file == "-":
-        print(json.dumps(document(result), indent=1, allow_nan=False))
-    else:
-        print(tables(result))
-        if args.results_file is not None:
-            write_json(Path(args.results_file), document(result))
-            print(f"\nwrote {args.results_file}")
+    show(args.results_file, document(result), lambda: tables(result))
     return len(result.wrong)
 
 

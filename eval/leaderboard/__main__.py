@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eval.options import add_image_options
 from timm_gam.core import CommandParser, DataError, print_line, run_command
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ def build_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("--model", nargs="+", required=True, metavar="NAME", help="timm models; * and ? match pretrained names")
-    add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet")
-    add("--dataset", metavar="ID", help="or a Hub data set, or 'synthetic'")
+    add_image_options(parser)
     add("--output", type=Path, default=Path("leaderboard"), metavar="FOLDER", help="(default: %(default)s)")
     add("--metric", default="map", help="orders the models (default: map)")
     return parser

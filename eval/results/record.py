@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
 
 from eval.results.facts import SCHEMA, AverageRecord, Document, Entry
 from eval.scoring.metrics import DEFINITIONS
-from timm_gam.core import hardware, versions
+from timm_gam.core import DataError, hardware, versions
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
@@ -35,6 +38,24 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
         }
     )
     return content.model_dump(mode="json", by_alias=True)
+
+
+def read_document(path: Path) -> Document:
+    """A document of `python -m eval.retrieval`.
+
+    Raises:
+        DataError: no such file, or none.
+    """
+    try:
+        return Document.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"cannot read '{path}': {error.strerror or error}; name a record of eval.retrieval") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "its content"
+        raise DataError(
+            f"'{path}' is no record of python -m eval.retrieval ({SCHEMA}): {where}: {first['msg']}"
+        ) from error
 
 
 def entry(result: RetrievalResult) -> Entry:

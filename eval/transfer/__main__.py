@@ -7,12 +7,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from timm_gam.core import CommandParser, RecipeError, RunFolderError, positive, print_line, run_command, seed
-
-if TYPE_CHECKING:
-    from eval.transfer.runs import Setting
+from eval.options import add_image_options, recipe_of
+from timm_gam.core import CommandParser, RecipeError, positive, print_line, run_command, seed
 
 _EPILOG = """\
 what is done
@@ -60,8 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         help="(default: %(default)s)",
     )
     add("--config", type=Path, metavar="FILE", help="YAML recipe of the fine-tuning (default: the paper's)")
-    add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet files")
-    add("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic'")
+    add_image_options(parser)
     add("--seeds", nargs="+", type=seed, default=[0, 1, 2, 3, 4], metavar="N", help="(default: 0 1 2 3 4)")
     add("--lrs", nargs="+", type=float, default=[0.02, 0.05, 0.125], metavar="LR", help="(default: 0.02 0.05 0.125)")
     add("--common-lr", type=float, metavar="LR", help="train every arm at this rate; --lrs come last, for the curve")
@@ -78,9 +74,18 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace, deadline: float) -> None:
     from eval.transfer.arms import main_arms, rate_control, size_control
+    from eval.transfer.runs import Setting
     from eval.transfer.schedule import Experiment, write_data
 
-    setting = _setting(args, deadline)
+    setting = Setting(
+        recipe_of(args),
+        args.pretrain_epochs,
+        args.pretrain_lr,
+        args.output,
+        args.resident,
+        args.graphs,
+        deadline,
+    )
     if args.graphs and not args.resident:
         raise RecipeError("--graphs came without --resident; a graph needs its images on the device")
     write_data(setting)
@@ -99,18 +104,6 @@ def _run(args: argparse.Namespace, deadline: float) -> None:
             experiment.tune(arms)
     if time.time() > setting.deadline:
         print_line(f"out of time; the same command goes on from '{setting.output}'")
-
-
-def _setting(args: argparse.Namespace, deadline: float) -> Setting:
-    from eval.transfer.runs import Setting
-    from timm_gam.train import read_recipe, recipe_from
-
-    given = {"data_dir": args.data_dir, "dataset": args.dataset}
-    values = {**(read_recipe(args.config) if args.config else {}), **{k: v for k, v in given.items() if v is not None}}
-    recipe = recipe_from(values, f"'{args.config}'" if args.config else "the command line")
-    if recipe.data_dir is None and recipe.dataset is None:
-        raise RunFolderError("no images to train on; name them with --data-dir or --dataset")
-    return Setting(recipe, args.pretrain_epochs, args.pretrain_lr, args.output, args.resident, args.graphs, deadline)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
 import timm_gam  # registers our models  # noqa: F401
-from timm_gam.core import RefusedError, TimmGamError
+from eval import read_document
+from timm_gam.core import DataError, RefusedError, TimmGamError
 from timm_gam.models import check_model_name, compare_tensors, name_some, read_safetensors, weights_digest
 
 COREL_TAG = "corel"
@@ -183,13 +184,11 @@ def _without_paths(value: Any) -> Any:
 
 def _read_evaluation(path: Path, architecture: str, sha256: str) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        results = [r for r in document["results"] if r["model"]["architecture"] == architecture]
-        digests = [r["weights"]["sha256"] for r in results]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RefusedError(
-            f"'{path}' is no record of python -m eval.retrieval ({error!r}); make one with it"
-        ) from error
+        document = read_document(path).model_dump(mode="json", by_alias=True)
+    except DataError as error:
+        raise RefusedError(str(error)) from error
+    results = [r for r in document["results"] if r["model"] and r["model"]["architecture"] == architecture]
+    digests = [r["weights"]["sha256"] for r in results]
     if not results:
         raise RefusedError(f"the record '{path}' does not score {architecture}; name one that does")
     if sha256 not in digests:

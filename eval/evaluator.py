@@ -32,7 +32,7 @@ class RetrievalEvaluator:
         self, folder: RunFolder, recipe: Recipe, images: ImageSet, split: TrainingSplit, *, device: str, note: str
     ) -> RetrievalResult:
         """Score the test split with the run's best weights and write evaluation.json."""
-        result = score_test(folder, recipe, images, split.test, device=device)
+        result = score_test(folder, recipe, images, split.needed_test(), device=device)
         folder.write_json(folder.evaluation, document([result], [note]))
         return result
 

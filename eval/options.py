@@ -51,7 +51,7 @@ def show(
 
 
 def recipe_of(args: argparse.Namespace) -> Recipe:
-    """The recipe of --config, with --data-dir and --dataset over it.
+    """The recipe of --config, with what the command line says of the data over it.
 
     Raises:
         RecipeError: a value that is not legal.
@@ -60,7 +60,8 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     from timm_gam.train import read_recipe, recipe_from
 
     values = read_recipe(args.config) if args.config else {}
-    values |= {name: getattr(args, name) for name in ("data_dir", "dataset") if getattr(args, name) is not None}
+    given = {name: getattr(args, name, None) for name in ("data_dir", "dataset", "test_split")}
+    values |= {name: value for name, value in given.items() if value is not None}
     recipe = recipe_from(values, f"'{args.config}'" if args.config else "the command line")
     if recipe.data_dir is None and recipe.dataset is None:
         raise RunFolderError("no images to train on; name them with --data-dir or --dataset")

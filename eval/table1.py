@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="N", help="one run each (default: 0 1 2)")
     add("--config", type=Path, metavar="FILE", help="YAML recipe of all runs (default: the paper's)")
     add_image_options(parser)
+    add("--test-split", metavar="SPLIT", help="the split to compare on (default: test)")
     add("--output", type=Path, default=Path("runs/table1"), metavar="FOLDER", help="(default: %(default)s)")
     add("--collect", action="store_true", help="train nothing: compare the finished runs in --output")
     return parser
@@ -70,7 +71,10 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _train_missing(args: argparse.Namespace) -> Runs:
+    from timm_gam.train import read_training_data
+
     recipe = recipe_of(args)
+    read_training_data(recipe).split.needed_test()
     runs: Runs = {}
     for seed in dict.fromkeys(args.seeds):
         for variant in _VARIANTS:

@@ -16,9 +16,8 @@ from eval.results.result import RetrievalResult
 from eval.results.tables import PAPER_TABLE
 from eval.scoring.significance import Difference, Summary, compare, summarise
 from timm_gam.core import DataError, atomic_path, hardware, versions
-from timm_gam.data import ImageSet, read_images
 from timm_gam.models import count_macs, images_per_second
-from timm_gam.train import Recipe, RunFolder, split_for_training
+from timm_gam.train import DATA_KEYS, Recipe, RunFolder, TrainingData, read_training_data
 
 Runs = dict[str, list[tuple[RunFolder, Recipe]]]
 """Name of a row -> its finished runs, one per seed."""
@@ -40,20 +39,22 @@ def write_table(output: Path, runs: Runs, device: str) -> str:
         TimmGamError: images or weights cannot be had, or the runs' test splits differ.
     """
     results: dict[str, list[RetrievalResult]] = {}
-    sets: dict[tuple[str | None, str | None], ImageSet] = {}
+    read: dict[Recipe, TrainingData] = {}
     costs: dict[str, dict[str, Any]] = {}
     for name, members in runs.items():
         for folder, recipe in members:
-            key = (recipe.data_dir, recipe.dataset)
-            if key not in sets:
-                sets[key] = read_images(
-                    *key,
-                    image_column=recipe.image_column,
-                    label_column=recipe.label_column,
-                    id_column=recipe.id_column,
-                )
-            test = split_for_training(sets[key], recipe.val_share).test
-            result = score_test(folder, recipe, sets[key], test, device=device, cache_folder=output / "embeddings")
+            of_data = Recipe(**{name: getattr(recipe, name) for name in DATA_KEYS})
+            if of_data not in read:
+                read[of_data] = read_training_data(of_data)
+            data = read[of_data]
+            result = score_test(
+                folder,
+                recipe,
+                data.images,
+                data.split.needed_test(),
+                device=device,
+                cache_folder=output / "embeddings",
+            )
             results.setdefault(name, []).append(result)
         costs[name] = _cost(results[name][0], device)
     labels = _shared_labels(results)

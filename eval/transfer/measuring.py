@@ -79,7 +79,7 @@ class TransferEvaluator(RetrievalEvaluator):
         values["parameters"] = sum(p.numel() for p in model.parameters())
         if not self.final:
             return
-        rows = split.test.query
+        rows = split.needed_test().query
         test, classes = pixels(rows), labels[rows]
         order = np.random.Generator(np.random.PCG64(self.seed)).permutation(len(test))
         self.measured.vectors = _vectors(model, test)

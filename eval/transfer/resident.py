@@ -78,7 +78,7 @@ def train_resident(
         if getattr(recipe, name) != legal:
             raise RecipeError(f"{name} is {getattr(recipe, name)!r}; with --resident only {legal!r} is legal")
     with join_world(recipe.device, advice="the same command goes on") as world, note_signals() as stop:
-        split = split_for_training(images, recipe.val_share)
+        split = split_for_training(images, recipe.val_share, recipe.test_split)
         model, _ = start_model(recipe, len(images.class_names))
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
         pixels = _on_device(_Key(images), preprocessing, world.device)

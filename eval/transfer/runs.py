@@ -25,9 +25,9 @@ from eval.transfer.arms import Arm
 from eval.transfer.measuring import Measured, TransferEvaluator
 from eval.transfer.resident import TimeUpError, train_resident
 from timm_gam.core import DivergedError, atomic_path, hardware, versions
-from timm_gam.data import ImageSet, published_class_split, read_images, take_classes
+from timm_gam.data import ImageSet, published_class_split, take_classes
 from timm_gam.models import count_macs
-from timm_gam.train import Recipe, RunFolder, train
+from timm_gam.train import Recipe, RunFolder, read_training_data, train
 
 _DIGITS = 4  # of a query's metrics: a hundredth of a point
 
@@ -82,13 +82,7 @@ class Run:
 
 def halves(recipe: Recipe) -> tuple[ImageSet, ImageSet]:
     """The classes to pretrain on, and those held out by the published class split, to fine-tune on."""
-    images = read_images(
-        recipe.data_dir,
-        recipe.dataset,
-        image_column=recipe.image_column,
-        label_column=recipe.label_column,
-        id_column=recipe.id_column,
-    )
+    images = read_training_data(recipe).images
     held_out = published_class_split(images.class_names)
     first = take_classes(images, ~held_out, f"{images.name}, classes to pretrain on")
     return first, take_classes(images, held_out, f"{images.name}, held-out classes")

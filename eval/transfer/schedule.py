@@ -109,7 +109,8 @@ def write_data(setting: Setting) -> None:
         RunFolderError: OUTPUT holds the experiment of other images.
     """
     first, second = halves(setting.recipe)
-    split = split_for_training(second, setting.recipe.val_share)
+    split = split_for_training(second, setting.recipe.val_share, setting.recipe.test_split)
+    test = split.needed_test()
     about = {
         "schema": "timm-gam/transfer-data/1",
         "pretrain_classes": list(first.class_names),
@@ -118,11 +119,11 @@ def write_data(setting: Setting) -> None:
             "pretrain": len(first),
             "train": len(split.train),
             "validation": len(split.validation),
-            "test": len(split.test.query),
+            "test": len(test.query),
         },
-        "split_rule": split.test.split_rule,
+        "split_rule": test.split_rule,
         "validation_rule": split.validation_rule,
-        "test_labels": second.labels[split.test.query].tolist(),
+        "test_labels": second.labels[test.query].tolist(),
     }
     path = setting.output / "data.json"
     if path.exists():

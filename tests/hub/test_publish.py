@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from hub.publish import main
 from tests.hub.runs import evaluate_checkpoint, write_checkpoint
 from tests.loopback_hub import TOKEN, LoopbackHub
+from tests.timm_gam.train.helpers import small_recipe, train_quietly, write_shapes
 
 REPO = "timm-gam/test_resnet_gam.corel"
 
@@ -143,6 +144,32 @@ def test_refuses_weights_that_do_not_fit(
     assert publish(checkpoint) == 2
     assert message in capsys.readouterr().err
     assert hub.requests == [], "refused before anything is sent"
+
+
+@pytest.mark.parametrize("test_split", ["fewer classes", "other classes", "none"])
+def test_classes_are_those_of_the_training_data_whatever_was_scored(
+    test_split: str, hub: LoopbackHub, token: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for split in ("train", "test"):
+        write_shapes(data / split, classes=4, images=8)
+    lost = sorted((data / "test").iterdir())[0]
+    if test_split == "none":
+        shutil.rmtree(data / "test")
+        shutil.copytree(data / "train", data / "val")
+    elif test_split == "other classes":
+        for folder in sorted((data / "test").iterdir()):
+            folder.rename(folder.with_name(f"new {folder.name}"))
+    else:
+        shutil.rmtree(lost)
+    recipe = small_recipe(data_dir=str(data), epochs=1)
+    run = train_quietly(recipe, tmp_path / "run")
+    names = [path.name for path in sorted((data / "train").iterdir())]
+    command = ["--out", str(tmp_path / "out"), "--license", "mit"]
+    assert publish(run.path, *command, model="test_resnet_gam.mine") == 0
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["num_classes"], config["label_names"]) == (4, names)
+    assert (tmp_path / "out" / "evaluation.json").exists() == (test_split != "none")
 
 
 def test_refuses_what_does_not_belong_together(

@@ -6,6 +6,7 @@ from timm_gam.data.image_set import EncodedImage as EncodedImage
 from timm_gam.data.image_set import ImageReader as ImageReader
 from timm_gam.data.image_set import ImageSet as ImageSet
 from timm_gam.data.image_set import class_warnings as class_warnings
+from timm_gam.data.image_set import published_name as published_name
 from timm_gam.data.pair import GALLERY as GALLERY
 from timm_gam.data.pair import QUERY as QUERY
 from timm_gam.data.pair import pair_query_gallery as pair_query_gallery

@@ -29,7 +29,7 @@ def read_folder(path: str | Path, splits: Sequence[str] | None = None) -> ImageS
 
     Args:
         path: The folder.
-        splits: Names of the splits that are needed; others are not read where all of these are there. Default: all.
+        splits: Names of the splits that are needed; others are not read where one of these is there. Default: all.
 
     Raises:
         DataError: no such folder, no class folders, a class folder without images, an unreadable folder, or a name

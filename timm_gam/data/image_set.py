@@ -92,11 +92,9 @@ def class_warnings(labels: NDArray[np.int64], class_names: Sequence[str]) -> lis
 
 
 def wanted_splits(asked: Sequence[str] | None, published: Sequence[str]) -> tuple[str, ...]:
-    """Which of a source's splits to read: those asked for where all of them are there, else all."""
-    if asked is None:
-        return tuple(published)
-    found = [published_name(name, published) for name in asked]
-    return tuple(published) if None in found else tuple(s for s in published if s in found)
+    """Which of a source's splits to read: those asked for that are there, or all where none of them is."""
+    found = [published_name(name, published) for name in asked or ()]
+    return tuple(split for split in published if split in found) or tuple(published)
 
 
 def published_name(asked: str, published: Sequence[str]) -> str | None:

@@ -46,7 +46,7 @@ def read_images(
         config_name: The configuration of a Hub data set, or of a copy of one, that has several.
         image_root: A folder, besides the data's own, below which images may be files that a local table names.
         streaming: Read a Hub data set without downloading it first.
-        splits: Names of the splits that are needed; others are not read where all of these are there. Default: all.
+        splits: Names of the splits that are needed; others are not read where one of these is there. Default: all.
 
     Raises:
         TimmGamError: both are named, or what is named cannot be read.

@@ -1,10 +1,13 @@
 from timm_gam.train.arguments import build_parser as build_parser
+from timm_gam.train.data import TrainingData as TrainingData
+from timm_gam.train.data import read_training_data as read_training_data
 from timm_gam.train.loop import Trainer as Trainer
 from timm_gam.train.output.checkpoint import Position as Position
 from timm_gam.train.output.checkpoint import save_tensors as save_tensors
 from timm_gam.train.output.run_folder import COLUMNS as COLUMNS
 from timm_gam.train.output.run_folder import RunFolder as RunFolder
 from timm_gam.train.recipe import COMPUTE_KEYS as COMPUTE_KEYS
+from timm_gam.train.recipe import DATA_KEYS as DATA_KEYS
 from timm_gam.train.recipe import GateInit as GateInit
 from timm_gam.train.recipe import Recipe as Recipe
 from timm_gam.train.recipe import read_recipe as read_recipe

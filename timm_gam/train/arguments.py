@@ -8,8 +8,9 @@ from timm_gam.core import CommandParser
 from timm_gam.train.recipe import LOSSES, Recipe
 
 _EPILOG = """\
-Every other key of config.yaml can be set in the --config file: image_column, label_column, id_column, val_share,
-momentum, clip_grad, sched, per_class, hflip, color_jitter, reprob, cutmix, save_every, validate_every.
+Every other key of config.yaml can be set in the --config file: image_column, label_column, id_column, config_name,
+image_root, val_share, momentum, clip_grad, sched, per_class, hflip, color_jitter, reprob, cutmix, save_every,
+validate_every.
 More than one device: torchrun --nproc-per-node N -m timm_gam.train ...; Table 1: python -m eval.table1.
 exit codes: 0 trained, 2 bad input or a run that cannot go on (one line says why), 130 or 143 interrupted, saved
 """
@@ -38,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--gate-init", choices=("paper", "identity"), help=f"of new attention layers ({d.gate_init})")
     add("--data-dir", metavar="PATH", help="a folder of class folders of images, or parquet files")
     add("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic'")
+    add("--test-split", metavar="SPLIT", help="the split scored once at the end, or none (test, where there is one)")
     add("--output", metavar="FOLDER", help="the run folder (runs/MODEL-SEED)")
     add("--resume", metavar="FOLDER", help="go on with the run in this folder, by its own recipe")
     add("--config", metavar="FILE", help="YAML under the command line; a run's config.yaml is one")

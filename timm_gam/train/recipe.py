@@ -34,6 +34,12 @@ MODEL_BACKBONE = "imagenet"
 COMPUTE_KEYS = ("device", "workers", "cache_images")
 """What a resumed run may be told anew: nothing that changes what it computes."""
 
+DATA_KEYS = (
+    "data_dir", "dataset", "image_column", "label_column", "id_column", "config_name", "image_root", "test_split",
+    "val_share",
+)  # fmt: skip
+"""What names the images of a run and splits them."""
+
 
 def _no_truth_value(value: object) -> object:
     """pydantic takes True for 1, and text such as 1e-3, which YAML does not read as a number, for that number."""
@@ -69,6 +75,9 @@ class Recipe:
     image_column: str | None = None  # of parquet or a Hub data set
     label_column: str | None = None
     id_column: str | None = None
+    config_name: str | None = None  # of a data set that has several configurations
+    image_root: str | None = None  # a folder where images may be that local parquet names by their path
+    test_split: str | None = None  # the split scored once at the end, or none; None: test, where there is one
     val_share: ProperShare = 0.1  # of each class's training images; they choose the best epoch
 
     epochs: Positive = 200

@@ -6,19 +6,16 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from timm_gam.core import (
-    DataError,
     Interrupted,
-    RunFolderError,
     World,
     hardware,
     join_world,
@@ -26,15 +23,15 @@ from timm_gam.core import (
     peak_memory_mb,
     versions,
 )
-from timm_gam.data import ImageSet, read_images
+from timm_gam.data import ImageSet
 from timm_gam.images import (
     cache_decoded,
-    data_fingerprint,
-    digest_images,
     memory_errors,
     resolve_preprocessing,
 )
 from timm_gam.inference import compiler_errors
+from timm_gam.train.checks import check_batch, check_images, identify_images
+from timm_gam.train.data import Fingerprints, TrainingData, read_training_data
 from timm_gam.train.loop import Trainer
 from timm_gam.train.output.checkpoint import Position, load_state
 from timm_gam.train.output.curves import draw_curves
@@ -42,8 +39,7 @@ from timm_gam.train.output.progress import Progress
 from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.output.saving import Saver
 from timm_gam.train.recipe import Recipe
-from timm_gam.train.split import TrainingSplit, split_for_training
-from timm_gam.train.start import SCRATCH, start_model
+from timm_gam.train.start import SCRATCH, Start, start_model
 from timm_gam.train.step.batches import training_batches
 from timm_gam.train.step.objective import create_objective
 from timm_gam.train.step.optimizer import freeze
@@ -72,7 +68,7 @@ def train(
         say: Takes each line for the reader.
 
     Returns:
-        The test result in the first process, None in others.
+        The test result in the first process; None in others, and where there is no test split.
 
     Raises:
         TimmGamError, TimmGamError: anything that is refused or ends the run; what the folder holds stays good.
@@ -85,14 +81,13 @@ def train(
         compiler_errors(recipe.torchcompile),
         memory_errors("halve --batch-size and double --accumulate, in a new run"),
     ):
-        data = _read_data(recipe, images)
-        _check_batch(recipe, data, world)
+        data = read_training_data(recipe, images)
+        check_batch(recipe, data, world)
         # A resumed run has all of its weights in its state; its start may be gone.
         model, start = start_model(replace(recipe, start=SCRATCH) if resume else recipe, data.classes)
         frozen = freeze(model, recipe.freeze)
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
-        if world.leads:
-            _open_folder(folder, recipe, data, asdict(start), resume)
+        _check_and_open(folder, recipe, data, start, world, resume=resume)
         rows = np.union1d(data.split.train, data.split.validation)
         data = replace(data, images=cache_decoded(data.images, rows, recipe.cache_images * 2**20))
         updates = len(data.split.train) // (recipe.batch_size * recipe.accumulate)
@@ -108,43 +103,21 @@ def train(
         with Progress(recipe, position, updates, show=world.leads, say=say) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
             progress.say(f"{_describe(model, frozen)}, {since}; {data}")
+            for line in data.warnings:
+                progress.say(f"warning: {line}")
             _train_epochs(trainer, data, position, saver, progress, evaluator)
         if not world.leads:
             return None
         if not draw_curves(folder.curves, position.rows, recipe.model):
             say("no curves.png: matplotlib is not installed; pip install 'timm-gam[train]'")
+        if data.split.test is None:
+            say(f"no test split was scored; the best weights are {folder.best}")
+            return None
         note = (
             f"weights of epoch {position.best_epoch} of {recipe.epochs}, chosen by validation mAP "
             f"{position.best_map:.4f}; the test split was read once, after training"
         )
         return evaluator.test(folder, recipe, data.images, data.split, device=str(world.device), note=note)
-
-
-@dataclass(frozen=True)
-class _Data:
-    images: ImageSet
-    split: TrainingSplit
-
-    @property
-    def classes(self) -> int:
-        return len(self.images.class_names)
-
-    def __str__(self) -> str:
-        split = self.split
-        sizes = f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test.query)} test"
-        return f"{self.images.name}: {sizes}"
-
-
-def _read_data(recipe: Recipe, images: ImageSet | None) -> _Data:
-    if images is None:
-        images = read_images(
-            recipe.data_dir,
-            recipe.dataset,
-            image_column=recipe.image_column,
-            label_column=recipe.label_column,
-            id_column=recipe.id_column,
-        )
-    return _Data(images, split_for_training(images, recipe.val_share))
 
 
 def _describe(model: nn.Module, frozen: int) -> str:
@@ -154,7 +127,7 @@ def _describe(model: nn.Module, frozen: int) -> str:
 
 def _train_epochs(
     trainer: Trainer,
-    data: _Data,
+    data: TrainingData,
     position: Position,
     saver: Saver,
     progress: Progress,
@@ -207,57 +180,28 @@ def _row(recipe: Recipe, position: Position, lr: float, world: World) -> dict[st
     }
 
 
-def _open_folder(folder: RunFolder, recipe: Recipe, data: _Data, start: dict[str, Any], resume: bool) -> None:
-    images, split = data.images, data.split
-    rows = np.arange(len(images), dtype=np.int64)
-    fingerprint = data_fingerprint(images, rows, digest_images(images, rows))
-    if resume:
-        known = folder.read_json(folder.data).get("fingerprint")
-        if known != fingerprint:
-            raise RunFolderError(
-                f"'{folder.path}' was trained on images with fingerprint {str(known)[:12]}, and '{images.name}' now "
-                f"has {fingerprint[:12]}: give it the same images, or start anew in another folder"
-            )
+def _check_and_open(
+    folder: RunFolder, recipe: Recipe, data: TrainingData, start: Start, world: World, *, resume: bool
+) -> None:
+    """Look at all images, and make the folder of a new run or compare with what a resumed one was trained on."""
+    rows = data.split.rows
+    if not resume:
+        folder.refuse_run()
+        found = Fingerprints.of(data, rows, check_images(data, rows, recipe, world))
+        if world.leads:
+            folder.start()
+            folder.write_text(folder.config, recipe.as_yaml())
+            folder.write_json(folder.environment, {"versions": versions(), "hardware": hardware()})
+            folder.write_json(folder.data, {**data.record(found), "start": asdict(start)})
+        return
+    known = folder.read_json(folder.data)
+    found = identify_images(data, rows, world)
+    found.refuse_others(known, data, folder.path)
+    if found.all != known.get("fingerprint"):  # what is tested on was repaired, and nobody looked at it yet
+        check_images(data, rows, recipe, world)
+    if world.leads:
         folder.sweep()
-        return
-    folder.start()
-    folder.write_text(folder.config, recipe.as_yaml())
-    folder.write_json(folder.environment, {"versions": versions(), "hardware": hardware()})
-    folder.write_json(
-        folder.data,
-        {
-            "name": images.name,
-            "fingerprint": fingerprint,
-            "class_names": list(images.class_names),
-            "split_rule": split.test.split_rule,
-            "validation_rule": split.validation_rule,
-            "images": {"train": len(split.train), "validation": len(split.validation), "test": len(split.test.query)},
-            "start": start,
-        },
-    )
-
-
-def _check_batch(recipe: Recipe, data: _Data, world: World) -> None:
-    split, classes = data.split, len(np.unique(data.images.labels[data.split.train]))
-    per_update = recipe.batch_size * recipe.accumulate
-    if per_update > len(split.train):
-        raise DataError(
-            f"an update takes {recipe.batch_size} x {recipe.accumulate} images and there are {len(split.train)} to "
-            "train on: lower --batch-size or --accumulate"
-        )
-    if recipe.batch_size % world.size:
-        raise DataError(f"batch size {recipe.batch_size} is no multiple of the {world.size} processes that share it")
-    if (recipe.mixup or recipe.cutmix) and recipe.batch_size // world.size % 2:
-        raise DataError(f"mixup and cutmix pair images; batch size {recipe.batch_size} leaves a process an odd number")
-    if recipe.loss == "cross-entropy":
-        return
-    if recipe.batch_size % recipe.per_class:
-        raise DataError(f"batch size {recipe.batch_size} is no multiple of per_class {recipe.per_class}")
-    if recipe.batch_size > recipe.per_class * classes:
-        raise DataError(
-            f"a batch of {recipe.batch_size} with {recipe.per_class} of a class needs more than {classes} classes: "
-            "lower --batch-size, or raise per_class"
-        )
+        folder.write_json(folder.data, {**data.record(found), "start": known.get("start")})
 
 
 @contextmanager

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError
-from timm_gam.data import ImageSet, Protocol, choose_protocol, published_split
+from timm_gam.data import ImageSet, Protocol, choose_protocol, published_name, published_split
 
 VALIDATION_RULE = (
     "sha256: within each class of 4 or more training images, order them by SHA-256 of 'validation/' + id; "
     "the first {share:g}, but at least 2, are validation"
 )
-_VALIDATION_NAMES = ("val", "validation")
+NO_TEST = "none"
+"""As the test split: score none."""
 
 
 @dataclass(frozen=True)
@@ -25,42 +25,74 @@ class TrainingSplit:
     Attributes:
         train: (N,) int64 ascending rows.
         validation: (V,) int64 ascending rows; the best epoch is chosen on them.
-        test: The leave-one-out protocol over the test rows, read once, after training.
+        test: The leave-one-out protocol over the test rows, read once, after training; None where there are none.
         validation_rule: Where `validation` comes from.
     """
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
-    test: Protocol
+    test: Protocol | None
     validation_rule: str
 
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(M,) int64 ascending rows of all three."""
+        test = np.zeros(0, np.int64) if self.test is None else self.test.query
+        return np.unique(np.concatenate([self.train, self.validation, test]))
 
-def split_for_training(images: ImageSet, val_share: float) -> TrainingSplit:
+    def needed_test(self) -> Protocol:
+        """The test split, for those who cannot do without.
+
+        Raises:
+            DataError: there is none.
+        """
+        if self.test is None:
+            raise DataError("there is no test split to score; name one of the data's splits with --test-split")
+        return self.test
+
+
+def splits_to_read(test_split: str | None) -> tuple[str, ...]:
+    """The splits that training reads, where the data has them."""
+    return ("train", "validation", *(() if test_split == NO_TEST else (test_split or "test",)))
+
+
+def splits_to_test(images: ImageSet) -> tuple[str, ...]:
+    """What an image set can be tested on: its splits but the one to train on; by the published rule "test"."""
+    train = published_name("train", images.published_splits)
+    return tuple(name for name in images.published_splits if name != train) or ("test",)
+
+
+def split_for_training(images: ImageSet, val_share: float, test_split: str | None = None) -> TrainingSplit:
     """Split an image set for training.
 
-    Train and test are the data's own splits of these names, or else the published rule's. Validation is the data's own
-    split "val" or "validation" where it has one, or else the part of train that VALIDATION_RULE gives. The prefix in
-    that rule keeps it independent of the one that made the test split.
+    Train and test are the data's own splits of these names, or else, where the data has no splits, the published
+    rule's. Validation is the data's own split of that name ("val" and "dev" are the same here), unless that is the test
+    split, or else the part of train that VALIDATION_RULE gives. The prefix in that rule keeps it independent of the one
+    that made the test split.
 
     Args:
         images: The image set.
         val_share: Share of each class's training images, in (0, 1).
+        test_split: Another split to test on, or "none". Default: "test"; none where the data has other splits alone.
 
     Raises:
-        DataError: no such splits, a class with a single image, or no class with 4 training images.
+        DataError: no such splits, or no class with 4 training images.
     """
-    alone = [images.class_names[label] for label, count in Counter(images.labels.tolist()).items() if count == 1]
-    if alone:
+    native = images.published_splits
+    whole = native in ((), ("train",))  # "train" is what `datasets` calls all there is
+    if test_split is None and not whole and published_name("test", native) is None:
+        test_split = NO_TEST
+    if test_split and test_split != NO_TEST and published_name(test_split, legal := splits_to_test(images)) is None:
         raise DataError(
-            f"{len(alone)} classes of '{images.name}' have one image ('{alone[0]}'); a class needs two, one to train "
-            "on and one to retrieve: add images, or take these classes out"
+            f"--test-split {test_split} came, and '{images.name}' has no such split to test on; legal: "
+            f"{', '.join((*legal, NO_TEST))}"
         )
-    test = choose_protocol(images, "leave-one-out", split="test")
-    train = choose_protocol(images, "leave-one-out", split="train").query
-    native = next((name for name in _VALIDATION_NAMES if images.splits is not None and name in images.splits), None)
-    if native is not None and test.split_rule == "published with the data":
-        validation = choose_protocol(images, "leave-one-out", split=native).query
-        return TrainingSplit(train, validation, test, "published with the data")
+    test = None if test_split == NO_TEST else choose_protocol(images, "leave-one-out", split=test_split or "test")
+    train = choose_protocol(images, "leave-one-out", split="all" if whole and test is None else "train").query
+    validation = None if whole else published_name("validation", native)
+    if validation is not None and not (test_split and published_name(test_split, native) == validation):
+        rows = choose_protocol(images, "leave-one-out", split=validation).query
+        return TrainingSplit(train, rows, test, "published with the data")
     held_out = _held_out(images, train, val_share)
     if not held_out.any():
         raise DataError(

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 import timm_gam
 from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.models import read_safetensors, weights_digest
-from timm_gam.train import COLUMNS, Recipe, RunFolder, start_model
+from timm_gam.train import COLUMNS, Recipe, RunFolder, split_for_training, start_model
 from timm_gam.train.__main__ import main
 
 
@@ -92,8 +92,8 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
         "batch": ([*data, "-b", "25"], "there are 24 to train on"),
         "accumulate": ([*data, "-b", "8", "--accumulate", "4"], "8 x 4 images"),
         "device": ([*data, "--device", "cuda:77"], "cannot be used"),
-        "unreadable image": (["--data-dir", broken], "cannot read image"),
-        "one image": (["--data-dir", single], "have one image"),
+        "unreadable image": (["--data-dir", broken], "8 images cannot be read, the first is"),
+        "one image": (["--data-dir", single], "1 class has one image"),
         "few images": (["--data-dir", write_shapes(tmp_path / "few", 3, 4)], "4 training images"),
         "pickle": ([*data, "--start-from", tmp_path / "pickle.safetensors"], "pickled"),
         "no start": ([*data, "--start-from", tmp_path / "none.safetensors"], "no file"),
@@ -150,7 +150,10 @@ def test_an_unreadable_image_keeps_the_last_state(
     from timm_gam.images import data_fingerprint, digest_images
 
     images, rows = read_folder(photos), np.arange(36)
-    data["fingerprint"] = data_fingerprint(images, rows, digest_images(images, rows))
+    split = split_for_training(images, 0.1)
+    decide = np.union1d(split.train, split.validation)
+    for key, which in (("fingerprint", rows), ("trained_on", decide)):
+        data[key] = data_fingerprint(images, which, digest_images(images, which))
     folder.data.write_text(json.dumps(data))  # the images went bad after the check of what they are
     capsys.readouterr()
     assert run("--resume", folder.path, "-j", 2) == 2

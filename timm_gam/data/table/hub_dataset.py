@@ -38,7 +38,7 @@ def read_hub_dataset(
         id_column: Default: "id" where there is one, else "split/row", as also for "none".
         config_name: The configuration, where the data set has several.
         streaming: Read over the network without storing the data set; one loader process reads.
-        splits: Names of the splits that are needed; others are not read where all of these are there. Default: all.
+        splits: Names of the splits that are needed; others are not read where one of these is there. Default: all.
 
     Raises:
         DataError: the data set cannot be had, or its columns do not fit.

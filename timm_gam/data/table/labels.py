@@ -79,8 +79,8 @@ def _check(name: str, column: str, part: LabelPart, names: Sequence[str] | None)
     for row, value in enumerate(part.values):
         if value is None or (_is_number(value) and value == -1) or value == "":
             raise DataError(
-                f"data without labels: {part.place(row)} of '{name}' has label {value!r}; score another split, or name "
-                "another column with --label-column"
+                f"data without labels: {part.place(row)} of '{name}' has label {value!r}; name another split "
+                "(--split, of training --test-split), or another column with --label-column"
             )
         if not isinstance(value, str) and not _is_number(value):
             raise DataError(

@@ -54,7 +54,7 @@ def read_parquet(
         id_column: Default: "id" where there is one, else "split/row", as also for "none".
         config_name: The configuration to read, where the README.md names several.
         image_root: A folder, besides the data's own, below which images may be files that the table names.
-        splits: Names of the splits that are needed; others are not read where all of these are there. Default: all.
+        splits: Names of the splits that are needed; others are not read where one of these is there. Default: all.
 
     Raises:
         DataError: no such file, a damaged one, or columns that do not fit.

@@ -45,17 +45,23 @@ class RunFolder:
     state = property(lambda self: self.path / "state.safetensors")
     evaluation = property(lambda self: self.path / "evaluation.json")
 
-    def start(self) -> None:
-        """Make the folder for a new run.
+    def refuse_run(self) -> None:
+        """Make sure that there is no run in it.
 
         Raises:
-            RunFolderError: it holds a run already.
-            OutputError: it cannot be made.
+            RunFolderError: it holds one already.
         """
         if self.state.exists():
             raise RunFolderError(
                 f"'{self.path}' holds a run already; continue it with --resume {self.path}, or name another"
             )
+
+    def start(self) -> None:
+        """Make the folder for a new run.
+
+        Raises:
+            OutputError: it cannot be made.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -19,11 +19,9 @@ import resource
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from eval import ask, measure, read_vectors
+from eval import measure, read_vectors
 from timm_gam.core import hardware, versions
-from timm_gam.search import build_index
+from timm_gam.search import build_index, sample_queries
 
 
 def main() -> None:
@@ -36,12 +34,10 @@ def main() -> None:
     args = parser.parse_args()
 
     gallery, queries = (read_vectors(args.descriptors / name) for name in ("gallery.npy", "queries.npy"))
-    question = ask(gallery, queries, sample=args.sample)
-    order = np.random.default_rng(0).permutation(len(question.queries))
-    tuning, measured = (question.part(np.sort(rows)) for rows in np.array_split(order, 2))
+    tuning, measured = sample_queries(gallery, queries, sample=args.sample).halves()
     for factory in args.index:
         index = build_index(gallery, factory)
-        reached = index.tune(args.recall, tuning.queries, tuning.exact, tuning.points)
+        reached = index.tune(args.recall, tuning)
         result = {
             **measure(index, measured),
             "wanted_recall": args.recall,

@@ -1,4 +1,3 @@
-from eval.approximate import ask as ask
 from eval.approximate import measure as measure
 from eval.approximate import read_vectors as read_vectors
 from eval.audit.audit import Audit as Audit

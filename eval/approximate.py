@@ -10,8 +10,8 @@ import contextlib
 import datetime
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # heavy imports wait until the command line is known to be le
     import numpy as np
     from numpy.typing import NDArray
 
-    from timm_gam.search import ApproximateIndex, FixedPoint, Neighbours
+    from timm_gam.search import ApproximateIndex, QuerySample
 
 _EPILOG = """\
 examples
@@ -54,37 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 measured, 2 bad input, 130 interrupted."""
     args = _parser().parse_args(argv)
     return run_command(lambda: _run(args))
-
-
-@dataclass(frozen=True)
-class Question:
-    """Queries with their exact answer.
-
-    Attributes:
-        queries: (Q, D) float.
-        points: Queries and gallery, prepared for exact scores.
-        exact: The exact neighbours of each query.
-        exact_seconds: What they took.
-        self_index: (Q,) int64 gallery row of each query, None where queries are not of the gallery.
-    """
-
-    queries: NDArray[np.floating]
-    points: tuple[FixedPoint, FixedPoint]
-    exact: Neighbours
-    exact_seconds: float
-    self_index: NDArray[np.int64] | None
-
-    def part(self, rows: NDArray[np.int64]) -> Question:
-        """Some of the queries."""
-        from timm_gam.search import Neighbours
-
-        return Question(
-            self.queries[rows],
-            (self.points[0].take(rows), self.points[1]),
-            Neighbours(self.exact.rows[rows], self.exact.scores[rows]),
-            self.exact_seconds * len(rows) / len(self.queries),
-            None if self.self_index is None else self.self_index[rows],
-        )
 
 
 def read_vectors(path: Path) -> NDArray[np.floating]:
@@ -115,59 +84,25 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
     return vectors
 
 
-def ask(
-    gallery: NDArray[np.floating],
-    queries: NDArray[np.floating] | None,
-    *,
-    distance: Any = "cosine",
-    k: int = 10,
-    sample: int = 2000,
-    seed: int = 0,
-    on_progress: Callable[[int], None] = lambda products: None,
-) -> Question:
-    """Draw at most `sample` queries, of the gallery itself where none are given, and answer them exactly.
-
-    Raises:
-        EmbeddingError, DataError: embeddings that cannot be scored, or too few.
-    """
-    import numpy as np
-
-    from timm_gam.search import fixed_point, nearest, on_one_scale
-
-    source = gallery if queries is None else queries
-    if len(source) < 2:
-        raise DataError(f"{len(source)} queries came; at least 2 are needed, to tune with and to measure")
-    drawn = np.random.default_rng(seed).choice(len(source), size=min(sample, len(source)), replace=False)
-    rows = np.sort(drawn).astype(np.int64)
-    chosen = np.asarray(source[rows])
-    points = on_one_scale(fixed_point(chosen, distance), fixed_point(gallery, distance))
-    itself = rows if queries is None else None
-    began = time.perf_counter()
-    exact = nearest(*points, k, self_index=itself, on_progress=on_progress)
-    return Question(chosen, points, exact, time.perf_counter() - began, itself)
-
-
-def measure(index: ApproximateIndex, question: Question, *, seed: int = 0) -> dict[str, Any]:
+def measure(index: ApproximateIndex, sample: QuerySample, *, seed: int = 0) -> dict[str, Any]:
     """Recall with its 95 % interval and speed of an index, beside exact search."""
     import numpy as np
 
     from eval.scoring.intervals import average
-    from timm_gam.search import recall_against_exact
 
-    k = question.exact.rows.shape[1]
-    index.search(question.queries[:16], k, self_index=None)  # warms up
+    index.search(sample.queries[:16], sample.k, self_index=None)  # warms up
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        found = index.search(question.queries, k, self_index=question.self_index)
+        found = index.search(sample.queries, sample.k, self_index=sample.self_index)
         seconds.append(time.perf_counter() - began)
-    recall = recall_against_exact(found, question.exact, *question.points, self_index=question.self_index)
+    recall = sample.recall(found)
     summary = average({"recall": recall}, np.zeros(len(recall), dtype=np.int64), seed=seed)["recall"]
-    exact_rate, rate = len(recall) / question.exact_seconds, len(recall) / float(np.median(seconds))
+    exact_rate, rate = len(recall) / sample.exact_seconds, len(recall) / float(np.median(seconds))
     return {
         **asdict(index.facts),
-        f"recall@{k}": summary.micro,
-        f"recall@{k}_ci95": list(summary.micro_interval or ()),
+        f"recall@{sample.k}": summary.micro,
+        f"recall@{sample.k}_ci95": list(summary.micro_interval or ()),
         "queries": len(recall),
         "queries_per_second": rate,
         "search_seconds": seconds,
@@ -182,16 +117,12 @@ def _run(args: argparse.Namespace) -> None:
             check_writable(path)
     if args.load and (args.index or args.save):
         raise DataError("--load came with --index or --save, which would do nothing; name one or the other")
-    import numpy as np
-
     from timm_gam.search import import_faiss
 
     import_faiss()
     gallery = read_vectors(args.gallery)
     kept = _loaded(args, gallery) if args.load else None
-    question = _asked(args, gallery)
-    half = np.random.default_rng(args.seed).permutation(len(question.queries))
-    tuning, measured = (question.part(np.sort(rows)) for rows in np.array_split(half, 2))
+    tuning, measured = _sample(args, gallery).halves(args.seed)
     results: list[dict[str, Any]] = []
     notes: list[str] = []
     best: tuple[tuple[bool, float], ApproximateIndex] | None = None
@@ -200,7 +131,7 @@ def _run(args: argparse.Namespace) -> None:
         if args.search_parameters is not None:
             index.set_parameters(args.search_parameters)
         else:
-            reached = index.tune(args.recall, tuning.queries, tuning.exact, tuning.points, self_index=tuning.self_index)
+            reached = index.tune(args.recall, tuning)
             if not reached:
                 notes.append(f"{index.facts.factory} does not reach a recall of {args.recall}; its best is shown")
         result = measure(index, measured, seed=args.seed)
@@ -222,11 +153,13 @@ def _loaded(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Approxim
     return kept
 
 
-def _asked(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Question:
+def _sample(args: argparse.Namespace, gallery: NDArray[np.floating]) -> QuerySample:
+    from timm_gam.search import sample_queries
+
     queries = read_vectors(args.queries) if args.queries else None
     count = min(args.sample, len(gallery if queries is None else queries))
     with progress_bar("exact search", "pair", len(gallery) * count) as advance:
-        return ask(
+        return sample_queries(
             gallery, queries, distance=args.distance, k=args.k, sample=args.sample, seed=args.seed, on_progress=advance
         )
 

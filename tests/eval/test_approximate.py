@@ -22,6 +22,7 @@ from timm_gam.search import (
     nearest,
     on_one_scale,
     recall_against_exact,
+    sample_queries,
 )
 
 
@@ -130,14 +131,13 @@ def test_another_distance_scale_and_length() -> None:
 def test_an_index_is_tuned_saved_and_found_again(factory: str, distance: str, tmp_path: Path) -> None:
     gallery, queries = clustered(3_000), clustered(200, seed=1)
     index = build_index(gallery, factory, distance=distance)
-    points = on_one_scale(fixed_point(queries, distance), fixed_point(gallery, distance))
-    exact = nearest(*points, 10)
-    assert index.tune(0.95, queries, exact, points)
+    sample = sample_queries(gallery, queries, distance=distance)
+    assert index.tune(0.95, sample)
     found = index.search(queries)
     ranked = np.sort(-brute_force(queries, gallery, distance), axis=1)[:, 9]
     scores = np.take_along_axis(brute_force(queries, gallery, distance), found, axis=1)
     expected = (scores >= -ranked[:, None] - 1e-6).mean()
-    assert recall_against_exact(found, exact, *points).mean() == pytest.approx(expected, abs=1e-3)
+    assert sample.recall(found).mean() == pytest.approx(expected, abs=1e-3)
     assert expected >= 0.95
     index.save(tmp_path / "a.faiss")
     assert (tmp_path / "a.faiss").stat().st_size == index.facts.bytes
@@ -214,14 +214,13 @@ def test_the_defaults_grow_with_the_gallery() -> None:
 
 @pytest.mark.parametrize("most_coded", [512, 12])
 def test_the_default_finds_the_nearest(most_coded: int, monkeypatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("timm_gam.search.approximate_index._MOST_CODED", most_coded)
+    monkeypatch.setattr("timm_gam.search.index_building._MOST_CODED", most_coded)
     gallery, queries = clustered(20_500), clustered(300, seed=1)
     index = build_index(gallery)
     assert index.facts.factory.startswith("RR16,IVF1024,PQ16x4fs" if most_coded > 16 else "PCAR12,IVF1024,PQ12x4fs")
-    points = fixed_point(queries), fixed_point(gallery)
-    exact = nearest(*points, 10)
-    assert index.tune(0.9, queries, exact, points)
-    assert recall_against_exact(index.search(queries), exact, *points).mean() >= 0.9
+    sample = sample_queries(gallery, queries)
+    assert index.tune(0.9, sample)
+    assert sample.recall(index.search(queries)).mean() >= 0.9
     assert capfd.readouterr() == ("", "")
 
 

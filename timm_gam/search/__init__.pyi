@@ -1,6 +1,4 @@
 from timm_gam.search.approximate_index import ApproximateIndex as ApproximateIndex
-from timm_gam.search.approximate_index import build_index as build_index
-from timm_gam.search.approximate_index import default_factories as default_factories
 from timm_gam.search.approximate_index import import_faiss as import_faiss
 from timm_gam.search.approximate_index import load_index as load_index
 from timm_gam.search.blocks import in_threads as in_threads
@@ -10,12 +8,13 @@ from timm_gam.search.exact import Neighbours as Neighbours
 from timm_gam.search.exact import highest as highest
 from timm_gam.search.exact import nearest as nearest
 from timm_gam.search.exact import on_one_scale as on_one_scale
-from timm_gam.search.exact import recall_against_exact as recall_against_exact
 from timm_gam.search.exact_products import Float64 as Float64
 from timm_gam.search.exact_products import Kernel as Kernel
 from timm_gam.search.exact_products import Pieces as Pieces
 from timm_gam.search.exact_products import fastest_kernel as fastest_kernel
 from timm_gam.search.exact_products import kernels as kernels
+from timm_gam.search.index_building import build_index as build_index
+from timm_gam.search.index_building import default_factories as default_factories
 from timm_gam.search.integer_vectors import Distance as Distance
 from timm_gam.search.integer_vectors import FixedPoint as FixedPoint
 from timm_gam.search.integer_vectors import Rows as Rows
@@ -27,5 +26,8 @@ from timm_gam.search.photos.photo_index import PhotoIndex as PhotoIndex
 from timm_gam.search.photos.query import QueryModel as QueryModel
 from timm_gam.search.photos.query import load_collection as load_collection
 from timm_gam.search.photos.update import update_index as update_index
+from timm_gam.search.query_sample import QuerySample as QuerySample
+from timm_gam.search.query_sample import recall_against_exact as recall_against_exact
+from timm_gam.search.query_sample import sample_queries as sample_queries
 from timm_gam.search.scorer import ExactScorer as ExactScorer
 from timm_gam.search.scorer import Scorer as Scorer

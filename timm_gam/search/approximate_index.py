@@ -15,10 +15,9 @@ damage and mix-ups, not against someone who can write both files.
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,16 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timm_gam.core import DataError, EmbeddingError, TimmGamError, atomic_path
-from timm_gam.search.blocks import slices
-from timm_gam.search.exact import Neighbours, recall_against_exact
-from timm_gam.search.integer_vectors import Distance, FixedPoint
+from timm_gam.core import DataError, EmbeddingError, TimmGamError, atomic_path, file_sha256
+from timm_gam.search.integer_vectors import Distance
+from timm_gam.search.query_sample import QuerySample
 
-_BLOCK = 65536  # rows added at a time
-_TRAINING_ROWS = 262144
-_MOST_CODED = 512  # dimensions
-_LARGEST_GRAPH = 2_000_000  # vectors; it links them one by one
-_MOST_CLUSTERS = 8192  # k-means of more takes longer than they save, until a gallery has tens of millions
+ROWS_AT_A_TIME = 65536
 _FORMAT = 2
 _EFFORTS = tuple(sorted({round(2 ** (i / 2)) for i in range(23)}))  # 1 to 2048 in steps of about 1.4
 _REFINEMENTS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -52,25 +46,6 @@ def import_faiss() -> Any:
     except ImportError as error:
         raise TimmGamError("approximate search needs FAISS: pip install 'timm-gam[approximate]'") from error
     return faiss
-
-
-def default_factories(count: int, dim: int) -> tuple[str, ...]:
-    """The FAISS factory strings worth trying on `count` vectors of `dim` dimensions, the usual one first.
-
-    Up to 20,000 vectors: all of them, as an index gains nothing. Above: clusters, whose members are scanned as codes of
-    4 bits a dimension that fit into registers, and the best of them scored again in full. The random rotation gives
-    every dimension the same share of the variance, and so the codes the same error; beyond 512 dimensions, where the
-    sums of codes become coarse, a PCA comes with it. To 2 million also a graph, which some data suit better: of two
-    sets of a million real vectors each was several times as fast as the other on one (docs/SCALE.md).
-    """
-    if count <= 20_000:
-        return ("Flat",)
-    root = np.sqrt(count)
-    clusters = 2 ** round(np.log2(max(min(8 * root, _MOST_CLUSTERS), 2 * root)))
-    coded = min(dim, _MOST_CODED)
-    rotation = f"RR{dim}" if coded == dim else f"PCAR{coded}"
-    codes = f"{rotation},IVF{clusters},PQ{coded}x4fs,RFlat"
-    return (codes, "HNSW32") if count <= _LARGEST_GRAPH else (codes,)
 
 
 @dataclass(frozen=True)
@@ -125,7 +100,7 @@ class ApproximateIndex:
         if queries.ndim != 2 or queries.shape[1] != self.facts.dim:
             raise EmbeddingError(f"queries have shape {queries.shape}; the index holds vectors (N, {self.facts.dim})")
         rows: NDArray[np.int64]
-        _, rows = self.index.search(_prepared(queries, self.facts.distance), k + (self_index is not None))
+        _, rows = self.index.search(prepared(queries, self.facts.distance), k + (self_index is not None))
         return rows if self_index is None else _without(rows, self_index)
 
     def set_parameters(self, parameters: str) -> None:
@@ -145,26 +120,18 @@ class ApproximateIndex:
             ) from error
         self.facts = replace(self.facts, parameters=parameters)
 
-    def tune(
-        self,
-        wanted: float,
-        queries: NDArray[np.floating],
-        exact: Neighbours,
-        points: tuple[FixedPoint, FixedPoint],
-        *,
-        self_index: NDArray[np.int64] | None = None,
-    ) -> bool:
+    def tune(self, wanted: float, sample: QuerySample) -> bool:
         """Set the search parameters that reach a recall in the least time, or the best there is.
+
+        FAISS's own `ParameterSpace.explore` counts labels: of equal images it takes one for right and the others for
+        wrong, and it knows no query that must not find itself.
 
         A setting counts when the lower end of its 95 % interval reaches `wanted`, so that other queries do too;
         measure on others than these.
 
         Args:
-            wanted: recall@k in (0, 1], k as in `exact`.
-            queries: (Q, D) float, a sample.
-            exact: Their exact neighbours.
-            points: Queries and gallery as `exact` was computed from.
-            self_index: As given to `nearest`.
+            wanted: recall@k in (0, 1].
+            sample: Queries and their exact neighbours.
 
         Returns:
             Whether it is reached.
@@ -172,15 +139,16 @@ class ApproximateIndex:
         names = self._parameter_names()
         effort = next((name for name in ("nprobe", "efSearch") if name in names), None)
         if effort is None:
-            return self._try("", queries, exact, points, self_index)[0] >= wanted
-        efforts = [e for e in _EFFORTS if effort == "efSearch" or e <= self._clusters()]
+            return self._try("", sample)[0] >= wanted
+        most = import_faiss().extract_index_ivf(self.index).nlist if effort == "nprobe" else max(_EFFORTS)
+        efforts = [e for e in _EFFORTS if e <= most]
         tried: list[tuple[float, float, str]] = []
         for refinement in _REFINEMENTS if "k_factor_rf" in names else (None,):
             low, high = 0, len(efforts)
             while low < high:  # recall grows with effort
                 middle = (low + high) // 2
                 setting = f"{effort}={efforts[middle]}" + (f",k_factor_rf={refinement}" if refinement else "")
-                reached, seconds = self._try(setting, queries, exact, points, self_index)
+                reached, seconds = self._try(setting, sample)
                 tried.append((reached, seconds, setting))
                 low, high = (low, middle) if reached >= wanted else (middle + 1, high)
         enough = [(seconds, setting) for reached, seconds, setting in tried if reached >= wanted]
@@ -195,31 +163,17 @@ class ApproximateIndex:
         """
         faiss = import_faiss()
         with atomic_path(path) as index_file, atomic_path(_facts_path(path)) as facts_file:
-            with index_file.open("wb") as out:
-                digest = hashlib.sha256()
-
-                def write(block: bytes) -> int:
-                    digest.update(block)
-                    return out.write(block)
-
-                faiss.write_index(self.index, faiss.PyCallbackIOWriter(write))
-            content = {"format": _FORMAT, "sha256": digest.hexdigest(), **asdict(self.facts)}
+            faiss.write_index(self.index, str(index_file))
+            content = {"format": _FORMAT, "sha256": file_sha256(index_file), **asdict(self.facts)}
             facts_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
-    def _try(
-        self,
-        setting: str,
-        queries: NDArray[np.floating],
-        exact: Neighbours,
-        points: tuple[FixedPoint, FixedPoint],
-        self_index: NDArray[np.int64] | None,
-    ) -> tuple[float, float]:
+    def _try(self, setting: str, sample: QuerySample) -> tuple[float, float]:
         """Lower end of the 95 % interval of the recall (normal approximation), and seconds."""
         self.set_parameters(setting)
         began = time.perf_counter()
-        found = self.search(queries, exact.rows.shape[1], self_index=self_index)
+        found = self.search(sample.queries, sample.k, self_index=sample.self_index)
         seconds = time.perf_counter() - began
-        recall = recall_against_exact(found, exact, *points, self_index=self_index)
+        recall = sample.recall(found)
         return float(recall.mean() - 1.96 * recall.std() / np.sqrt(len(recall))), seconds
 
     def _parameter_names(self) -> list[str]:
@@ -227,73 +181,6 @@ class ApproximateIndex:
         space.initialize(self.index)
         ranges = space.parameter_ranges
         return [str(ranges.at(i).name) for i in range(ranges.size())]
-
-    def _clusters(self) -> int:
-        return int(import_faiss().extract_index_ivf(self.index).nlist)
-
-
-def build_index(
-    gallery: NDArray[np.floating],
-    factory: str | None = None,
-    *,
-    distance: Distance = "cosine",
-    training_rows: int = _TRAINING_ROWS,
-    seed: int = 0,
-    on_progress: Callable[[int], None] = lambda rows: None,
-) -> ApproximateIndex:
-    """Build an index, in memory for the index itself, the training sample and one block of rows.
-
-    Args:
-        gallery: (N, D) float, in memory or memory-mapped.
-        factory: A FAISS factory string; default the first of `default_factories`.
-        distance: "cosine" or "euclidean".
-        training_rows: The most rows that clusters and codes are learned from.
-        seed: Of the choice of those rows.
-        on_progress: Called with the number of rows just added.
-
-    Raises:
-        EmbeddingError: not a matrix, or not finite.
-        DataError: a factory string that FAISS cannot make of these vectors.
-    """
-    faiss = import_faiss()
-    if gallery.ndim != 2 or 0 in gallery.shape:
-        raise EmbeddingError(f"embeddings have shape {gallery.shape}; a matrix (N, D) with N, D >= 1 is needed")
-    count, dim = gallery.shape
-    factory = factory or default_factories(count, dim)[0]
-    began = time.perf_counter()
-    digest = hashlib.sha256()
-    try:
-        by_product = distance == "cosine" and any(
-            not gallery[rows].any(axis=1).all() for rows in slices(0, count, _BLOCK)
-        )
-        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT if by_product else faiss.METRIC_L2)
-        if (clustered := faiss.try_extract_index_ivf(index)) is not None:
-            clustered.cp.min_points_per_centroid = 1  # so that it does not print a warning where the sample is small
-        if not index.is_trained:
-            sample = np.random.default_rng(seed).choice(count, size=min(count, training_rows), replace=False)
-            index.train(_prepared(gallery[np.sort(sample)], distance))
-        for block in _blocks(gallery, distance):
-            digest.update(block.data)
-            index.add(block)
-            on_progress(len(block))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].split("Error: ")[-1].split(" at /project/")[-1]
-        raise DataError(
-            f"FAISS cannot build '{factory}' of {count} vectors of {dim} dimensions: {reason}; "
-            f"a string that fits: {default_factories(count, dim)[0]}"
-        ) from error
-    facts = IndexFacts(
-        factory=factory,
-        distance=distance,
-        dim=dim,
-        count=count,
-        gallery_sha256=digest.hexdigest(),
-        build_seconds=time.perf_counter() - began,
-        bytes=_size(index),
-        parameters="",
-        versions={name: importlib.metadata.version(name) for name in ("faiss-cpu", "timm-gam")},
-    )
-    return ApproximateIndex(index, facts)
 
 
 def load_index(path: Path, gallery: NDArray[np.floating] | None = None) -> ApproximateIndex:
@@ -314,15 +201,14 @@ def load_index(path: Path, gallery: NDArray[np.floating] | None = None) -> Appro
             raise ValueError("it is no record of an index")
         sha256 = content.pop("sha256")
         facts = IndexFacts(**content)
-        with path.open("rb") as file:
-            digest = _digest(file)
+        found = file_sha256(path)
     except OSError as error:
         raise DataError(
             f"cannot read index '{error.filename}': {error.strerror}; an index is FILE and FILE.json"
         ) from error
     except (ValueError, TypeError, KeyError) as error:
         raise DataError(f"'{_facts_path(path)}' does not describe an index: {error}; {again}") from error
-    if digest.hexdigest() != sha256:
+    if found != sha256:
         raise DataError(f"index '{path}' is not the one that its .json describes (SHA-256 differs); {again}")
     try:
         index = faiss.read_index(str(path))
@@ -339,7 +225,7 @@ def load_index(path: Path, gallery: NDArray[np.floating] | None = None) -> Appro
     return loaded
 
 
-def _prepared(vectors: NDArray[np.floating], distance: Distance) -> NDArray[np.float32]:
+def prepared(vectors: NDArray[np.floating], distance: Distance) -> NDArray[np.float32]:
     """C-contiguous float32, of length 1 for cosine; a row of zeros stays zero."""
     if not np.isfinite(vectors).all():
         raise EmbeddingError("an embedding holds NaN or infinity; check the weights and the precision")
@@ -350,36 +236,17 @@ def _prepared(vectors: NDArray[np.floating], distance: Distance) -> NDArray[np.f
     return np.ascontiguousarray(block, dtype=np.float32)
 
 
-def _blocks(gallery: NDArray[np.floating], distance: Distance) -> Iterator[NDArray[np.float32]]:
-    for start in range(0, len(gallery), _BLOCK):
-        yield _prepared(gallery[start : start + _BLOCK], distance)
+def prepared_blocks(gallery: NDArray[np.floating], distance: Distance) -> Iterator[NDArray[np.float32]]:
+    """`prepared`, some rows at a time."""
+    for start in range(0, len(gallery), ROWS_AT_A_TIME):
+        yield prepared(gallery[start : start + ROWS_AT_A_TIME], distance)
 
 
 def _gallery_digest(gallery: NDArray[np.floating], distance: Distance) -> str:
     digest = hashlib.sha256()
-    for block in _blocks(gallery, distance):
+    for block in prepared_blocks(gallery, distance):
         digest.update(block.data)
     return digest.hexdigest()
-
-
-def _digest(file: Any) -> Any:
-    digest = hashlib.sha256()
-    while block := file.read(2**20):
-        digest.update(block)
-    return digest
-
-
-def _size(index: Any) -> int:
-    faiss = import_faiss()
-    size = 0
-
-    def count(block: bytes) -> int:
-        nonlocal size
-        size += len(block)
-        return len(block)
-
-    faiss.write_index(index, faiss.PyCallbackIOWriter(count))
-    return size
 
 
 def _facts_path(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Exact nearest neighbours without a score matrix, and the recall of any other search against them.
+"""Exact nearest neighbours without a score matrix.
 
 A first pass in float32 keeps a few candidates more than are asked for; these are scored again without rounding, by the
 integers of `timm_gam.search.integer_vectors`. A bound on the error of the first pass proves for each query that no
@@ -158,40 +158,6 @@ def highest(
             on_progress(scores.numel())
         rows[here], values[here] = places.cpu(), best.cpu()
     return Neighbours(rows.numpy(), values.numpy())
-
-
-def recall_against_exact(
-    found: NDArray[np.int64],
-    exact: Neighbours,
-    queries: FixedPoint,
-    gallery: FixedPoint,
-    *,
-    self_index: NDArray[np.int64] | None = None,
-) -> NDArray[np.float64]:
-    """recall@k of another search: the share of its first k that score as high as the exact k-th neighbour.
-
-    Of images that tie at rank k any may be returned. The query itself, a row returned twice and a place left empty (-1)
-    count for nothing.
-
-    Args:
-        found: (Q, k or more) int64 gallery rows, best first, -1 for an empty place.
-        exact: From `nearest` of the same queries and gallery; its width is k.
-        queries: Q vectors.
-        gallery: N vectors on the same scale.
-        self_index: As given to `nearest`.
-
-    Returns:
-        (Q,) float64 in [0, 1].
-    """
-    k = exact.rows.shape[1]
-    rows = np.sort(found[:, :k], axis=1)
-    real = rows >= 0
-    real[:, 1:] &= rows[:, 1:] != rows[:, :-1]
-    if self_index is not None:
-        real &= rows != self_index[:, None]
-    scores = pair_scores(queries, gallery, np.maximum(rows, 0))
-    recall: NDArray[np.float64] = (real & (scores >= exact.scores[:, -1:])).sum(axis=1) / k
-    return recall
 
 
 def pair_scores(queries: FixedPoint, gallery: FixedPoint, rows: NDArray[np.int64]) -> NDArray[np.float64]:

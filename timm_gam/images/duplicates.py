@@ -18,7 +18,7 @@ __all__ = ["BITS", "difference_hash", "exact_groups", "near_pairs"]
 
 _SIDE = 16
 BITS = _SIDE * _SIDE
-_BLOCK = 2048  # rows compared at once: 2048 x N float32
+_ROWS, _COLUMNS = 1024, 2**14  # compared at once: 64 MiB
 
 
 def difference_hash(image: Image.Image) -> NDArray[np.bool_]:
@@ -46,8 +46,14 @@ def near_pairs(hashes: NDArray[np.bool_], most: int) -> Iterator[tuple[int, int,
         (first, second, differing bits), first < second, in order.
     """
     signs = np.where(hashes, np.float32(1), np.float32(-1))  # the product of two rows is 256 - 2 x differing bits
-    for start in range(0, len(signs), _BLOCK):
-        differing = (BITS - signs[start : start + _BLOCK] @ signs.T) / 2
-        for row, column in np.argwhere(differing <= most).tolist():
-            if start + row < column:
-                yield start + row, column, round(float(differing[row, column]))
+    for start in range(0, len(signs), _ROWS):
+        rows = signs[start : start + _ROWS]
+        found = []
+        for there in range(start, len(signs), _COLUMNS):
+            products = rows @ signs[there : there + _COLUMNS].T
+            pairs = np.argwhere(products >= BITS - 2 * most)
+            bits = (BITS - products[pairs[:, 0], pairs[:, 1]]) / 2
+            found.append(np.column_stack([pairs[:, 0] + start, pairs[:, 1] + there, bits.astype(np.int64)]))
+        pairs = np.concatenate(found)
+        pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        yield from map(tuple, pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].tolist())

@@ -22,6 +22,7 @@ from timm_gam.search.integer_vectors import Vectors as Vectors
 from timm_gam.search.integer_vectors import fixed_point as fixed_point
 from timm_gam.search.integer_vectors import resident as resident
 from timm_gam.search.photos.catalogue import PhotoFilter as PhotoFilter
+from timm_gam.search.photos.duplicates import find_duplicates as find_duplicates
 from timm_gam.search.photos.photo_index import PhotoIndex as PhotoIndex
 from timm_gam.search.photos.query import QueryModel as QueryModel
 from timm_gam.search.photos.query import load_collection as load_collection

@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_index(add("index", "make the index of a folder, or bring it up to date"))
     _add_query(add("query", "the photographs most like one, or like several"))
     _add_serve(add("serve", "look through the photographs in a browser: drop one, or click one"))
+    _add_duplicates(add("duplicates", "photographs that are there more than once, or nearly"))
     return parser
 
 
@@ -89,7 +90,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=positive, default=10, metavar="K", help="how many (default: %(default)s)")
     parser.add_argument("--model", metavar="NAME", help="of several that indexed (default: the last)")
     _add_filter(parser)
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a contact sheet")
+    _add_sheets(parser)
     _add_device(parser)
     _add_json(parser)
 
@@ -105,6 +106,24 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=count, default=8350, metavar="N", help="0: any (default: %(default)s)")
     _add_device(parser)
+
+
+def _add_duplicates(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("index", type=Path, metavar="INDEX", help="an index, or a folder (indexed first)")
+    parser.add_argument(
+        "--near",
+        type=count,
+        default=20,
+        metavar="BITS",
+        help="of 256 that say where a picture grows brighter, most in which near ones differ (default: %(default)s)",
+    )
+    _add_sheets(parser)
+    _add_json(parser)
+
+
+def _add_sheets(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a contact sheet as a page")
+    parser.add_argument("--png", type=Path, metavar="FILE", help="write a contact sheet as a picture")
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import numpy as np
+import pytest
 from PIL import Image, ImageFilter
 
 from hub import NEAR_BITS
@@ -41,7 +42,10 @@ def test_copies_are_near_and_other_pictures_are_not() -> None:
         assert bits(original, original.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 4 * NEAR_BITS
 
 
-def test_pairs_are_those_of_brute_force() -> None:
+@pytest.mark.parametrize("tile", [(1024, 2**14), (7, 11)])
+def test_pairs_are_those_of_brute_force(tile: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("timm_gam.images.duplicates._ROWS", tile[0])
+    monkeypatch.setattr("timm_gam.images.duplicates._COLUMNS", tile[1])
     rng = np.random.default_rng(0)
     hashes = np.repeat(rng.random((40, BITS)) < 0.5, 3, axis=0)
     hashes ^= rng.random(hashes.shape) < 0.02

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ create table if not exists photos (
     problem text
 ) without rowid;
 create index if not exists by_digest on photos (digest);
+create table if not exists hashes (digest blob primary key, hash blob) without rowid;
 """
 _COLUMNS = "path, bytes, digest, width, height, taken"
 
@@ -215,6 +216,30 @@ class Catalogue:
         """How many readable photographs there are, or how many of them a filter lets through."""
         condition, values = (chosen or PhotoFilter()).where()
         return int(self._all(f"select count(*) from photos where {condition}", values)[0][0])
+
+    def hashes(self) -> dict[bytes, bytes]:
+        """Digest -> 256 bits of the difference hash, of the readable photographs that have one."""
+        return dict(
+            self._all(
+                "select digest, hash from hashes where digest in (select digest from photos where problem is null)"
+            )
+        )
+
+    def keep_hashes(self, hashes: Mapping[bytes, bytes]) -> None:
+        """Keep difference hashes by digest."""
+        with self._open() as database:
+            database.executemany("insert or replace into hashes values (?, ?)", list(hashes.items()))
+
+    def places(self) -> dict[bytes, list[str]]:
+        """Digest -> the paths of the readable photographs with these bytes, by path."""
+        places: dict[bytes, list[str]] = {}
+        for path, digest in self._all("select path, digest from photos where problem is null order by path"):
+            places.setdefault(digest, []).append(path)
+        return places
+
+    def pixels(self) -> dict[bytes, int]:
+        """Digest -> how many pixels it has."""
+        return dict(self._all("select distinct digest, width * height from photos where problem is null"))
 
     def _among(self, column: str, values: Iterable[Any]) -> set[Any]:
         with self._open() as database:

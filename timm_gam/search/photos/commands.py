@@ -14,9 +14,10 @@ import torch
 from timm_gam.core import check_writable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings
 from timm_gam.search.photos.catalogue import PhotoFilter
+from timm_gam.search.photos.duplicates import find_duplicates
 from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, load_collection, load_default
-from timm_gam.search.photos.sheet import write_sheet
+from timm_gam.search.photos.sheet import Section, draw_picture, write_page
 from timm_gam.search.photos.update import Update, update_index
 
 _NAMED = 10  # unreadable photographs in text; all in JSON
@@ -42,8 +43,7 @@ def index(args: argparse.Namespace) -> None:
 
 def query(args: argparse.Namespace) -> None:
     """`query PHOTO... --in INDEX`."""
-    if args.html is not None:
-        check_writable(args.html)
+    _check_sheets(args)
     chosen = PhotoFilter.read(args.folder, args.since, args.until, args.size)
     made = _opened(args.index)
     collection = made.collection(args.model)
@@ -51,10 +51,9 @@ def query(args: argparse.Namespace) -> None:
     matches = made.search(collection, model.of_files(args.photo), args.k, chosen)
     if model.note:
         print(model.note, file=sys.stderr)
-    if args.html is not None:
-        queries = [(photo, photo.name) for photo in args.photo]
-        found = [(made.root / match.photo.path, _caption(match)) for match in matches]
-        write_sheet(args.html, f"Photographs in {made.root.resolve().name}", [("Like", queries), ("Found", found)])
+    queries = [(photo, photo.name) for photo in args.photo]
+    found = [(made.root / match.photo.path, _caption(match)) for match in matches]
+    _write_sheets(args, f"Photographs in {made.root.resolve().name}", [("Like", queries), ("Found", found)])
     if args.json:
         photos = str(made.root.resolve())
         print(
@@ -79,6 +78,40 @@ def serve(args: argparse.Namespace) -> None:
 
     made = _opened(args.index)
     serve_page(made, made.collection(args.model), host=args.host, port=args.port, device=args.device)
+
+
+def duplicates(args: argparse.Namespace) -> None:
+    """`duplicates INDEX`."""
+    _check_sheets(args)
+    made = _opened(args.index)
+    found = find_duplicates(made, args.near, progress_bar)
+    exact = [("The same bytes", [(made.root / path, path) for path in group]) for group in found.exact]
+    near = [("Nearly the same picture", [(made.root / path, path) for path in group]) for group in found.near]
+    _write_sheets(args, f"Duplicates in {made.root.resolve().name}", [*exact, *near])
+    if args.json:
+        print(json.dumps({"photos": str(made.root.resolve()), "most_bits": args.near, **found.as_dict()}, indent=1))
+        return
+    for kind, groups in (("same", found.exact), ("near", found.near)):
+        for group in groups:
+            print(f"{kind}  {', '.join(group)}")
+    copies, more = found.photographs - found.distinct, found.distinct - found.pictures
+    print(
+        f"{found.photographs:,} photographs: {copies:,} copies in {len(found.exact):,} groups "
+        f"({found.exact_rate:.2%}), {more:,} more nearly the same in {len(found.near):,} groups ({found.near_rate:.2%})"
+    )
+
+
+def _check_sheets(args: argparse.Namespace) -> None:
+    for path in (args.html, args.png):
+        if path is not None:
+            check_writable(path)
+
+
+def _write_sheets(args: argparse.Namespace, title: str, sections: list[Section]) -> None:
+    if args.html is not None:
+        write_page(args.html, title, sections)
+    if args.png is not None:
+        draw_picture(args.png, title, sections)
 
 
 def _opened(path: Path) -> PhotoIndex:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -16,6 +16,8 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from timm_gam.core.errors import DataError, PeerError, TimmGamError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,12 @@ class World:
         size: Number of processes.
         device: Of this process.
         leads_machine: Whether this process writes what the processes of its machine share.
-        store: Shared counters; None where the process is alone.
     """
 
     rank: int
     size: int
     device: torch.device
     leads_machine: bool = True
-    store: Store | None = None
 
     @property
     def leads(self) -> bool:
@@ -52,30 +52,24 @@ class World:
             dist.all_reduce(values, dist.ReduceOp.MIN)
         return values
 
-    def broadcast(self, matrix: Tensor, source: int) -> Tensor:
-        """The matrix of process `source`, float32, in every process; those of the others may have any shape."""
+    def broadcast(self, value: T, source: int) -> T:
+        """The value of process `source`, in every process."""
+        box = [value]
         if self.size > 1:
-            shape = torch.tensor(matrix.shape)
-            dist.broadcast(shape, source)
-            matrix = matrix if self.rank == source else torch.empty(*shape.tolist())
-            dist.broadcast(matrix, source)
-        return matrix
+            dist.broadcast_object_list(box, source)
+        return box[0]
 
     def barrier(self) -> None:
         """Wait until every process is here."""
         if self.size > 1:
             self.sum(torch.zeros(1, device=self.device))
 
-    def gather(self, text: str) -> list[str]:
-        """The texts of all processes, by rank."""
-        data = np.frombuffer(text.encode(), dtype=np.uint8)
-        sizes = torch.zeros(self.size, dtype=torch.int64)
-        sizes[self.rank] = len(data)
-        self.sum(sizes)
-        texts = torch.zeros(self.size, int(sizes.max()), dtype=torch.uint8)
-        texts[self.rank, : len(data)] = torch.from_numpy(data.copy())
-        self.sum(texts)
-        return [bytes(row[:size]).decode() for row, size in zip(texts.numpy(), sizes.tolist(), strict=True)]
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
 
     def agree(self, what: str, value: str) -> None:
         """Make sure that all processes hold the same value.
@@ -96,23 +90,6 @@ class World:
         steps = -(-count // step)
         first, last = (rank * steps // self.size for rank in (self.rank, self.rank + 1))
         return slice(min(first * step, count), min(last * step, count))
-
-    def tally(self, name: str) -> Callable[[int], int]:
-        """A counter of all processes: takes what this one has done, gives what all have done since the last call.
-
-        Call this before an exchange, and the counter after it at any time.
-        """
-        store = self.store
-        if store is None:
-            return lambda done: done
-        seen = int(store.add(name, 0))
-
-        def add(done: int) -> int:
-            nonlocal seen
-            before, seen = seen, int(store.add(name, done))
-            return seen - before
-
-        return add
 
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -147,7 +124,7 @@ def join_world(device: str | None, advice: str) -> Iterator[World]:
     try:
         dist.init_process_group(backend, store=PrefixStore("world", store), rank=rank, world_size=size)
         try:
-            yield World(rank, size, own, leads_machine=local == 0, store=store)
+            yield World(rank, size, own, leads_machine=local == 0)
         finally:
             dist.destroy_process_group()
     except (Exception, KeyboardInterrupt) as error:
@@ -193,5 +170,6 @@ def _ends_first(store: Store) -> bool:
 
 
 def _is_lost_connection(error: RuntimeError) -> bool:
+    """By its text, as gloo raises nothing but a RuntimeError."""
     text = str(error).lower()
     return any(sign in text for sign in ("connection closed", "connection reset", "broken pipe", "nccl", "gloo"))

@@ -7,7 +7,6 @@ With a folder every machine ends with one file of the embeddings in their order,
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -59,24 +58,24 @@ def collect_embeddings(
     todo = np.flatnonzero(_everywhere(lacking, world))
     mine = todo[world.share(len(todo), embedder.settings.batch_size)]
     own: VectorStore = MemoryStore(len(mine)) if store is None else store
-    tally = world.tally("embedded")
     began = time.perf_counter()
     unreadable: dict[str, str] = {}
     made = Digests.none(len(mine))  # of the bytes that were decoded, whatever was there before
-    with progress(len(todo)) if len(todo) else nullcontext(lambda done: None) as on_progress, buffered(own) as keep:
+    bar = progress(world.size * len(mine)) if len(mine) else nullcontext(lambda done: None)
+    with bar as on_progress, buffered(own) as keep:
 
         def take(batch: EmbeddedBatch) -> None:
             keep(batch)
             for place, digest in zip(np.searchsorted(rows[mine], batch.rows).tolist(), batch.digests, strict=True):
                 made[place] = digest
             unreadable.update(batch.unreadable)
-            on_progress(tally(len(batch.rows) + len(batch.unreadable)))
+            on_progress(world.size * (len(batch.rows) + len(batch.unreadable)))  # shares are of one size, to a batch
 
         if len(mine):
             embedder.embed(images, rows[mine], take)
     count = int(world.sum(torch.tensor([int(made.known.sum())])))
-    for text in world.gather(json.dumps(unreadable)):
-        unreadable.update(json.loads(text))
+    for found in world.gather(unreadable):
+        unreadable.update(found)
     digests.table[todo] = 0
     digests.table[todo] = _shared(made, np.searchsorted(todo, mine), len(todo), world).table
     kept = digests.take(digests.known)
@@ -117,10 +116,9 @@ def _exchange(own: VectorStore, into: VectorStore | None, digests: Digests, worl
         places = np.flatnonzero(sent & (owner.numpy() == rank))
         for start in range(0, len(places), _EXCHANGED):
             block = digests.take(places[start : start + _EXCHANGED])
-            vectors = torch.from_numpy(np.array(own.read(block))) if rank == world.rank else torch.empty(0, 0)
-            vectors = world.broadcast(vectors, rank)
+            vectors = world.broadcast(own.read(block) if rank == world.rank else np.empty((0, 0), np.float32), rank)
             if into is not None:
-                into.add(block, vectors.numpy())
+                into.add(block, vectors)
 
 
 def _digest(images: ImageSet, rows: NDArray[np.int64], world: World) -> Digests:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -71,10 +70,10 @@ def check_images(data: TrainingData, rows: NDArray[np.int64], recipe: Recipe, wo
                 digests[int(mine[place])] = digest
             failures += [(int(rows[mine[place]]), reason) for place, reason in batch.failures]
             advance(len(batch.places) + len(batch.failures))
-    told = [json.loads(text) for text in world.gather(json.dumps([len(failures), min(failures, default=None)]))]
+    found = world.gather((len(failures), min(failures, default=None)))
     faults = _faults_of_classes(data)
-    if unreadable := sum(number for number, _ in told):
-        row, reason = min(first for _, first in told if first is not None)
+    if unreadable := sum(number for number, _ in found):
+        row, reason = min(first for _, first in found if first is not None)
         what = f"{unreadable} images cannot" if unreadable > 1 else "1 image cannot"
         faults.append(f"{what} be read, the first is '{data.images.ids[row]}' ({reason}): repair or remove them")
     if faults:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import timm_gam  # registers our models  # noqa: F401
 from eval import read_document
 from timm_gam.core import DataError, RefusedError, TimmGamError
-from timm_gam.models import check_model_name, compare_tensors, name_some, read_safetensors, weights_digest
+from timm_gam.models import check_model_name, classifier_names, fit_tensors, name_some, read_safetensors, weights_digest
 
 COREL_TAG = "corel"
 """Of the zoo's weights, trained on COREL photographs."""
@@ -87,7 +87,7 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
     except TimmGamError as error:
         raise RefusedError(str(error)) from error
     network = _network_for(architecture, tensors)
-    _refuse_unfit(architecture, tensors, network)
+    tensors = _fitting(architecture, tensors, network)
     sha256 = weights_digest(tensors)
     records = _training_records(run) if run else {}
     recipe = yaml.safe_load(records["config.yaml"]) if "config.yaml" in records else None
@@ -124,26 +124,26 @@ def _tag_of(data: Mapping[str, Any], architecture: str) -> str:
 
 
 def _network_for(architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-    classifier = timm.create_model(architecture, device="meta").pretrained_cfg.get("classifier") or ""
-    weight = tensors.get(f"{classifier}.weight") if isinstance(classifier, str) else None
-    if weight is None:
+    template = timm.create_model(architecture, device="meta")
+    found, (classifier, *_) = fit_tensors(tensors, template).tensors, classifier_names(template) or [""]
+    if f"{classifier}weight" not in found:
         raise RefusedError(
-            f"the checkpoint has no classifier '{classifier}.weight'; publish the whole state dict of {architecture}"
+            f"the checkpoint has no classifier '{classifier}weight'; publish the whole state dict of {architecture}"
         )
-    network: nn.Module = timm.create_model(architecture, device="meta", num_classes=int(weight.shape[0]))
+    classes = int(found[f"{classifier}weight"].shape[0])
+    network: nn.Module = timm.create_model(architecture, device="meta", num_classes=classes)
     return network.eval()
 
 
-def _refuse_unfit(architecture: str, tensors: Mapping[str, Tensor], network: nn.Module) -> None:
-    missing, unexpected, misshapen = compare_tensors(tensors, network)
-    missing = [name for name in network.state_dict() if name not in tensors]  # with the counters of batch norm
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-    if wrong := [f"{len(names)} tensors {what} ({name_some(names)})" for what, names in kinds if names]:
-        raise RefusedError(
-            f"the checkpoint does not fit {architecture}: {'; '.join(wrong)}; publish a whole state dict"
-        )
-    if bad := [n for n, t in tensors.items() if not is_finite(t)]:
+def _fitting(architecture: str, tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """The whole state dict under the network's names, the counters of batch norm with it."""
+    fit = fit_tensors(tensors, network)
+    whole = replace(fit, missing=tuple(name for name in network.state_dict() if name not in fit.tensors))
+    if not whole.complete:
+        raise RefusedError(f"the checkpoint does not fit {architecture}: {whole}; publish a whole state dict")
+    if bad := [n for n, t in whole.tensors.items() if not is_finite(t)]:
         raise RefusedError(f"{len(bad)} tensors hold NaN or infinity ({name_some(bad)}); take an earlier checkpoint")
+    return whole.tensors
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -12,13 +12,14 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 from timm.data.transforms import str_to_interp_mode
 from torch import Tensor, nn
+from torchvision.transforms import Compose, Grayscale
 
 from timm_gam.core import ModelError
 
 __all__ = ["Preprocessing", "Transform", "resolve_preprocessing"]
 
 Transform = Callable[[Image.Image], Tensor]
-"""An RGB image -> (3, H, W) float32, or uint8 where what follows normalises."""
+"""An RGB image -> (3, H, W) float32, or uint8 where what follows normalises; (1, H, W) for a network in grey."""
 
 SHRINK_MARGIN = 4
 """A JPEG that is shrunk on load stays at least this many times as large as it is resized to.
@@ -81,7 +82,7 @@ class Preprocessing:
     def _timm_transform(self, normalize: bool) -> Transform:
         steps = {key: value for key, value in asdict(self).items() if key != "shrink_on_load"}
         transform: Transform = create_transform(is_training=False, normalize=normalize, **steps)
-        return transform
+        return Compose([Grayscale(), transform]) if self.input_size[0] == 1 else transform
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and cache keys."""
@@ -106,15 +107,15 @@ def resolve_preprocessing(
     """
     own = _own(model)
     channels, height, width = own.input_size
-    if channels != 3:
-        raise ModelError(f"the model takes {channels} channels; images have 3")
+    if channels not in (1, 3):
+        raise ModelError(f"the model takes {channels} channels; images have 3, or 1 in grey")
     fixed = getattr(model, "pretrained_cfg", {}).get("fixed_input_size", False)
     if img_size is not None and img_size != height and fixed:
         raise ModelError(f"the model's input is fixed at {height} x {width}; leave out --img-size {img_size}")
     if crop_pct is not None and not 0 < crop_pct <= 1:
         raise ModelError(f"crop share is {crop_pct}; legal: above 0, at most 1")
     chosen = Preprocessing(
-        input_size=(3, img_size or height, img_size or width),
+        input_size=(channels, img_size or height, img_size or width),
         crop_pct=crop_pct or own.crop_pct,
         crop_mode=crop_mode or own.crop_mode,
         interpolation=interpolation or own.interpolation,
@@ -132,12 +133,17 @@ def resolve_preprocessing(
     return chosen
 
 
+def _per_channel(values: list[float], channels: int) -> tuple[float, ...]:
+    """A network of one channel takes the mean of what was meant for three, as timm's loaders do."""
+    return (sum(values) / len(values),) if channels == 1 and len(values) == 3 else tuple(values)
+
+
 def _own(model: nn.Module) -> Preprocessing:
     """The model's data config; with weights of a stranger it came from a config.json and may hold anything."""
     try:
         cfg = resolve_data_config({}, model=model)
         channels, height, width = (int(side) for side in cfg["input_size"])
-        mean, std = (tuple(float(value) for value in cfg[name]) for name in ("mean", "std"))
+        mean, std = (_per_channel([float(value) for value in cfg[name]], channels) for name in ("mean", "std"))
         if not (len(mean) == len(std) == channels and min(height, width) > 0 and float(cfg["crop_pct"]) > 0):
             raise ValueError("one mean and one std per channel, and sizes above 0, are needed")
         return Preprocessing(

@@ -3,12 +3,14 @@ from timm_gam.models.attention import attention_parameters as attention_paramete
 from timm_gam.models.attention import is_plain_backbone as is_plain_backbone
 from timm_gam.models.backbone import from_backbone as from_backbone
 from timm_gam.models.checkpoint import check_safetensors as check_safetensors
-from timm_gam.models.checkpoint import compare_tensors as compare_tensors
-from timm_gam.models.checkpoint import name_some as name_some
 from timm_gam.models.checkpoint import read_safetensors as read_safetensors
 from timm_gam.models.checkpoint import weights_digest as weights_digest
 from timm_gam.models.cost import count_macs as count_macs
 from timm_gam.models.cost import images_per_second as images_per_second
+from timm_gam.models.fit import Fit as Fit
+from timm_gam.models.fit import classifier_names as classifier_names
+from timm_gam.models.fit import fit_tensors as fit_tensors
+from timm_gam.models.fit import name_some as name_some
 from timm_gam.models.gam import GlobalAttention as GlobalAttention
 from timm_gam.models.gates import GateUse as GateUse
 from timm_gam.models.gates import frozen_gates as frozen_gates

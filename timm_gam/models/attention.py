@@ -22,16 +22,6 @@ from torch import Tensor, nn
 
 from timm_gam.models.gam import GlobalAttention
 
-__all__ = [
-    "GateInit",
-    "attention_layers",
-    "attention_parameters",
-    "gates_are_identity",
-    "init_gates",
-    "is_plain_backbone",
-    "rescale_backbone",
-]
-
 GateInit = Literal["paper", "identity"]
 """How gates start: "paper" at their layers' random defaults, "identity" at exactly 1/2 each (see above)."""
 
@@ -79,6 +69,13 @@ def gates_are_identity(model: nn.Module) -> bool:
     """Whether every gate of `model` is at its identity start: exactly 1/2 for any input."""
     last = [last for _, layer in attention_layers(model) for last in _last_layers(layer)]
     return all(not p.is_meta and not bool(p.any()) for module in last for p in module.parameters())
+
+
+def starts_from_plain(model: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Prefixes of the attention layers where `model` takes `state_dict` without them: plain, into identity gates."""
+    if getattr(model, "gate_init", None) != "identity" or not is_plain_backbone(model, state_dict):
+        return []
+    return [f"{name}." for name, _ in attention_layers(model)] if gates_are_identity(model) else []
 
 
 def rescale_backbone(model: nn.Module, backbone: Mapping[str, Tensor]) -> dict[str, Tensor]:

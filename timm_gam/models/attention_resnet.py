@@ -30,7 +30,7 @@ from torch import nn
 
 from timm_gam.core import hub_namespace
 from timm_gam.models.attention import GateInit, gates_are_identity, init_gates, is_plain_backbone, rescale_backbone
-from timm_gam.models.checkpoint import adopt_backbone, check_backbone_complete
+from timm_gam.models.fit import adopt_fit, check_fit
 from timm_gam.models.gam import GlobalAttention
 from timm_gam.models.pretrained import fetch_weights
 from timm_gam.models.shipped_weights import SHIPPED
@@ -97,12 +97,12 @@ def _weights(
     """How timm is to load the weights: checked, and those on the Hub from the local file that we pull."""
     cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
     if cfg.state_dict:
-        return {"pretrained_filter_fn": check_backbone_complete}  # the caller's own tensors are copied
+        return {"pretrained_filter_fn": check_fit}  # the caller's own tensors are copied
     if cfg.file or not cfg.hf_hub_id:
-        return {"pretrained_filter_fn": adopt_backbone}
+        return {"pretrained_filter_fn": adopt_fit}
     file, _ = fetch_weights(cfg, cache_dir)
     overlay = {**(pretrained_cfg_overlay or {}), "file": str(file), "source": None}
-    return {"pretrained_filter_fn": adopt_backbone, "pretrained_cfg_overlay": overlay}
+    return {"pretrained_filter_fn": adopt_fit, "pretrained_cfg_overlay": overlay}
 
 
 def _cfg(**kwargs: Any) -> dict[str, Any]:

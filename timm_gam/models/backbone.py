@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import adapt_input_conv, is_model_in_modules
+from timm.models import is_model_in_modules
 from torch import Tensor, nn
 
 from timm_gam.core import CheckpointError, TimmGamError
 from timm_gam.models.attention import GateInit, attention_layers
-from timm_gam.models.checkpoint import compare_tensors, name_some, read_safetensors
+from timm_gam.models.checkpoint import read_safetensors
+from timm_gam.models.fit import classifier_names, fit_tensors, name_some
 from timm_gam.models.pretrained import check_model_name, find_pretrained
 
 __all__ = ["TransferReport", "from_backbone"]
@@ -79,31 +80,20 @@ def from_backbone(
         variants = "timm.list_models(module='attention_resnet')"
         raise TimmGamError(f"'{model_name}' has no attention layers to start; the variants: {variants}")
     model = timm.create_model(name, pretrained=False, gate_init=gate_init, **kwargs)
-    tensors = _read(source)
-    first_conv = f"{model.pretrained_cfg['first_conv']}.weight"
-    in_chans = model.get_parameter(first_conv).shape[1]  # older timm ResNets have no such attribute
-    if first_conv in tensors and in_chans != tensors[first_conv].shape[1] == 3:
-        tensors[first_conv] = adapt_input_conv(in_chans, tensors[first_conv])
-    layers = tuple(f"{layer}." for layer, _ in attention_layers(model))
-    classifier = f"{model.pretrained_cfg['classifier']}."
-    missing, unexpected, misshapen = compare_tensors(tensors, model)
-    left_out = [name for name in misshapen if name.startswith(classifier)]
-    wrong = [n for n in (*missing, *unexpected) if not n.startswith((*layers, classifier))]
-    wrong += [n for n in misshapen if n not in left_out]
-    if wrong:
+    fit = fit_tensors(_read(source), model)
+    kept = fit.but_for([*(f"{layer}." for layer, _ in attention_layers(model)), *classifier_names(model)])
+    if not kept.complete:
         raise CheckpointError(
-            f"'{source}' is not the backbone of {name}: {len(wrong)} tensors missing, unexpected or of another shape "
-            f"({name_some(wrong)}); name weights of the plain network it is built on"
+            f"'{source}' is not the backbone of {name}: {kept}; name weights of the plain network it is built on"
         )
-    kept = {n: t for n, t in tensors.items() if n not in (*unexpected, *left_out)}
-    model.load_state_dict(kept, strict=False)
+    model.load_state_dict(kept.tensors, strict=False)
     report = TransferReport(
         model=name,
         source=str(source),
         gate_init=gate_init,
-        loaded=tuple(kept),
-        missing=(*missing, *left_out),
-        unexpected=(*unexpected, *left_out),
+        loaded=tuple(kept.tensors),
+        missing=(*fit.missing, *fit.misshapen),
+        unexpected=(*fit.unexpected, *fit.misshapen),
     )
     return model, report
 

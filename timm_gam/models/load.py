@@ -17,19 +17,11 @@ import torch
 from torch import Tensor, nn
 
 import timm_gam  # registers our models  # noqa: F401
-from timm_gam.core import ModelError, TimmGamError
-from timm_gam.models.checkpoint import compare_tensors, name_some, read_safetensors, weights_digest
+from timm_gam.core import ModelError, TimmGamError, one_line
+from timm_gam.models.attention import starts_from_plain
+from timm_gam.models.checkpoint import read_safetensors, weights_digest
+from timm_gam.models.fit import classifier_names, fit_tensors
 from timm_gam.models.pretrained import PretrainedSource, check_model_name, find_pretrained
-
-__all__ = [
-    "LoadedModel",
-    "ModelInfo",
-    "WeightsInfo",
-    "load_model",
-    "loaded_module",
-    "weights_digest",
-]
-
 
 WeightsKind = Literal["pretrained", "checkpoint", "random", "module"]
 
@@ -123,59 +115,37 @@ def loaded_module(model: nn.Module) -> LoadedModel:
 def _with_weights(
     name: str, kind: Literal["pretrained", "checkpoint"], source: PretrainedSource, tensors: dict[str, Tensor]
 ) -> LoadedModel:
-    overlay = {key: value for key, value in source.pretrained_cfg.items() if key not in _SOURCE_KEYS}
-    classes = _classes_in(tensors, _build(source, device="meta"))
-    model = _build(source, num_classes=classes, device="cpu")
-    model.pretrained_cfg.update(overlay)
-    filtered = _as_timm_reads(tensors, model)
-    missing, unexpected, misshapen = compare_tensors(filtered, model)
-    if missing or unexpected or misshapen:
-        wrong = [
-            f"{len(names)} tensors {what} ({name_some(names)})"
-            for what, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen))
-            if names
-        ]
-        raise ModelError(f"'{source.reference}' is not for {source.architecture}: {'; '.join(wrong)}")
-    model.load_state_dict(filtered, strict=False)  # complete, as just checked; only counters of batch norm may lack
+    template = _build(source, device="meta")
+    model = _build(source, num_classes=_classes_in(fit_tensors(tensors, template).tensors, template), device="cpu")
+    fit = fit_tensors(tensors, model)
+    rest = fit.but_for(starts_from_plain(model, fit.tensors))
+    if not rest.complete:
+        raise ModelError(f"'{source.reference}' is not for {source.architecture}: {rest}")
+    model.load_state_dict(fit.tensors, strict=False)  # complete, as just checked; only counters of batch norm may lack
     return _loaded(name, source.architecture, model, kind, source.reference, source.model_args)
 
 
-_SOURCE_KEYS = ("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source")
-
-
-def _build(source: PretrainedSource, **kwargs: Any) -> Any:
+def _build(source: PretrainedSource, **kwargs: Any) -> nn.Module:
+    given = {"pretrained_cfg": source.pretrained_cfg} if source.pretrained_cfg else {}
     try:
-        return timm.create_model(source.architecture, **{**source.model_args, **kwargs})
+        model: nn.Module = timm.create_model(source.architecture, **{**source.model_args, **given, **kwargs})
     except Exception as error:  # a config.json may hold any argument, and models refuse them each in their own way
-        if not source.model_args:
+        if not (source.model_args or given):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"'{source.reference}': {source.architecture} cannot be built with the model_args of its config.json, "
-            f"{source.model_args}: {reason}"
+            f"'{source.reference}': {source.architecture} cannot be built as its config.json says (model_args "
+            f"{source.model_args}): {one_line(error)}"
         ) from error
+    vars(model)["pretrained_model_args"] = (
+        source.model_args
+    )  # where timm's filters look for the size that positions are for
+    return model
 
 
 def _classes_in(tensors: Mapping[str, Tensor], template: nn.Module) -> int:
     """Rows of the checkpoint's classifier, 0 where it has none."""
-    classifier = getattr(template, "pretrained_cfg", {}).get("classifier") or ""
-    first = classifier if isinstance(classifier, str) else classifier[0]
-    weight = tensors.get(f"{first}.weight")
-    return 0 if weight is None else int(weight.shape[0])
-
-
-def _as_timm_reads(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Tensors under the names of the current release: some architectures rename those of older checkpoints."""
-    own = model.state_dict()
-    if tensors.keys() == own.keys():
-        return tensors
-    import sys
-
-    rename = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
-    if rename is None:
-        return tensors
-    renamed: dict[str, Tensor] = rename(dict(tensors), model)
-    return renamed
+    weights = (tensors.get(f"{name}weight") for name in classifier_names(template))
+    return next((int(weight.shape[0]) for weight in weights if weight is not None), 0)
 
 
 def _loaded(

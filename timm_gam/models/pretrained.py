@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import get_pretrained_cfg, is_model
-from timm.models._hub import load_cfg_from_json
+from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
+from timm.models._hub import _parse_model_cfg, load_cfg_from_json
 
 from timm_gam.core import CheckpointError, UnknownModelError, download_file
 from timm_gam.models.releases import find_release
 from timm_gam.models.shipped_weights import find_shipped
-
-__all__ = ["WEIGHTS_NAME", "PretrainedSource", "check_model_name", "fetch_weights", "find_pretrained"]
 
 WEIGHTS_NAME = "model.safetensors"
 
@@ -28,6 +26,10 @@ _FACTORY_ARGUMENTS = {
     "pretrained_cfg",
     "pretrained_cfg_overlay",
 }
+
+# Of a config's pretrained_cfg, what describes the weights; not where they come from, which is known by now.
+_SOURCE_KEYS = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
+_CFG_KEYS = {field.name for field in fields(PretrainedCfg)} - _SOURCE_KEYS
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def find_pretrained(name: str) -> PretrainedSource:
     if not cfg.hf_hub_id:
         raise CheckpointError(f"the weights of '{name}' are not on the Hub; only safetensors files are read")
     file, reference = fetch_weights(cfg)
-    return PretrainedSource(architecture, file, reference, cfg.to_dict(), {})
+    described = {key: value for key, value in cfg.to_dict().items() if key in _CFG_KEYS}
+    return PretrainedSource(architecture, file, reference, described, {})
 
 
 def fetch_weights(cfg: Any, cache_dir: str | Path | None = None) -> tuple[Path, str]:
@@ -150,14 +153,12 @@ def _from_folder(folder: Path) -> PretrainedSource:
 
 
 def _from_config(config: Path, file: Path, reference: str) -> PretrainedSource:
-    """Read a timm config.json. Its values are data: nothing it names is imported or run."""
+    """Read a timm config.json by timm's own parser. Its values are data: nothing it names is imported or run."""
     try:
-        content = load_cfg_from_json(config)
-        architecture, cfg = content["architecture"], dict(content["pretrained_cfg"])
-        if "num_classes" in content:
-            cfg["num_classes"] = content["num_classes"]
-        model_args = dict(content.get("model_args") or {})
-    except (ValueError, KeyError, TypeError) as error:
+        cfg, architecture, model_args = _parse_model_cfg(load_cfg_from_json(config), {})
+        cfg = {key: value for key, value in dict(cfg).items() if key in _CFG_KEYS}
+        model_args = dict(model_args or {})
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CheckpointError(f"the config.json of '{reference}' is not a timm config: {error!r}") from error
     if foreign := _FACTORY_ARGUMENTS & model_args.keys():
         raise CheckpointError(

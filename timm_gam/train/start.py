@@ -14,12 +14,11 @@ from torch import nn
 from timm_gam.core import CheckpointError, RecipeError
 from timm_gam.models import (
     check_model_name,
-    compare_tensors,
+    classifier_names,
     find_pretrained,
+    fit_tensors,
     from_backbone,
     is_plain_backbone,
-    load_model,
-    name_some,
     read_safetensors,
     weights_digest,
 )
@@ -74,11 +73,16 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     file, reference = _locate(source)
     tensors = read_safetensors(file)
     digest = weights_digest(tensors)
-    if ours and is_plain_backbone(timm.create_model(name, device="meta"), tensors):
+    template = timm.create_model(name, **arguments, device="meta")
+    fit = fit_tensors(tensors, template)
+    if ours and is_plain_backbone(template, fit.tensors):
         model, _ = from_backbone(name, file, **arguments, **gates)
         return model, Start("backbone", source, reference, digest, recipe.gate_init)
+    fit = fit.but_for(classifier_names(template))  # of a classifier only one for as many classes
+    if not fit.complete:
+        raise CheckpointError(f"'{source}' is not for {name}: {fit}")
     model = timm.create_model(name, **arguments, **gates)
-    _load_complete(model, name, source)
+    model.load_state_dict(fit.tensors, strict=False)
     return model, Start("checkpoint", source, reference, digest, None)
 
 
@@ -94,16 +98,3 @@ def _locate(source: str) -> tuple[Path, str]:
         return Path(source), Path(source).name
     found = find_pretrained(source)
     return found.file, found.reference
-
-
-def _load_complete(model: nn.Module, name: str, source: str) -> None:
-    """Copy every tensor of a complete checkpoint; of a classifier only one for as many classes."""
-    is_file = Path(source).suffix == ".safetensors"
-    loaded = load_model(name, checkpoint=source) if is_file else load_model(source)
-    classifier = f"{loaded.model.pretrained_cfg['classifier']}."  # type: ignore[index]
-    tensors = loaded.model.state_dict()
-    missing, unexpected, misshapen = compare_tensors(tensors, model)
-    wrong = [n for n in (*missing, *unexpected, *misshapen) if not n.startswith(classifier)]
-    if wrong:
-        raise CheckpointError(f"'{source}' is not for {name}: {len(wrong)} tensors differ ({name_some(wrong)})")
-    model.load_state_dict({n: t for n, t in tensors.items() if n not in (*unexpected, *misshapen)}, strict=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eval.options import add_image_options
 from timm_gam.core import CommandParser, count, positive, seed
-from timm_gam.images import add_preprocessing_arguments
+from timm_gam.images import add_decoding_arguments, add_preprocessing_arguments
 
 _EPILOG = """\
 examples
@@ -141,6 +141,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="let the JPEG decoder reduce photos 8 times as large as the input; faster, and scores move as by rounding",
     )
+
+    add_decoding_arguments(parser)
 
     compute = parser.add_argument_group("computing")
     compute.add_argument("-b", "--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.options import add_image_options, add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, DataError, progress_bar, run_command
+from timm_gam.images import DecodeLimits, add_decoding_arguments
 
 if TYPE_CHECKING:
     from eval.results.facts import Entry
@@ -49,7 +50,14 @@ class Replay:
     compared: int
 
 
-def replay(entry: Entry, images: ImageSet, *, checkpoint: Path | None = None, device: str = "cpu") -> Replay:
+def replay(
+    entry: Entry,
+    images: ImageSet,
+    *,
+    checkpoint: Path | None = None,
+    device: str = "cpu",
+    limits: DecodeLimits = DecodeLimits(),
+) -> Replay:
     """Score an entry's model again, by its own record, and compare.
 
     Args:
@@ -57,6 +65,7 @@ def replay(entry: Entry, images: ImageSet, *, checkpoint: Path | None = None, de
         images: The images it was scored on.
         checkpoint: Its weights, where the record names a file.
         device: Where the network runs.
+        limits: What one image may take to decode.
 
     Raises:
         DataError: the entry cannot be scored again: vectors were scored, or its weights are not named.
@@ -65,7 +74,7 @@ def replay(entry: Entry, images: ImageSet, *, checkpoint: Path | None = None, de
     from eval.results.certificate import differences
     from eval.results.record import entry as record
 
-    now = record(_score(entry, images, checkpoint, device))
+    now = record(_score(entry, images, checkpoint, device, limits))
     found: list[tuple[str, Any, Any]] = [("images", entry.data.fingerprint, now.data.fingerprint)]
     if entry.weights is not None and now.weights is not None:
         found.append(("weights", entry.weights.sha256, now.weights.sha256))
@@ -82,7 +91,9 @@ def replay(entry: Entry, images: ImageSet, *, checkpoint: Path | None = None, de
     return Replay(now.name, moved, found, len(values))
 
 
-def _score(entry: Entry, images: ImageSet, checkpoint: Path | None, device: str) -> RetrievalResult:
+def _score(
+    entry: Entry, images: ImageSet, checkpoint: Path | None, device: str, limits: DecodeLimits
+) -> RetrievalResult:
     import torch
 
     from eval.evaluation import evaluate
@@ -111,6 +122,7 @@ def _score(entry: Entry, images: ImageSet, checkpoint: Path | None, device: str)
         device=device,
         amp_dtype=None if entry.precision == "float32" else getattr(torch, entry.precision),
         on_unreadable="skip" if entry.data.unreadable else "raise",
+        limits=limits,
     )
     settings = Settings(
         embed,
@@ -137,6 +149,7 @@ def build_parser() -> CommandParser:
     add("--model", metavar="NAME", help="only the entry of this model")
     add("--device", default="cpu", help="(default: cpu)")
     add_results_file(parser)
+    add_decoding_arguments(parser)
     return parser
 
 
@@ -163,7 +176,10 @@ def _run(args: argparse.Namespace) -> bool:
     if args.data_dir is None and args.dataset is None:
         raise DataError(f"name the images '{entries[0].data.name}' with --data-dir or --dataset: a record holds none")
     images = read_images(args.data_dir, args.dataset)
-    replays = [replay(entry, images, checkpoint=args.checkpoint, device=args.device) for entry in entries]
+    limits = DecodeLimits.of(args)
+    replays = [
+        replay(entry, images, checkpoint=args.checkpoint, device=args.device, limits=limits) for entry in entries
+    ]
     installed = versions()
     other = [
         (f"version of {name}", version, installed.get(name))

@@ -113,7 +113,10 @@ def _results(
             progress=partial(progress_bar, show=world.leads),
             world=world,
         )
-        yield result, explain(result, loaded, preprocessing) if args.report and world.leads else None
+        yield (
+            result,
+            explain(result, loaded, preprocessing, settings.embed.limits) if args.report and world.leads else None,
+        )
 
 
 def _settings(args: argparse.Namespace, world: World) -> Settings:
@@ -121,6 +124,7 @@ def _settings(args: argparse.Namespace, world: World) -> Settings:
 
     from eval.results.result import Settings
     from timm_gam.embed import EmbedSettings
+    from timm_gam.images import DecodeLimits
 
     embed = EmbedSettings(
         layer=args.layer,
@@ -132,6 +136,7 @@ def _settings(args: argparse.Namespace, world: World) -> Settings:
         compile_backend=args.torchcompile,
         optimize=args.optimize,
         on_unreadable="skip" if args.skip_unreadable else "raise",
+        limits=DecodeLimits.of(args),
     )
     return Settings(
         embed,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eval.options import add_image_options, add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, positive, progress_bar, run_command
+from timm_gam.images import DecodeLimits, add_decoding_arguments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -117,6 +118,7 @@ def sensitivity(
     metric: str = "map",
     names: Sequence[str] | None = None,
     device: str = "cpu",
+    limits: DecodeLimits | None = None,
 ) -> list[Effect]:
     """Score a model under variants of its preprocessing.
 
@@ -127,6 +129,7 @@ def sensitivity(
         metric: Any that `eval.score` gives.
         names: Of `variants`; default all.
         device: Where the network runs.
+        limits: What one image may take to decode; default `DecodeLimits()`.
 
     Raises:
         TimmGamError: as `eval.score` and `timm_gam.embed.embed_images`.
@@ -144,7 +147,7 @@ def sensitivity(
     results = {}
     for name, preprocessing in chosen.items():
         with progress_bar(name, "img", len(images) if rows is None else len(rows)) as on_progress:
-            settings = EmbedSettings(device=device)
+            settings = EmbedSettings(device=device, limits=limits or DecodeLimits())
             embedded = embed_images(network, images, preprocessing, settings, rows=rows, on_progress=on_progress)
         results[name] = score(embedded.vectors, images.labels[embedded.rows], name=name)
     effects = []
@@ -170,6 +173,7 @@ def build_parser() -> CommandParser:
     add("--metric", default="map", help="(default: map)")
     add("--device", default="cpu", help="(default: cpu)")
     add_results_file(parser)
+    add_decoding_arguments(parser)
     return parser
 
 
@@ -190,7 +194,9 @@ def _run(args: argparse.Namespace) -> None:
     loaded = load_model(args.model, checkpoint=args.checkpoint)
     images = read_images(args.data_dir, args.dataset)
     rows = np.flatnonzero(images.labels < (args.classes or len(images.class_names)))
-    effects = sensitivity(loaded, images, rows=rows, metric=args.metric, device=args.device)
+    effects = sensitivity(
+        loaded, images, rows=rows, metric=args.metric, device=args.device, limits=DecodeLimits.of(args)
+    )
     content = {
         "model": args.model,
         "data": images.name,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from hub.publish import INTERRUPTED
 from timm_gam.core import CommandParser, RefusedError, TimmGamError, UploadError, print_line, progress_bar, run_command
+from timm_gam.images import DecodeLimits, add_decoding_arguments
 
 if TYPE_CHECKING:
     from hub.photos.audit import Audit
@@ -45,6 +46,7 @@ def publish_dataset(
     skip_unreadable: bool = False,
     dry_run: bool = False,
     out: Path | None = None,
+    limits: DecodeLimits | None = None,
     say: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int], None] = lambda images: None,
 ) -> tuple[Audit, Pushed | None]:
@@ -59,6 +61,7 @@ def publish_dataset(
         near_bits: Most bits, of 256, in which near duplicates differ.
         skip_unreadable: Leave out files that cannot be decoded, instead of refusing.
         dry_run: Build and compare, send nothing.
+        limits: What one image may take to decode; default `DecodeLimits()`.
         out: Folder for the repository; default a temporary one.
         say: Called with each line of progress.
         on_progress: Called with the number of images just read.
@@ -76,7 +79,7 @@ def publish_dataset(
     from hub.push import preview_push, push_folder
     from timm_gam.data import read_folder
 
-    audit = audit_images(read_folder(folder), near_bits, on_progress)
+    audit = audit_images(read_folder(folder), near_bits, on_progress, limits or DecodeLimits())
     say(_findings(audit))
     if audit.unreadable and not skip_unreadable:
         name, reason = next(iter(audit.unreadable.items()))
@@ -158,6 +161,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
+    add_decoding_arguments(parser)
     return parser
 
 
@@ -183,6 +187,7 @@ def _run(args: argparse.Namespace) -> None:
             private=args.private,
             near_bits=args.near,
             skip_unreadable=args.skip_unreadable,
+            limits=DecodeLimits.of(args),
             dry_run=args.dry_run,
             out=args.out,
             say=print_line,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_gam.core import CommandParser, check_writable, interrupts_exit, run_command
+from timm_gam.images import add_decoding_arguments
 
 _EPILOG = """\
 examples
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), metavar="FILE", help="(default: %(default)s)"
     )
+    add_decoding_arguments(parser)
     args = parser.parse_args(argv)
     return run_command(lambda: _run(args))
 
@@ -42,12 +44,13 @@ def _run(args: argparse.Namespace) -> None:
         from eval.report.write import write_report
         from eval.results.result import RetrievalResult
         from timm_gam.data import read_images
+        from timm_gam.images import DecodeLimits
     check_writable(args.output)
     results = [RetrievalResult.load(path) for path in args.results]
     if args.data_dir is not None or args.dataset is not None:
         images = read_images(args.data_dir, args.dataset)
         results = [result.with_images(images) for result in results]
-    write_report(results, args.output, rank_by=args.rank_by)
+    write_report(results, args.output, rank_by=args.rank_by, limits=DecodeLimits.of(args))
     print(f"wrote {args.output}")
 
 

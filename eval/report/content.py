@@ -15,7 +15,7 @@ from eval.results.comparison import Comparison
 from eval.results.record import document
 from eval.results.result import RetrievalResult
 from timm_gam.data import ImageSet
-from timm_gam.images import thumbnails
+from timm_gam.images import DecodeLimits, thumbnails
 
 _MOST_IMAGES = 1300  # some 4 KB each
 _CONFUSED = 12
@@ -34,11 +34,11 @@ class _Pictures:
         self.class_of.setdefault(name, result.class_names[result.labels[row]])
         return self.number.setdefault(name, len(self.number))
 
-    def as_list(self, images: ImageSet | None) -> list[dict[str, str | None]]:
+    def as_list(self, images: ImageSet | None, limits: DecodeLimits) -> list[dict[str, str | None]]:
         uris: dict[str, str] = {}
         if images is not None:
             rows = [row for row, name in enumerate(images.ids) if name in self.number]
-            uris = {images.ids[row]: uri for row, uri in thumbnails(images, rows)}
+            uris = {images.ids[row]: uri for row, uri in thumbnails(images, rows, limits=limits)}
         return [{"id": name, "class": self.class_of[name], "uri": uris.get(name)} for name in self.number]
 
 
@@ -47,6 +47,7 @@ def page_content(
     comparisons: Sequence[Comparison],
     explanations: Sequence[Explanation | None],
     notes: Sequence[str] = (),
+    limits: DecodeLimits = DecodeLimits(),
 ) -> dict[str, Any]:
     """Everything that the page holds, for JSON.
 
@@ -55,6 +56,7 @@ def page_content(
         comparisons: The first against each of the others, in order.
         explanations: One per result, or None.
         notes: What a reader must know.
+        limits: What a photograph may take to decode; one that takes more is shown by its name.
     """
     pictures = _Pictures()
     chosen = choose_queries(results, _MOST_IMAGES)
@@ -67,7 +69,7 @@ def page_content(
         "explanations": [_explanation(explanation) for explanation in explanations],
     }
     images = next((result.images for result in results if result.images is not None), None)
-    return {**content, "images": pictures.as_list(images)}
+    return {**content, "images": pictures.as_list(images, limits)}
 
 
 def _model(result: RetrievalResult, chosen: Chosen, pictures: _Pictures) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from eval.results.result import RetrievalResult
 from timm_gam.core import ModelError
 from timm_gam.data import ImageSet
 from timm_gam.embed import attention_maps, location_split
-from timm_gam.images import Preprocessing, as_seen, data_uri, load_image
+from timm_gam.images import DecodeLimits, Preprocessing, as_seen, data_uri, load_image
 from timm_gam.models import LoadedModel
 
 _PAIRS = 4  # of the best and of the worst queries each
@@ -60,7 +60,12 @@ class Explanation:
     note: str = ""
 
 
-def explain(result: RetrievalResult, loaded: LoadedModel, preprocessing: Preprocessing) -> Explanation:
+def explain(
+    result: RetrievalResult,
+    loaded: LoadedModel,
+    preprocessing: Preprocessing,
+    limits: DecodeLimits = DecodeLimits(),
+) -> Explanation:
     """Split the scores of the best and worst queries' first images over places, and take the gates of some queries.
 
     The network runs on the CPU in float32; images that cannot be read are left out.
@@ -73,7 +78,7 @@ def explain(result: RetrievalResult, loaded: LoadedModel, preprocessing: Preproc
     layer = result.facts.model.embedding_layer
     wrong = [place for place in _order(result) if not result.relevant[place, 0]][:_PAIRS]
     right = [place for place in reversed(_order(result)) if result.relevant[place, 0]][:_PAIRS]
-    pictures = _pixels(result.images, _ids(result, [*right, *wrong]), preprocessing)
+    pictures = _pixels(result.images, _ids(result, [*right, *wrong]), preprocessing, limits)
     matches, note = [], ""
     for place in (*right, *wrong):
         query, match = int(result.query[place]), int(result.neighbours[place, 0])
@@ -115,15 +120,16 @@ def _ids(result: RetrievalResult, places: Sequence[int]) -> list[str]:
     return [result.ids[row] for row in rows]
 
 
-def _pixels(images: ImageSet, ids: Sequence[str], preprocessing: Preprocessing) -> dict[str, torch.Tensor]:
+def _pixels(
+    images: ImageSet, ids: Sequence[str], preprocessing: Preprocessing, limits: DecodeLimits
+) -> dict[str, torch.Tensor]:
     wanted = set(ids)
     rows = [row for row, name in enumerate(images.ids) if name in wanted]
     transform = preprocessing.transform()
     pixels = {}
+    shrink = preprocessing.shrink if preprocessing.shrink_on_load else None
     for row, encoded in images.reader.read(rows):
-        picture, _ = load_image(
-            encoded, images.ids[row], preprocessing.shrink if preprocessing.shrink_on_load else None
-        )
+        picture, _ = load_image(encoded, images.ids[row], shrink, limits)
         pixels[images.ids[row]] = transform(picture)
     return pixels
 

@@ -13,7 +13,7 @@ from eval.results.comparison import check_same_queries
 from eval.results.result import HEADLINE, RetrievalResult
 from eval.scoring.metrics import DEFINITIONS
 from timm_gam.core import atomic_path
-from timm_gam.images import page_environment
+from timm_gam.images import DecodeLimits, page_environment
 
 
 def write_report(
@@ -23,6 +23,7 @@ def write_report(
     rank_by: str = "map",
     explanations: Sequence[Explanation | None] = (),
     notes: Sequence[str] = (),
+    limits: DecodeLimits = DecodeLimits(),
 ) -> None:
     """Write a page of one or more results on the same queries: a file of a few MB, however many images were scored.
 
@@ -32,6 +33,7 @@ def write_report(
         rank_by: The metric by which models are ordered and compared.
         explanations: One per result, from `explain`.
         notes: What a reader must know.
+        limits: What a photograph may take to decode; one that takes more is shown by its name.
 
     Raises:
         DataError: the results have other queries than the first, or lack `rank_by`.
@@ -48,7 +50,7 @@ def write_report(
     order = sorted(range(len(listed)), key=lambda i: -float(listed[i].metric(rank_by)[listed[i].scored].mean()))
     listed, explained = [listed[i] for i in order], [explained[i] for i in order]
     comparisons = [listed[0].compare(other, rank_by) for other in listed[1:]]
-    content = page_content(listed, comparisons, explained, notes)
+    content = page_content(listed, comparisons, explained, notes, limits)
     html = (
         page_environment(Path(__file__).parent / "templates")
         .get_template("report.html")

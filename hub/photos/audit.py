@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError, UnreadableImageError
 from timm_gam.data import IMAGE_RULE, ImageSet, published_split
-from timm_gam.images import data_fingerprint, difference_hash, exact_groups, load_image, near_pairs
+from timm_gam.images import DecodeLimits, data_fingerprint, difference_hash, exact_groups, load_image, near_pairs
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,19 @@ class Audit:
         return labels
 
 
-def audit_images(images: ImageSet, near_bits: int, on_progress: Callable[[int], None] = lambda images: None) -> Audit:
+def audit_images(
+    images: ImageSet,
+    near_bits: int,
+    on_progress: Callable[[int], None] = lambda images: None,
+    limits: DecodeLimits = DecodeLimits(),
+) -> Audit:
     """Decode every image once and compare all with all.
 
     Args:
         images: A labelled image set.
         near_bits: Most bits, of 256, in which near duplicates differ.
         on_progress: Called with the number of images just read.
+        limits: What one image may take to decode.
 
     Raises:
         DataError: no image can be read.
@@ -97,7 +103,7 @@ def audit_images(images: ImageSet, near_bits: int, on_progress: Callable[[int], 
     total = 0
     for row, encoded in images.reader.read(range(len(images))):
         try:
-            picture, digest = load_image(encoded, images.ids[row])
+            picture, digest = load_image(encoded, images.ids[row], limits=limits)
         except UnreadableImageError as error:
             unreadable[error.image_id] = error.reason
         else:

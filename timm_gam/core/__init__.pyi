@@ -49,3 +49,4 @@ from timm_gam.core.signals import StopRequest as StopRequest
 from timm_gam.core.signals import handle_signals as handle_signals
 from timm_gam.core.signals import note_signals as note_signals
 from timm_gam.core.signals import terminable as terminable
+from timm_gam.core.silence import silent_libraries as silent_libraries

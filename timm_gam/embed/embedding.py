@@ -146,6 +146,7 @@ def embed_batches(
         batch_size=batch_size,
         workers=default_workers(device) if settings.workers is None else settings.workers,
         shrink=shrink,
+        limits=settings.limits,
         pin_memory=device.type == "cuda",
     )
     with loaded as batches, torch.inference_mode(), amp:

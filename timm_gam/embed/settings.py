@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from timm_gam.embed.network import EmbeddingLayer
+from timm_gam.images import DecodeLimits
 
 __all__ = ["EmbedSettings", "OnUnreadable"]
 
@@ -27,3 +28,4 @@ class EmbedSettings:
     compile_backend: str | None = None  # torch.compile backend; None: eager
     optimize: bool = False  # prepare the network with `timm_gam.optimize`
     on_unreadable: OnUnreadable = "raise"  # end at the first image that cannot be read, or record it and go on
+    limits: DecodeLimits = DecodeLimits()  # what one image may take to decode, or it is unreadable

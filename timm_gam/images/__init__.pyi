@@ -1,3 +1,4 @@
+from timm_gam.images.arguments import add_decoding_arguments as add_decoding_arguments
 from timm_gam.images.arguments import add_preprocessing_arguments as add_preprocessing_arguments
 from timm_gam.images.decoding import Shrink as Shrink
 from timm_gam.images.decoding import content_digest as content_digest
@@ -10,6 +11,7 @@ from timm_gam.images.duplicates import exact_groups as exact_groups
 from timm_gam.images.duplicates import near_pairs as near_pairs
 from timm_gam.images.fingerprint import data_fingerprint as data_fingerprint
 from timm_gam.images.fingerprint import digest_images as digest_images
+from timm_gam.images.limits import DecodeLimits as DecodeLimits
 from timm_gam.images.loader import Batch as Batch
 from timm_gam.images.loader import load_batches as load_batches
 from timm_gam.images.page import page_environment as page_environment

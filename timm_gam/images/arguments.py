@@ -1,12 +1,14 @@
-"""The options that change a model's own preprocessing, for every command that has them. Imports nothing heavy."""
+"""The options of every command that reads images: a model's preprocessing, what one image may take to decode.
+
+Imports nothing heavy.
+"""
 
 from __future__ import annotations
 
 import argparse
 
 from timm_gam.core import positive
-
-__all__ = ["add_preprocessing_arguments"]
+from timm_gam.images.limits import DecodeLimits
 
 
 def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -19,3 +21,18 @@ def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> argparse._Ar
     image.add_argument("--mean", nargs=3, type=float, metavar=("R", "G", "B"), help="subtracted from values in [0, 1]")
     image.add_argument("--std", nargs=3, type=float, metavar=("R", "G", "B"), help="divides after that")
     return image
+
+
+def add_decoding_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """What one image may take to decode; `DecodeLimits.of` reads these options."""
+    limits = parser.add_argument_group("what one image may take to decode, or it is unreadable")
+    own = DecodeLimits()
+    only_given = parser.argument_default is argparse.SUPPRESS
+    for option, value, metavar, text in (
+        ("--max-scans", own.scans, "N", "scans of a JPEG"),
+        ("--max-decode-mb", own.megabytes, "MB", "memory"),
+        ("--max-decode-seconds", own.seconds, "S", "processor time"),
+    ):
+        default = argparse.SUPPRESS if only_given else value
+        limits.add_argument(option, type=positive, default=default, metavar=metavar, help=f"{text} (default: {value})")
+    return limits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import stat
 import warnings
 from collections.abc import Callable
@@ -12,23 +11,23 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from timm_gam.core import UnreadableImageError
+from timm_gam.core import UnreadableImageError, silent_libraries
 from timm_gam.data import FORMATS, EncodedImage
+from timm_gam.images.bombs import check_file_size, check_header, open_bytes, too_large
+from timm_gam.images.limits import DecodeLimits
 
-__all__ = ["MAX_PIXELS", "Shrink", "content_digest", "load_image"]
+__all__ = ["Shrink", "content_digest", "load_image"]
 
-MAX_PIXELS = 89_478_485
-"""Larger images are refused from their header, before memory is taken: Pillow's own limit, 268 MB as RGB."""
-
-MAX_ASPECT = 500
-"""Longer slivers are refused too: a line of 60,000 pixels takes 10 GB once its short side is resized to 224."""
-
+_NOISY = ("TIFF", "WEBP", "AVIF")  # decoded by libraries that Pillow does not keep from printing
+_BAND_PIXELS = 2**20  # of a 16-bit image, scaled to 8 bits at once
 
 Shrink = Callable[[int, int], int]
 """(width, height) of an upright image -> by how much a JPEG of that size may be reduced while it is decoded."""
 
 
-def load_image(encoded: EncodedImage, image_id: str, shrink: Shrink | None = None) -> tuple[Image.Image, bytes]:
+def load_image(
+    encoded: EncodedImage, image_id: str, shrink: Shrink | None = None, limits: DecodeLimits = DecodeLimits()
+) -> tuple[Image.Image, bytes]:
     """Read an image once: its pixels and the SHA-256 of its encoded bytes.
 
     EXIF orientation is applied, CMYK and palettes are converted, 16-bit grey is scaled to 8 bits, transparency is
@@ -40,33 +39,24 @@ def load_image(encoded: EncodedImage, image_id: str, shrink: Shrink | None = Non
         shrink: Decodes a JPEG at 1/2, 1/4 or 1/8 of its size, as this function says (1: whole). The decoder leaves out
             the DCT coefficients that a smaller image cannot show, which is much quicker than to decode and resize.
             Other formats are decoded whole.
+        limits: What the image may take.
 
     Returns:
         An RGB image and 32 bytes.
 
     Raises:
-        UnreadableImageError: missing, truncated, not an image of `timm_gam.data.FORMATS`, larger than MAX_PIXELS, or
-            longer than MAX_ASPECT.
+        UnreadableImageError: missing, truncated, not an image of `timm_gam.data.FORMATS`, or beyond `limits`.
     """
     if isinstance(encoded, Image.Image):
         return encoded.convert("RGB"), content_digest(encoded, image_id)
-    data = _read_bytes(encoded, image_id)
+    data = _read_bytes(encoded, image_id, limits)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, and about sizes between our limit and Pillow's error
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImageError(image_id, _too_large(f"{image.width} x {image.height}"))
-                if max(image.size) > MAX_ASPECT * min(image.size):
-                    size = f"{image.width} x {image.height}"
-                    raise UnreadableImageError(image_id, f"{size}: more than {MAX_ASPECT} times as long as wide")
-                if shrink is not None and image.format in ("JPEG", "MPO"):
-                    _draft(image, shrink)
-                eight_bits = _scaled_to_8_bits(image)
-                ImageOps.exif_transpose(eight_bits, in_place=True)
-                rgb = eight_bits.convert("RGB")
+            with Image.open(open_bytes(data, image_id, limits), formats=FORMATS) as image:
+                rgb = _decode(image, data, image_id, shrink, limits)
     except Image.DecompressionBombError as error:
-        raise UnreadableImageError(image_id, _too_large(str(error).split(" exceeds")[0])) from error
+        raise UnreadableImageError(image_id, too_large(str(error).split(" exceeds")[0])) from error
     except (UnreadableImageError, MemoryError):  # no memory says nothing of the image
         raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more
@@ -87,17 +77,33 @@ def content_digest(encoded: EncodedImage, image_id: str) -> bytes:
     return hashlib.sha256(_read_bytes(encoded, image_id)).digest()
 
 
-def _read_bytes(encoded: bytes | Path, image_id: str) -> bytes:
+def _read_bytes(encoded: bytes | Path, image_id: str, limits: DecodeLimits | None = None) -> bytes:
     if isinstance(encoded, bytes):
         return encoded
     if "\0" in str(encoded):
         raise UnreadableImageError(image_id, "its path holds a NUL character")
     try:
-        if not stat.S_ISREG(encoded.stat().st_mode):  # a pipe would block until somebody writes
+        status = encoded.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would block until somebody writes
             raise UnreadableImageError(image_id, "not a regular file")
+        if limits is not None:
+            check_file_size(status.st_size, image_id, limits)
         return encoded.read_bytes()
     except OSError as error:
         raise UnreadableImageError(image_id, error.strerror or type(error).__name__) from error
+
+
+def _decode(image: Image.Image, data: bytes, image_id: str, shrink: Shrink | None, limits: DecodeLimits) -> Image.Image:
+    """The upright RGB pixels of an opened image."""
+    check_header(image, data, image_id, limits)
+    if shrink is not None and image.format in ("JPEG", "MPO"):
+        _draft(image, shrink)
+    if image.format in _NOISY:
+        with silent_libraries():
+            image.load()
+    eight_bits = _scaled_to_8_bits(image)
+    ImageOps.exif_transpose(eight_bits, in_place=True)
+    return eight_bits.convert("RGB")
 
 
 def _draft(image: Image.Image, shrink: Shrink) -> None:
@@ -111,14 +117,13 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
     """16-bit grey -> 8-bit grey; Pillow's own conversion clips at 255. Other modes are returned as they are."""
     if not (image.mode.startswith("I;16") or image.mode == "I"):
         return image
-    values = np.asarray(image).astype(np.int64) >> 8
-    grey = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+    grey = Image.new("L", image.size)
+    rows = max(_BAND_PIXELS // image.width, 1)
+    for top in range(0, image.height, rows):  # in bands: numpy's copies are small beside the image
+        band = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height))))
+        grey.paste(Image.fromarray(np.clip(band >> 8, 0, 255).astype(np.uint8)), (0, top))
     grey.getexif().update(image.getexif())
     return grey
-
-
-def _too_large(size: str) -> str:
-    return f"{size}: more than {MAX_PIXELS:,} pixels are refused; make it smaller"
 
 
 def _without_address(reason: str) -> str:

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from timm_gam.core import UnreadableImageError
 from timm_gam.data import EncodedImage, ImageReader
 from timm_gam.images.decoding import Shrink, load_image
+from timm_gam.images.limits import DecodeLimits
 from timm_gam.images.workers import in_shared_memory, load_items, memory_errors
 
 __all__ = ["Batch", "load_batches"]
@@ -52,6 +53,7 @@ def load_batches(
     batch_size: int,
     workers: int,
     shrink: Shrink | None = None,
+    limits: DecodeLimits = DecodeLimits(),
     pin_memory: bool = False,
 ) -> Iterator[Iterator[Batch]]:
     """Within: batches of `batch_size` images each, the last one maybe smaller, in the order of `rows`.
@@ -63,12 +65,13 @@ def load_batches(
         batch_size: Images per batch.
         workers: Loader processes; 0 decodes in this process, and nothing overlaps.
         shrink: See `timm_gam.images.decoding.load_image`.
+        limits: Likewise.
         pin_memory: Give batches in pinned memory, for a CUDA device.
 
     Raises:
         MachineError: within, a loader process was killed, or memory ran out, be it the device's.
     """
-    batches = _Batches(reader, rows, transform, shrink, batch_size)
+    batches = _Batches(reader, rows, transform, shrink, limits, batch_size)
     workers = workers if reader.parallel else min(workers, 1)
     with (
         memory_errors("use a smaller --batch-size or fewer --workers"),
@@ -90,10 +93,11 @@ class _Batches(Dataset[Batch]):
         rows: NDArray[np.int64],
         transform: Callable[[Image.Image], Tensor],
         shrink: Shrink | None,
+        limits: DecodeLimits,
         batch_size: int,
     ) -> None:
         self.reader, self.rows, self.transform, self.shrink = reader, rows, transform, shrink
-        self.batch_size = batch_size
+        self.limits, self.batch_size = limits, batch_size
         self.stream: Iterator[tuple[int, EncodedImage]] | None = None
 
     def __getitem__(self, start: int) -> Batch:
@@ -101,7 +105,7 @@ class _Batches(Dataset[Batch]):
         places, digests, pixels, failures = [], [], [], []
         for place, (_, encoded) in zip(range(start, start + len(rows)), self._read(rows), strict=True):
             try:
-                image, digest = load_image(encoded, str(place), self.shrink)
+                image, digest = load_image(encoded, str(place), self.shrink, self.limits)
             except UnreadableImageError as error:
                 failures.append((place, error.reason))
             else:

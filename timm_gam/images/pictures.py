@@ -13,6 +13,7 @@ from torch import Tensor
 from timm_gam.core import UnreadableImageError
 from timm_gam.data import ImageSet
 from timm_gam.images.decoding import load_image
+from timm_gam.images.limits import DecodeLimits
 from timm_gam.images.preprocessing import Preprocessing
 
 __all__ = ["as_seen", "data_uri", "thumbnails"]
@@ -20,14 +21,16 @@ __all__ = ["as_seen", "data_uri", "thumbnails"]
 _QUALITY = 60
 
 
-def thumbnails(images: ImageSet, rows: list[int], side: int = 144) -> Iterator[tuple[int, str]]:
+def thumbnails(
+    images: ImageSet, rows: list[int], side: int = 144, limits: DecodeLimits = DecodeLimits()
+) -> Iterator[tuple[int, str]]:
     """Yield (row, data URI) for each readable image of the ascending `rows`, no side longer than `side` pixels.
 
     A URI of 144 pixels takes some 4 KB. Images that cannot be read are left out.
     """
     for row, encoded in images.reader.read(rows):
         try:
-            picture, _ = load_image(encoded, images.ids[row], lambda width, height: _factor(width, height, side))
+            picture, _ = load_image(encoded, images.ids[row], lambda w, h: _factor(w, h, side), limits)
         except UnreadableImageError:
             continue
         picture.thumbnail((side, side))

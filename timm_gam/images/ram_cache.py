@@ -11,17 +11,21 @@ from PIL import Image
 
 from timm_gam.data import EncodedImage, ImageReader, ImageSet
 from timm_gam.images.decoding import load_image
+from timm_gam.images.limits import DecodeLimits
 
 __all__ = ["cache_decoded"]
 
 
-def cache_decoded(images: ImageSet, rows: NDArray[np.int64], budget: int) -> ImageSet:
+def cache_decoded(
+    images: ImageSet, rows: NDArray[np.int64], budget: int, limits: DecodeLimits = DecodeLimits()
+) -> ImageSet:
     """The same image set with as many of `rows` decoded in memory as fit `budget`; others are read as before.
 
     Args:
         images: The image set.
         rows: (N,) ascending rows to decode, the first of them first.
         budget: Bytes of uint8 pixels; 0 decodes nothing.
+        limits: What one image may take.
 
     Raises:
         UnreadableImageError: an image cannot be decoded.
@@ -31,7 +35,7 @@ def cache_decoded(images: ImageSet, rows: NDArray[np.int64], budget: int) -> Ima
     used = 0
     if budget:
         for row, encoded in images.reader.read(rows.tolist()):
-            array = np.asarray(load_image(encoded, images.ids[row])[0])
+            array = np.asarray(load_image(encoded, images.ids[row], limits=limits)[0])
             used += array.nbytes
             if used > budget:
                 break

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_gam.core import CommandParser, count, positive, run_command
+from timm_gam.images import add_decoding_arguments
 
 _EPILOG = """\
 examples
@@ -78,6 +79,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-b", "--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
     parser.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
     parser.add_argument("--amp", action="store_true", help="mixed precision; faster, and another collection")
+    add_decoding_arguments(parser)
     _add_device(parser)
     _add_json(parser)
 
@@ -90,6 +92,7 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-k", type=positive, default=10, metavar="K", help="how many (default: %(default)s)")
     parser.add_argument("--model", metavar="NAME", help="of several that indexed (default: the last)")
     _add_filter(parser)
+    add_decoding_arguments(parser)
     _add_sheets(parser)
     _add_device(parser)
     _add_json(parser)
@@ -105,6 +108,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="of this machine; any but the loopback one asks visitors for a token (default: %(default)s)",
     )
     parser.add_argument("--port", type=count, default=8350, metavar="N", help="0: any (default: %(default)s)")
+    add_decoding_arguments(parser)
     _add_device(parser)
 
 
@@ -117,6 +121,7 @@ def _add_duplicates(parser: argparse.ArgumentParser) -> None:
         metavar="BITS",
         help="of 256 that say where a picture grows brighter, most in which near ones differ (default: %(default)s)",
     )
+    add_decoding_arguments(parser)
     _add_sheets(parser)
     _add_json(parser)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from timm_gam.core import CommandParser
+from timm_gam.images import add_decoding_arguments
 from timm_gam.train.recipe import LOSSES, Recipe
 
 _EPILOG = """\
@@ -80,4 +81,5 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cache-images", type=int, metavar="MB", help=f"decoded images kept in memory ({d.cache_images})")
     add("--seed", type=int, metavar="N", help=f"({d.seed})")
     add("--deterministic", action="store_true", help="deterministic kernels")
+    add_decoding_arguments(parser)
     return parser

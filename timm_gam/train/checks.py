@@ -62,7 +62,13 @@ def check_images(data: TrainingData, rows: NDArray[np.int64], recipe: Recipe, wo
     with (
         progress_bar("checking", "img", len(mine), show=world.leads) as advance,
         load_batches(
-            data.images.reader, rows[mine], _nothing, batch_size=_AT_ONCE, workers=workers, shrink=_small
+            data.images.reader,
+            rows[mine],
+            _nothing,
+            batch_size=_AT_ONCE,
+            workers=workers,
+            shrink=_small,
+            limits=recipe.limits,
         ) as batches,
     ):
         for batch in batches:

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from timm_gam.core import RecipeError
+from timm_gam.images import DecodeLimits
 
 GateInit = Literal["paper", "identity"]
 Loss = Literal["cross-entropy", "arcface", "proxy-anchor"]
@@ -31,7 +32,7 @@ LOSSES: tuple[Loss, ...] = get_args(Loss)
 MODEL_BACKBONE = "imagenet"
 """The default start: timm's ImageNet weights of the plain network under the model."""
 
-COMPUTE_KEYS = ("device", "workers", "cache_images")
+COMPUTE_KEYS = ("device", "workers", "cache_images", "max_scans", "max_decode_mb", "max_decode_seconds")
 """What a resumed run may be told anew: nothing that changes what it computes."""
 
 DATA_KEYS = (
@@ -116,6 +117,9 @@ class Recipe:
     seed: Count = 0
     deterministic: StrictBool = False
     cache_images: Count = 1024  # MB of decoded training images kept in memory
+    max_scans: Positive = DecodeLimits.scans  # what one image may take to decode
+    max_decode_mb: Positive = DecodeLimits.megabytes
+    max_decode_seconds: AboveZero = DecodeLimits.seconds
 
     validate_every: Positive = 1  # epochs
     save_every: Count = 0  # updates and epochs' ends; 0: by time alone
@@ -136,6 +140,11 @@ class Recipe:
                 f"loss {recipe.loss} came with mixup, cutmix or label smoothing; those are for cross-entropy"
             )
         return recipe
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """What one image may take to decode."""
+        return DecodeLimits(self.max_scans, self.max_decode_mb, self.max_decode_seconds)
 
     def as_yaml(self) -> str:
         """The effective recipe as it stands in config.yaml."""

@@ -89,7 +89,7 @@ def train(
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
         _check_and_open(folder, recipe, data, start, world, resume=resume)
         rows = np.union1d(data.split.train, data.split.validation)
-        data = replace(data, images=cache_decoded(data.images, rows, recipe.cache_images * 2**20))
+        data = replace(data, images=cache_decoded(data.images, rows, recipe.cache_images * 2**20, recipe.limits))
         updates = len(data.split.train) // (recipe.batch_size * recipe.accumulate)
         objective = create_objective(model, recipe, data.classes)
         trainer = Trainer(objective, preprocessing, recipe, world, data.classes, updates)

@@ -66,6 +66,7 @@ def validate(
                 device=str(world.device),
                 amp_dtype=amp_dtype,
                 channels_last=recipe.channels_last,
+                limits=recipe.limits,
             ),
             rows=rows,
         ).vectors

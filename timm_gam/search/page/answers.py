@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, ModelError
-from timm_gam.images import DIGEST_BYTES, Digests, data_uri
+from timm_gam.images import DIGEST_BYTES, DecodeLimits, Digests, data_uri
 from timm_gam.search.photos.catalogue import Photo, PhotoFilter
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, mean_direction
@@ -65,11 +65,14 @@ class Answers:
         index: To be searched; what an update changes meanwhile is seen.
         collection: Of it.
         device: Where photographs that are dropped are embedded.
+        limits: What a photograph may take to decode.
     """
 
-    def __init__(self, index: PhotoIndex, collection: Collection, device: str = "cpu") -> None:
-        self.index, self.collection = index, collection
-        self._model = QueryModel(index, collection, device)
+    def __init__(
+        self, index: PhotoIndex, collection: Collection, device: str = "cpu", limits: DecodeLimits = DecodeLimits()
+    ) -> None:
+        self.index, self.collection, self._limits = index, collection, limits
+        self._model = QueryModel(index, collection, device, limits)
         self._dropped = _Recent(_DROPPED)  # name -> (bytes, vector)
         self._thumbnails = _Recent(_THUMBNAILS)
 
@@ -121,7 +124,7 @@ class Answers:
             DataError: it cannot be decoded.
         """
         if name not in self._thumbnails:
-            self._thumbnails.put(name, thumbnail(self._bytes(name), _SIDE))
+            self._thumbnails.put(name, thumbnail(self._bytes(name), _SIDE, self._limits))
         data: bytes = self._thumbnails[name]
         return data
 

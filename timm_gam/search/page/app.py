@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from timm_gam.core import TimmGamError
-from timm_gam.images import page_environment
+from timm_gam.images import DecodeLimits, page_environment
 from timm_gam.search.page.access import Guard
 from timm_gam.search.page.answers import Answers, NotHereError
 from timm_gam.search.photos.catalogue import PhotoFilter
@@ -42,6 +42,7 @@ def search_app(
     token: str = "",
     public: bool = False,
     device: str = "cpu",
+    limits: DecodeLimits = DecodeLimits(),
 ) -> Starlette:
     """The search page as an ASGI application, for uvicorn or any other server.
 
@@ -52,8 +53,9 @@ def search_app(
         public: Whether anyone may ask under any name of the host, and other pages may frame it. Else without a token
             only addresses of this machine are answered.
         device: Where dropped photographs are embedded.
+        limits: What a photograph may take to decode.
     """
-    answers = Answers(index, collection or index.collection(), device)
+    answers = Answers(index, collection or index.collection(), device, limits)
     page = page_environment(_TEMPLATES).get_template("search.html")
 
     def ask(question: Callable[[Request], Response]) -> Callable[[Request], Any]:

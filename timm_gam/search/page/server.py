@@ -8,11 +8,20 @@ import threading
 from contextlib import suppress
 
 from timm_gam.core import MachineError, TimmGamError, print_line
+from timm_gam.images import DecodeLimits
 from timm_gam.search.page.access import LOOPBACK
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
 
-def serve(index: PhotoIndex, collection: Collection, *, host: str, port: int, device: str = "cpu") -> None:
+def serve(
+    index: PhotoIndex,
+    collection: Collection,
+    *,
+    host: str,
+    port: int,
+    device: str = "cpu",
+    limits: DecodeLimits = DecodeLimits(),
+) -> None:
     """Serve until interrupted; prints the address.
 
     Args:
@@ -21,6 +30,7 @@ def serve(index: PhotoIndex, collection: Collection, *, host: str, port: int, de
         host: Address of this machine; any but the loopback one asks visitors for a token, which is printed.
         port: 0 takes a free one.
         device: Where dropped photographs are embedded.
+        limits: What a photograph may take to decode.
 
     Raises:
         MachineError: the address cannot be taken.
@@ -34,7 +44,7 @@ def serve(index: PhotoIndex, collection: Collection, *, host: str, port: int, de
         raise TimmGamError(f"the page needs {error.name}: pip install 'timm-gam[search]'") from error
     token = "" if host in LOOPBACK else secrets.token_urlsafe(16)
     listening = _listen(host, port)
-    app = search_app(index, collection, token=token, device=device)
+    app = search_app(index, collection, token=token, device=device, limits=limits)
     threading.Thread(target=app.state.answers.warm_up).start()  # a daemon would crash an exit while it loads
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")

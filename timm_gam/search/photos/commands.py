@@ -13,6 +13,7 @@ import torch
 
 from timm_gam.core import check_writable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings
+from timm_gam.images import DecodeLimits
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates
 from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
@@ -32,6 +33,7 @@ def index(args: argparse.Namespace) -> None:
         device=args.device,
         amp_dtype=torch.bfloat16 if args.amp else None,
         on_unreadable="skip",
+        limits=DecodeLimits.of(args),
     )
     collection, embedder = _model(made, args.model, args.checkpoint, settings)
     update = update_index(made, collection, embedder, progress_bar)
@@ -45,9 +47,10 @@ def query(args: argparse.Namespace) -> None:
     """`query PHOTO... --in INDEX`."""
     _check_sheets(args)
     chosen = PhotoFilter.read(args.folder, args.since, args.until, args.size)
-    made = _opened(args.index)
+    limits = DecodeLimits.of(args)
+    made = _opened(args.index, limits)
     collection = made.collection(args.model)
-    model = QueryModel(made, collection, args.device)
+    model = QueryModel(made, collection, args.device, limits)
     matches = made.search(collection, model.of_files(args.photo), args.k, chosen)
     if model.note:
         print(model.note, file=sys.stderr)
@@ -76,15 +79,18 @@ def serve(args: argparse.Namespace) -> None:
     """`serve INDEX`."""
     from timm_gam.search.page.server import serve as serve_page
 
-    made = _opened(args.index)
-    serve_page(made, made.collection(args.model), host=args.host, port=args.port, device=args.device)
+    limits = DecodeLimits.of(args)
+    made = _opened(args.index, limits)
+    collection = made.collection(args.model)
+    serve_page(made, collection, host=args.host, port=args.port, device=args.device, limits=limits)
 
 
 def duplicates(args: argparse.Namespace) -> None:
     """`duplicates INDEX`."""
     _check_sheets(args)
-    made = _opened(args.index)
-    found = find_duplicates(made, args.near, progress_bar)
+    limits = DecodeLimits.of(args)
+    made = _opened(args.index, limits)
+    found = find_duplicates(made, args.near, progress_bar, limits)
     exact = [("The same bytes", [(made.root / path, path) for path in group]) for group in found.exact]
     near = [("Nearly the same picture", [(made.root / path, path) for path in group]) for group in found.near]
     _write_sheets(args, f"Duplicates in {made.root.resolve().name}", [*exact, *near])
@@ -114,13 +120,13 @@ def _write_sheets(args: argparse.Namespace, title: str, sections: list[Section])
         draw_picture(args.png, title, sections)
 
 
-def _opened(path: Path) -> PhotoIndex:
+def _opened(path: Path, limits: DecodeLimits) -> PhotoIndex:
     """The index; of a folder without one it is made."""
     from timm_gam.search.photos.photo_index import INDEX_NAME
 
     if path.is_dir() and not (path / "index.json").exists() and not (path / INDEX_NAME / "index.json").exists():
         made = PhotoIndex.create(path)
-        collection, embedder = _model(made, None, None, EmbedSettings(on_unreadable="skip"))
+        collection, embedder = _model(made, None, None, EmbedSettings(on_unreadable="skip", limits=limits))
         print(_summary(made, collection, update_index(made, collection, embedder, progress_bar)), file=sys.stderr)
         return made
     return PhotoIndex.open(path)

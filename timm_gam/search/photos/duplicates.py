@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import ProgressBar, UnreadableImageError, no_progress
-from timm_gam.images import BITS, difference_hash, load_image, near_pairs
+from timm_gam.images import BITS, DecodeLimits, difference_hash, load_image, near_pairs
 from timm_gam.search.photos.photo_index import PhotoIndex
 
 _SIDE = 128  # a JPEG is reduced to no less while it is decoded; the hash looks at 17 x 16 pixels
@@ -58,7 +58,12 @@ class Duplicates:
         }
 
 
-def find_duplicates(index: PhotoIndex, most_bits: int = 20, progress: ProgressBar = no_progress) -> Duplicates:
+def find_duplicates(
+    index: PhotoIndex,
+    most_bits: int = 20,
+    progress: ProgressBar = no_progress,
+    limits: DecodeLimits = DecodeLimits(),
+) -> Duplicates:
     """Group the photographs of an index.
 
     Near ones differ in few bits of the difference hash (`timm_gam.images.difference_hash`), which scaling,
@@ -69,9 +74,10 @@ def find_duplicates(index: PhotoIndex, most_bits: int = 20, progress: ProgressBa
         index: Brought up to date before.
         most_bits: Bits in which near duplicates differ at most, in [0, 256].
         progress: Makes progress bars.
+        limits: What a photograph may take to decode.
     """
     places = index.catalogue.places()
-    hashes = _hashes(index, places, progress)
+    hashes = _hashes(index, places, progress, limits)
     table = np.frombuffer(b"".join(hashes.values()), dtype=np.uint8).reshape(-1, BITS // 8)
     digests, pixels = list(hashes), index.catalogue.pixels()
     groups = [[digests[row] for row in group] for group in near_groups(table, most_bits)]
@@ -110,14 +116,16 @@ def near_groups(table: NDArray[np.uint8], most_bits: int) -> list[list[int]]:
     return [group.tolist() for group in np.split(order, cuts) if len(group) > 1]
 
 
-def _hashes(index: PhotoIndex, places: dict[bytes, list[str]], progress: ProgressBar) -> dict[bytes, bytes]:
+def _hashes(
+    index: PhotoIndex, places: dict[bytes, list[str]], progress: ProgressBar, limits: DecodeLimits
+) -> dict[bytes, bytes]:
     """Digest -> packed hash; those that were not kept are made, and kept some at a time."""
     hashes = index.catalogue.hashes()
     lacking = iter([(digest, paths[0]) for digest, paths in places.items() if digest not in hashes])
 
     def make(one: tuple[bytes, str]) -> tuple[bytes, bytes] | None:
         try:
-            picture, digest = load_image(index.root / one[1], one[1], _shrink)
+            picture, digest = load_image(index.root / one[1], one[1], _shrink, limits)
         except UnreadableImageError:
             return None
         return (digest, np.packbits(difference_hash(picture)).tobytes()) if digest == one[0] else None

@@ -16,7 +16,7 @@ from PIL import Image
 from timm_gam.core import DataError, TimmGamError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split
-from timm_gam.images import as_seen, load_image, resolve_preprocessing
+from timm_gam.images import DecodeLimits, as_seen, load_image, resolve_preprocessing
 from timm_gam.models import load_model
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
@@ -78,8 +78,10 @@ class QueryModel:
         note: What a user should know of how it fits the collection, or "".
     """
 
-    def __init__(self, index: PhotoIndex, collection: Collection, device: str = "cpu") -> None:
-        self.index, self.collection, self._device = index, collection, device
+    def __init__(
+        self, index: PhotoIndex, collection: Collection, device: str = "cpu", limits: DecodeLimits = DecodeLimits()
+    ) -> None:
+        self.index, self.collection, self._device, self._limits = index, collection, device, limits
         self.note = ""
         self._lock = threading.Lock()
 
@@ -129,7 +131,7 @@ class QueryModel:
         with self._lock:
             loaded, preprocessing = self._embedder.loaded, self._embedder.preprocessing
             transform = preprocessing.transform()
-            a, b = (transform(load_image(data, "it", preprocessing.shrink)[0]) for data in (query, match))
+            a, b = (transform(load_image(data, "it", preprocessing.shrink, self._limits)[0]) for data in (query, match))
             split = location_split(loaded.model.cpu().float(), a, b, self._embedder.settings.layer)
         return MatchReason(split, as_seen(a, preprocessing), as_seen(b, preprocessing))
 
@@ -142,6 +144,7 @@ class QueryModel:
             device=self._device,
             amp_dtype=torch.bfloat16 if collection.amp else None,
             on_unreadable="skip",
+            limits=self._limits,
         )
         _, embedder = load_collection(collection.model, collection.checkpoint, settings=settings)
         differ = sorted(name for name, value in collection.key.items() if embedder.key.get(name) != value)

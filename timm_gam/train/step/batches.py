@@ -124,7 +124,7 @@ class _AugmentedImages(Dataset[Batch]):
     def __init__(
         self, images: ImageSet, train: NDArray[np.int64], preprocessing: Preprocessing, recipe: Recipe
     ) -> None:
-        self.images, self.train, self.seed = images, train, recipe.seed
+        self.images, self.train, self.seed, self.limits = images, train, recipe.seed, recipe.limits
         self.shape = preprocessing.input_size
         self.transform = augmentation(preprocessing, recipe)
 
@@ -139,4 +139,6 @@ class _AugmentedImages(Dataset[Batch]):
 
     def _decoded(self, row: int) -> Image.Image:
         ((_, encoded),) = self.images.reader.read([row])
-        return encoded if isinstance(encoded, Image.Image) else load_image(encoded, self.images.ids[row])[0]
+        if isinstance(encoded, Image.Image):
+            return encoded
+        return load_image(encoded, self.images.ids[row], limits=self.limits)[0]

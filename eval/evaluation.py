@@ -272,6 +272,8 @@ def _embed(
 ) -> tuple[Embeddings, int]:
     """The embeddings of the protocol's images, and how many were made now."""
     rows = protocol.images
+    compiled = settings.embed.optimize or settings.embed.compile_backend is not None
+    compiling = " (compiles first, up to a minute)" if compiled else ""
     world.agree("the images", _listing(images, rows))
     world.agree("weights, options or package versions", json.dumps(embedder.key, sort_keys=True))
     return collect_embeddings(
@@ -280,7 +282,7 @@ def _embed(
         embedder,
         store=FileStore(settings.cache_folder, embedder.key) if settings.cache_folder is not None else None,
         world=world,
-        progress=lambda count: progress(embedder.loaded.info.name, "img", count),
+        progress=lambda count: progress(embedder.loaded.info.name + compiling, "img", count),
     )
 
 

@@ -78,14 +78,12 @@ class TieGroups:
         return self._total_by_column(per_group)
 
     def _total_by_column(self, per_group: Tensor) -> Tensor:
-        """`total` where additions to one place come in any order: all queries' first groups, then all second ones."""
+        """`total` where additions to one place come in any order: running sums over first groups, second ones, ..."""
         place, most = self._place
-        columns = torch.zeros(most, len(self.num_relevant), dtype=torch.float64, device=per_group.device)
-        columns[place, self.row] = per_group.double()
-        out = torch.zeros_like(self.num_relevant, dtype=torch.float64)
-        for column in columns:
-            out += column
-        return out
+        # Sums run along the first axis of a matrix one after the other; along the only one of a vector in any order.
+        table = torch.zeros(most, len(self.num_relevant) + 1, dtype=torch.float64, device=per_group.device)
+        table[place, self.row] = per_group.double()
+        return table.cumsum_(0)[-1, :-1] if most else table.sum(0)[:-1]
 
     @functools.cached_property
     def _place(self) -> tuple[Tensor, int]:
@@ -117,7 +115,7 @@ def precision_at_k(groups: TieGroups, k: int) -> Tensor:
     Returns:
         (Q,) in [0, 1].
     """
-    return torch.where(groups.num_relevant > 0, groups.expected_relevant(k) / k, torch.nan)
+    return _divide(groups.expected_relevant(k), torch.where(groups.num_relevant > 0, k, 0))
 
 
 def recall_at_k(groups: TieGroups, k: int) -> Tensor:
@@ -329,4 +327,5 @@ def _mean_reciprocal_first(start: int, size: int, relevant: int) -> float:
 
 
 def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """The quotient where the denominator is above 0, NaN elsewhere. Both tensors: GPUs divide by a number inexactly."""
     return torch.where(denominator > 0, numerator.double() / denominator, torch.nan)

@@ -26,8 +26,8 @@ DEFAULT_MEMORY_BUDGET = 768 * 2**20
 
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 4096, 64  # rows and columns of a score block
 _COUNTED = 2**18  # scores that a thread of the CPU counts at a time, in cache
-_YIELDED_PAIRS = {"cpu": 2**16}  # what fits into cache
-_MANY_PAIRS = 2**24  # what keeps a device busy
+_YIELDED_PAIRS = {"cpu": 2**16}  # at most: what fits into cache
+_BYTES_PER_YIELDED = 256  # of a pair, when metrics are made of it
 _JOINED = {"cpu": 128}  # images of small classes whose targets are scored together
 _NO_TARGET = float("inf")  # no score is above or equal to it
 _PADDED = 512  # queries whose targets are filled up at a time
@@ -87,11 +87,12 @@ def rank_relevant(
     relevant = _Relevant(query_labels, gallery_labels, self_index, scorer.device)
     groups = _query_groups(relevant.counts, 2 * memory_budget // 3)
     counters = max(((g.stop - g.start) * int(relevant.counts[g].max(initial=0)) for g in groups), default=0)
-    memory = max(memory_budget - _BYTES_PER_PAIR * counters, memory_budget // 4)
+    yielding = memory_budget // 8
+    memory = max(memory_budget - yielding - _BYTES_PER_PAIR * counters, memory_budget // 4)
     rows, columns = _sides(scorer, memory)
     with one_blas_thread():
         for group in groups:
-            yield from _rank_group(scorer, relevant, group, rows, columns, on_progress, world)
+            yield from _rank_group(scorer, relevant, group, rows, columns, yielding, on_progress, world)
 
 
 def _rank_group(
@@ -100,6 +101,7 @@ def _rank_group(
     group: slice,
     rows: int,
     columns: int,
+    yielding: int,
     on_progress: Callable[[int], None],
     world: World,
 ) -> Iterator[RelevantRanks]:
@@ -116,7 +118,7 @@ def _rank_group(
             if mirrored:
                 counter.count(images, queries, scores.T)
         progress.advance((1 + mirrored) * (queries.stop - queries.start) * (images.stop - images.start))
-    yield from counter.ranks(world)
+    yield from counter.ranks(world, yielding)
 
 
 def _sides(scorer: Scorer, memory: int) -> tuple[int, int]:
@@ -216,10 +218,10 @@ class _Counter(ABC):
     def counts(self, world: World) -> Callable[[slice], tuple[Tensor, Tensor]]:
         """Part of the group -> (R, W) gallery images above and equal to each of its targets, of all processes."""
 
-    def ranks(self, world: World) -> Iterator[RelevantRanks]:
-        """What was counted, for a bounded number of pairs at a time."""
+    def ranks(self, world: World, memory: int) -> Iterator[RelevantRanks]:
+        """What was counted, for so many pairs at a time as metrics can be made of within `memory` bytes."""
         counts = self.counts(world)
-        most = _YIELDED_PAIRS.get(self.targets.device.type, _MANY_PAIRS)
+        most = min(memory // _BYTES_PER_YIELDED, _YIELDED_PAIRS.get(self.targets.device.type, 2**62))
         for part in slices(0, len(self.targets), max(1, most // max(1, self.targets.shape[1]))):
             above, tied = counts(part)
             best_first = (self.targets[part] < _NO_TARGET).flip(1)
@@ -293,13 +295,11 @@ class _SearchCounter(_Counter):
         beyond = torch.nextafter(targets, torch.full_like(targets, torch.inf))
         self.edges = torch.cat([targets, beyond], dim=1).sort(dim=1).values
         self.bins = torch.zeros(len(targets), self.edges.shape[1] + 1, dtype=torch.int32, device=targets.device)
-        self.one = torch.ones((), dtype=torch.int32, device=targets.device)
         self.own = torch.zeros(len(targets), 1, dtype=torch.float64, device=targets.device)
 
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
-        bins = torch.searchsorted(self.edges[mine], scores.contiguous(), right=True)
-        self.bins[mine].scatter_add_(1, bins, self.one.expand(bins.shape))
+        _add_to_bins(self.bins[mine], self.edges[mine], scores)
         itself = self.relevant.self_index[rows, None] - columns.start
         here = (itself >= 0) & (itself < scores.shape[1])
         own = scores.gather(1, itself.clamp(0, scores.shape[1] - 1))
@@ -320,6 +320,11 @@ class _SearchCounter(_Counter):
             return above, at_or_above - above
 
         return of
+
+
+def _add_to_bins(bins: Tensor, edges: Tensor, scores: Tensor) -> None:
+    places = torch.searchsorted(edges, scores.contiguous(), right=True)
+    bins.scatter_add_(1, places, torch.ones((), dtype=bins.dtype, device=bins.device).expand(places.shape))
 
 
 def _targets(
@@ -380,6 +385,8 @@ def _classes(
 
 def _query_groups(counts: NDArray[np.int64], memory: int) -> list[slice]:
     """Consecutive queries whose counters, as wide as the widest of them, fit into `memory` bytes."""
+    if len(counts) and len(counts) * int(counts.max()) * _BYTES_PER_PAIR <= memory:
+        return [slice(0, len(counts))]
     groups, start, widest = [], 0, 1
     for query, count in enumerate(counts.tolist()):
         wider = max(widest, count)

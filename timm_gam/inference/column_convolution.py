@@ -63,10 +63,10 @@ def with_column_convolutions(network: nn.Module, x: Tensor) -> int:
     Returns:
         How many were replaced.
     """
-    if not any(_is_large(module) for module in network.modules()):
+    if not any(is_large(module) for module in network.modules()):
         return 0
     sizes = map_sizes(network, x[:1])
-    suited = [name for name, module in network.named_modules() if _is_large(module) and _suits(module, sizes)]
+    suited = [name for name, module in network.named_modules() if is_large(module) and _suits(module, sizes)]
     for name in suited:
         network.set_submodule(name, ColumnConv2d(network.get_submodule(name)))  # type: ignore[arg-type]
     return len(suited)
@@ -78,7 +78,8 @@ def _suits(conv: nn.Conv2d, sizes: dict[nn.Conv2d, set[tuple[int, int]]]) -> boo
     return any(width <= narrow for _, width in sizes.get(conv, ()))
 
 
-def _is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+def is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+    """Whether a module is a dense stride 1 convolution of 5x5 or more, padded to the size of its input."""
     return (
         isinstance(module, nn.Conv2d)
         and module.groups == 1

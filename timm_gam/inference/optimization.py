@@ -5,7 +5,8 @@
     print(network.applied)                                    # what was done, and what could not be
 
 Batch norms become part of the convolutions before them. Measured on the first batch are which memory layout is faster
-here, and whether large kernels are faster column by column on small maps (`column_convolution.py`). torch.compile
+here, and whether large kernels are faster in another form: on a CPU column by column on small maps
+(`column_convolution.py`), on a GPU as one product of all taps (`tap_convolution.py`). torch.compile
 freezes the weights: each is packed once for its kernel instead of at every call, and a gate is computed together with
 its convolution. Where no compiler is installed the rest still holds, and `applied` says so.
 """
@@ -24,6 +25,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from timm_gam.inference.column_convolution import with_column_convolutions
+from timm_gam.inference.tap_convolution import with_tap_convolutions
+from timm_gam.inference.timing import seconds as time_of
 
 
 def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bool = True) -> OptimizedNetwork:
@@ -84,11 +87,18 @@ class OptimizedNetwork(nn.Module):
 
     def _prepare(self, x: Tensor) -> None:
         """Choose a form of the network by what each takes here."""
-        seconds = {layout: _seconds(self.network.to(memory_format=layout), x[:_SAMPLE], layout) for layout in _LAYOUTS}
+        on_cpu = x.device.type == "cpu"
+        taps = 0 if on_cpu else with_tap_convolutions(self.network, x)
+        seconds = {layout: time_of(self.network.to(memory_format=layout), x[:_SAMPLE], layout) for layout in _LAYOUTS}
         fastest = min(seconds, key=seconds.__getitem__)
         if self.compiled:
             self.applied.append("compiled with frozen weights")
-            close = [layout for layout in _LAYOUTS if seconds[layout] < _CLEARLY * seconds[fastest]]
+            # Elsewhere one is compiled: it takes longer there than the choice can give.
+            close = (
+                [layout for layout in _LAYOUTS if seconds[layout] < _CLEARLY * seconds[fastest]]
+                if on_cpu
+                else [fastest]
+            )
             try:
                 best = _fastest(self.network, close, x, _Compiled)
                 self._compiled = best.run
@@ -98,6 +108,8 @@ class OptimizedNetwork(nn.Module):
             best = _fastest(self.network, [fastest], x[:_SAMPLE], _laid_out)
         self.network, self.memory_format = best.network.to(memory_format=best.layout), best.layout
         done = [f"memory layout {_NAMES[best.layout]}"]
+        if taps:
+            done.append(f"{taps} large convolutions as products of all taps")
         if best.columns:
             done.append(f"{best.columns} convolutions of small maps by kernel columns")
         end = len(self.applied) - self.compiled  # what is said of compiling stays last
@@ -138,12 +150,12 @@ def _fastest(
 
     def measured(network: nn.Module, layout: torch.memory_format, columns: int) -> _Form:
         run = prepare(network, layout)
-        return _Form(network, layout, columns, run, _seconds(run, x, layout))
+        return _Form(network, layout, columns, run, time_of(run, x, layout))
 
     forms = [measured(network, layout, 0) for layout in layouts]
     best = min(forms, key=lambda form: form.seconds)
-    by_columns = copy.deepcopy(network)
-    if columns := with_column_convolutions(by_columns, x):
+    by_columns = copy.deepcopy(network) if x.device.type == "cpu" else network
+    if x.device.type == "cpu" and (columns := with_column_convolutions(by_columns, x)):
         forms.append(measured(by_columns, best.layout, columns))
         best = min(forms, key=lambda form: form.seconds)
     for form in forms:
@@ -185,24 +197,6 @@ class _Compiled:
                 delattr(module, name)
         for parameter in self._network.parameters():
             parameter.data = torch.empty(0)
-
-
-def _seconds(run: Run, x: Tensor, layout: torch.memory_format) -> float:
-    """The shorter of two runs after one that warms up, or compiles.
-
-    On some processors 7x7 convolutions of small maps are twice as fast in one layout, on others in the other.
-    """
-    # It waits for an accelerator. Imported here, as it brings torch's C++ extension tools, and their warnings, along.
-    from torch.utils.benchmark.utils.timer import timer
-
-    x = x.contiguous(memory_format=layout)
-    run(x)
-    times = []
-    for _ in range(2):
-        began = timer()
-        run(x)
-        times.append(timer() - began)
-    return min(times)
 
 
 def _folded(network: nn.Module) -> nn.Module:

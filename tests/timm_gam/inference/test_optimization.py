@@ -103,7 +103,7 @@ def test_small_maps_are_convolved_by_kernel_columns_where_that_is_faster(monkeyp
         def seconds(run: nn.Module, *args: object, faster: bool = faster) -> float:
             return 1 if has_columns(run) == faster else 2
 
-        monkeypatch.setattr(timm_gam.inference.optimization, "_seconds", seconds)
+        monkeypatch.setattr(timm_gam.inference.optimization, "time_of", seconds)
         network = timm_gam.optimize(model, compiled=False)
         assert relative_error(network(x), expected) < 1e-5
         assert has_columns(network) == faster
@@ -123,7 +123,7 @@ def test_compiled_columns_take_batches_of_any_size_and_what_was_slower_is_let_go
         run(x.contiguous(memory_format=layout))
         return 1 if has_columns(run._network) else 2
 
-    monkeypatch.setattr(timm_gam.inference.optimization, "_seconds", seconds)
+    monkeypatch.setattr(timm_gam.inference.optimization, "time_of", seconds)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), nn.Conv2d(16, 8, 7, padding=3), nn.ReLU()).eval()
     network = timm_gam.optimize(model)

@@ -2,17 +2,18 @@
 
     python benchmarks/gpu.py --record benchmarks/results/gpu.json
 
-In under five minutes. Scoring: every metric of 10,000 x 2048, 50,000 x 2048 and 100,000 x 512, embeddings on the card,
+In under three minutes. Scoring: every metric of 10,000 x 2048, 50,000 x 2048 and 100,000 x 512, embeddings on the card,
 and the ranks alone; the first also on the CPU, with the metrics compared digit for digit. The peak is the best of
 large float64 matrix products. Inference: images/s of ResNet50, plain and with GAM, in bfloat16, eager and by
 `timm_gam.optimize`, and of GAM's two 7x7 convolutions alone at each stage, as they stand and in other forms, as a share
-of the bfloat16 peak: which of them holds GAM back. `--quick` tries the script itself, on any device, with tiny
-networks and a tenth of the sizes.
+of the bfloat16 peak: which of them holds GAM back. The record is written after every part. `--quick` tries the script
+itself, on any device, with tiny networks and a tenth of the sizes.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import time
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 import timm_gam
 from eval import rank_relevant, score_retrieval
 from timm_gam.core import hardware, versions
+from timm_gam.inference import TapConv2d
 from timm_gam.search import ExactScorer, fixed_point
 
 STAGES = {56: 256, 28: 512, 14: 1024, 7: 2048}  # map size: channels of GAM in a ResNet50 at 224 px
@@ -39,27 +41,30 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--memory-budget", type=int, default=8192, metavar="MB")
     parser.add_argument("--quick", action="store_true", help="try the script itself")
+    parser.add_argument("--models", nargs="+", default=["resnet50", "resnet50_gam"])
     parser.add_argument("--record", type=Path)
     args = parser.parse_args()
     device, small = torch.device(args.device), 10 if args.quick else 1
     record: dict[str, Any] = {"hardware": hardware(), "versions": versions(), "quick": args.quick}
+    record |= {name: [] for name in ("scoring", "convolutions", "inference")}
+
+    def keep(part: str, found: dict[str, Any]) -> None:
+        print(json.dumps(found), flush=True)
+        record[part].append(found)
+        if args.record:
+            args.record.write_text(json.dumps(record, indent=1) + "\n")
+
     record["float64_flops"] = peak(torch.float64, device, 8192 // small)
     record["bfloat16_flops"] = peak(torch.bfloat16, device, 16384 // small**2)
-    record["scoring"] = [
-        scoring(count // small, dim // small, device, args.memory_budget * 2**20, record["float64_flops"], on_cpu=first)
-        for count, dim, first in ((10_000, 2048, True), (50_000, 2048, False), (100_000, 512, False))
-    ]
+    budget = args.memory_budget * 2**20
+    for count, dim, first in ((10_000, 2048, True), (50_000, 2048, False), (100_000, 512, False)):
+        sizes = count // small, dim // small
+        keep("scoring", scoring(*sizes, device, budget, record["float64_flops"], on_cpu=first))
     batch = 2 if args.quick else args.batch_size
-    names = ("test_resnet", "test_resnet_gam") if args.quick else ("resnet50", "resnet50_gam_g4", "resnet50_gam")
-    record["inference"] = [inference(name, batch, 64 if args.quick else 224, device) for name in names]
-    record["convolutions"] = [
-        convolutions(size, channels, batch, device, record["bfloat16_flops"])
-        for size, channels in (STAGES if not args.quick else {7: 64}).items()
-    ]
-    text = json.dumps(record, indent=1)
-    print(text)
-    if args.record:
-        args.record.write_text(text + "\n")
+    for size, channels in (STAGES if not args.quick else {7: 64}).items():
+        keep("convolutions", convolutions(size, channels, batch, device, record["bfloat16_flops"]))
+    for name in ["test_resnet", "test_resnet_gam"] if args.quick else args.models:
+        keep("inference", inference(name, batch, 64 if args.quick else 224, device))
 
 
 def seconds(work: Callable[[], object], device: torch.device, runs: int = 3) -> float:
@@ -105,7 +110,7 @@ def scoring(
     found: dict[str, Any] = {
         "count": count,
         "dim": dim,
-        "kernel": repr(scorer.kernel),
+        "products": scorer.products,
         "ranks_seconds": ranked,
         "metrics_seconds": scored,
         "ranks_share_of_float64_peak": flops / ranked / float64_flops,  # of all products, half of which are computed
@@ -183,6 +188,7 @@ def convolutions(size: int, channels: int, batch: int, device: torch.device, bfl
                     v, c.weight.to(memory_format=torch.channels_last), c.bias, padding=3
                 ),
                 "product": columns(conv, values),
+                "taps": functools.partial(TapConv2d(conv).to(memory_format=torch.channels_last), last),
             }
             shares |= {
                 f"{name}_{form}": flops / seconds(work, device, 5) / bfloat16_flops for form, work in forms.items()

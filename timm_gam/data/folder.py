@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError
 from timm_gam.data.formats import ENDINGS
-from timm_gam.data.image_set import ImageSet, wanted_splits
+from timm_gam.data.image_set import ImageReader, ImageSet, wanted_splits
 from timm_gam.data.layout import find_layout
-from timm_gam.data.walk import walk_images
+from timm_gam.data.walk import Folder, walk_images
 
 __all__ = ["read_folder"]
 
@@ -44,12 +45,42 @@ def read_folder(path: str | Path, splits: Sequence[str] | None = None) -> ImageS
         top, left_out = walk_images(root)
     except OSError as error:
         raise DataError(f"cannot read folder '{error.filename}': {error.strerror}") from error
+    for text in (root.resolve().name, *top.images_below()):
+        if not text.isascii():
+            _refuse_not_utf8(text)
+    name = root.resolve().name
+    return image_set_of_tree(
+        top, left_out, name, f"'{root}'", splits, lambda base, images: PathReader.of(root / base, images)
+    )
+
+
+def image_set_of_tree(
+    top: Folder,
+    left_out: Counter[str],
+    name: str,
+    shown: str,
+    splits: Sequence[str] | None,
+    reader: Callable[[str, Sequence[str]], ImageReader],
+) -> ImageSet:
+    """The image set of a tree of class folders, wherever it lies.
+
+    Args:
+        top: The tree.
+        left_out: What lies beside its images.
+        name: Of the set.
+        shown: What errors call the tree.
+        splits: As `read_folder`.
+        reader: (folder that all paths are relative to, paths) -> what reads them.
+
+    Raises:
+        DataError: there are no classes to be found.
+    """
     try:
         layout = find_layout(top)
     except DataError as error:
         read = f"read are {', '.join(ENDINGS)}"
         there = "".join(f", {count} {kind}" for kind, count in left_out.most_common(3))
-        raise DataError(f"'{root}' {error} ({read}{there and '; there is more:' + there[1:]})") from error
+        raise DataError(f"{shown} {error} ({read}{there and '; there is more:' + there[1:]})") from error
     native = tuple(dict.fromkeys(split for split, _, _ in layout.groups if split))
     read_too = wanted_splits(splits, native)
     skip = len(layout.base) + 1 if layout.base else 0
@@ -59,19 +90,17 @@ def read_folder(path: str | Path, splits: Sequence[str] | None = None) -> ImageS
         if not split or split in read_too
         for image in images
     ]
-    for text in (root.resolve().name, *(relative for relative, _, _ in found)):
-        if not text.isascii():
-            _refuse_not_utf8(text)
     names = sorted({label for _, label, _ in found})
-    index = {name: i for i, name in enumerate(names)}
+    index = {label: i for i, label in enumerate(names)}
     if layout.outside:
         left_out["images outside of the splits"] = layout.outside
+    ids = tuple(relative for relative, _, _ in found)
     return ImageSet(
-        name=root.resolve().name,
-        ids=tuple(relative for relative, _, _ in found),
+        name=name,
+        ids=ids,
         labels=np.array([index[label] for _, label, _ in found], dtype=np.int64),
         class_names=tuple(names),
-        reader=_FolderReader.of(root / layout.base, [relative for relative, _, _ in found]),
+        reader=reader(layout.base, ids),
         splits=tuple(split for _, _, split in found) if native else None,
         published_splits=native,
         left_out=dict(sorted(left_out.items())),
@@ -80,8 +109,10 @@ def read_folder(path: str | Path, splits: Sequence[str] | None = None) -> ImageS
 
 
 @dataclass(frozen=True)
-class _FolderReader:
-    """Holds its paths in one buffer: reading a `str` writes its reference count, so that each loader process would
+class PathReader:
+    """Gives the paths of files below a folder.
+
+    Holds them in one buffer: reading a `str` writes its reference count, so that each loader process would
     come to own a copy of the page it lies on."""
 
     root: Path
@@ -90,7 +121,7 @@ class _FolderReader:
     parallel: bool = True
 
     @classmethod
-    def of(cls, root: Path, relative: Sequence[str]) -> _FolderReader:
+    def of(cls, root: Path, relative: Sequence[str]) -> PathReader:
         encoded = [name.encode() for name in relative]
         return cls(root, b"".join(encoded), np.cumsum([len(name) for name in encoded], dtype=np.int64))
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from timm_gam.data.formats import is_image_name
 
@@ -38,6 +38,13 @@ class Folder:
     def images_below(self) -> list[str]:
         """Sorted paths, relative to the top, of all images in it and below it."""
         return sorted(self._images())
+
+    def sort(self) -> None:
+        """Put all names in order, here and below."""
+        self.images.sort()
+        self.folders = dict(sorted(self.folders.items()))
+        for folder in self.folders.values():
+            folder.sort()
 
     def _images(self) -> Iterator[str]:
         prefix = f"{self.path}/" if self.path else ""
@@ -76,16 +83,55 @@ def walk_images(root: Path) -> tuple[Folder, Counter[str]]:
     return top, left_out
 
 
+def tree_of_paths(paths: Iterable[str]) -> tuple[Folder, Counter[str]]:
+    """The same for the paths of files somewhere else, with forward slashes.
+
+    >>> top, left_out = tree_of_paths(["cats/1.jpg", "cats/notes.txt", ".gitattributes"])
+    >>> top.folders["cats"].images, dict(left_out)
+    (['1.jpg'], {'hidden': 1, '.txt': 1})
+    """
+    top, left_out = Folder(""), Counter[str]()
+    unseen: set[str] = set()  # folders that are not looked into, counted once as when they are walked
+    for path in sorted(paths):
+        *above, name = path.split("/")
+        folder = top
+        for part in above:
+            kind = _kind_of_folder(part)
+            inner = f"{folder.path}/{part}" if folder.path else part
+            if kind != "folder":
+                left_out[kind] += inner not in unseen
+                unseen.add(inner)
+                break
+            folder = folder.folders.setdefault(part, Folder(inner))
+        else:
+            kind = _kind_of_file(name)
+            if kind == "image":
+                folder.images.append(name)
+            else:
+                left_out[kind] += 1
+    top.sort()
+    return top, +left_out
+
+
 def _kind(entry: os.DirEntry[str]) -> str:
-    if entry.name.startswith("."):
-        return "hidden"
     if entry.is_dir(follow_symlinks=False):
-        is_system = entry.name.lower() in _SYSTEM_FOLDERS or entry.name.startswith("__")  # as `datasets` has it
-        return "system folders" if is_system else "folder"
-    if entry.is_dir():
+        return _kind_of_folder(entry.name)
+    kind = _kind_of_file(entry.name)
+    if kind != "hidden" and entry.is_dir():
         return "links to folders"
-    if is_image_name(entry.name):
-        if entry.is_file():
-            return "image"
+    if kind == "image" and not entry.is_file():
         return "broken links" if entry.is_symlink() else "no regular files"
-    return Path(entry.name).suffix.lower() or "no ending"
+    return kind
+
+
+def _kind_of_folder(name: str) -> str:
+    if name.startswith("."):
+        return "hidden"
+    is_system = name.lower() in _SYSTEM_FOLDERS or name.startswith("__")  # as `datasets` has it
+    return "system folders" if is_system else "folder"
+
+
+def _kind_of_file(name: str) -> str:
+    if name.startswith("."):
+        return "hidden"
+    return "image" if is_image_name(name) else PurePosixPath(name).suffix.lower() or "no ending"

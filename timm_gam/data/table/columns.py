@@ -14,7 +14,7 @@ NO_ID = "none"
 
 _BYTES = ("binary", "large_binary")
 _TEXT = ("string", "large_string", "null")
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "fine_label")
+_LABEL_NAMES = ("label", "labels", "class", "category", "target", "fine_label", "cls")  # the last one in WebDataset
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,13 @@ def find_columns(name: str, features: Any, asked: ColumnNames) -> Columns:
             f"another column with --label-column; {listed}"
         )
     return Columns(image, label, None if numbered else asked.id or ("id" if "id" in columns else None))
+
+
+def may_be_label(column: str, feature: Any) -> bool:
+    """Whether a column is one of those among which the labels are found."""
+    import datasets
+
+    return column in _LABEL_NAMES or isinstance(feature, datasets.ClassLabel)
 
 
 def _kind(feature: Any) -> str:

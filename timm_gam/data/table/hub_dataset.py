@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from timm_gam.core import DataError, HubError, check_repository, one_line
+from timm_gam.data.hub_folder import read_hub_folder
 from timm_gam.data.image_set import ImageSet, wanted_splits
 from timm_gam.data.table.columns import ColumnNames
-from timm_gam.data.table.parquet import class_names, load_files
+from timm_gam.data.table.parquet import class_names, configurations, load_files
 from timm_gam.data.table.parts import Part, image_set_from_parts
-from timm_gam.data.table.rows import library_errors
+from timm_gam.data.table.rows import library_errors, root_cause
 
 __all__ = ["read_hub_dataset"]
 
@@ -53,21 +57,26 @@ def read_hub_dataset(
         except HubError as error:
             raise DataError(str(error)) from error
     datasets.disable_progress_bars()
-    files, declared, parts = {}, None, None
-    try:
-        if not constants.HF_HUB_OFFLINE:  # offline there is a copy to read, and nothing that names its files
+    files: dict[str, list[str]] = {}
+    declared = None
+    if not constants.HF_HUB_OFFLINE:  # offline there is a copy to read, and nothing that names its files
+        with _loading(repo_id):
             builder = datasets.load_dataset_builder(name, config_name, revision=revision or None)
-            files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
-            declared = builder.info.features
-        needed = wanted_splits(splits, tuple(files))
+        files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
+        declared = builder.info.features
+        if not any((image_column, label_column, id_column)):
+            with _loading(repo_id):
+                whole = _image_folder(name, builder, files)
+            if whole is not None:
+                return read_hub_folder(repo_id, name, *whole, streaming=streaming, splits=splits)
+    needed = wanted_splits(splits, tuple(files))
+    with _loading(repo_id):
         if not _number_alike({split: files[split] for split in needed}, declared, label_column):
             parts = load_files({split: files[split] for split in needed}, label_column, streaming=streaming)
         else:
             tables = datasets.load_dataset(name, config_name, revision=revision or None, streaming=streaming)
             files = files or {str(split): [] for split in tables}
             parts = [Part(split, tables[split]) for split in wanted_splits(splits, tuple(files))]
-    except Exception as error:  # the library raises many kinds; each means that the data cannot be had
-        raise DataError(f"data set '{repo_id}' cannot be loaded: {_reason(error, name, revision)}") from error
     of_table = any(path.endswith(".parquet") for paths in files.values() for path in paths)
     return image_set_from_parts(
         repo_id,
@@ -77,6 +86,24 @@ def read_hub_dataset(
         roots=_roots(name, archives=not of_table),
         published_splits=tuple(files),
     )
+
+
+def _image_folder(name: str, builder: Any, by_split: dict[str, list[str]]) -> tuple[str, list[str]] | None:
+    """Commit and files of a repository that holds image files and nothing that says what they are; None of others."""
+    from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+    from huggingface_hub import HfApi, hf_hub_download
+
+    found = [_HUB_FILE.fullmatch(address) for addresses in by_split.values() for address in addresses]
+    named = [file for file in found if file and Path(file["path"]).suffix.lower() in ImageFolder.EXTENSIONS]
+    if not isinstance(builder, ImageFolder) or not named or len(named) < len(found):
+        return None  # a table, or images beside a table of them, or in archives
+    commit = named[0]["revision"]
+    files = HfApi().list_repo_files(name, revision=commit, repo_type="dataset")
+    if "README.md" in files:
+        readme = hf_hub_download(name, "README.md", repo_type="dataset", revision=commit)
+        if configurations(Path(readme)) is not None:
+            return None
+    return commit, files
 
 
 def _number_alike(files: dict[str, list[str]], declared: Any, label_column: str | None) -> bool:
@@ -90,6 +117,7 @@ def _number_alike(files: dict[str, list[str]], declared: Any, label_column: str 
     return not labelled or all(
         not isinstance(feature := (declared or {}).get(column), datasets.ClassLabel) or feature.names == names
         for column, names in labelled[0].items()
+        if isinstance(names, list)
     )
 
 
@@ -114,11 +142,30 @@ def _roots(name: str, *, archives: bool) -> tuple[str, ...]:
     return (*unpacked, f"hf://datasets/{name}@", f"hf://datasets/{name}/", str(cached))
 
 
-def _reason(error: Exception, name: str, revision: str) -> str:
-    if "Config name is missing" in str(error):
+@contextmanager
+def _loading(repo_id: str) -> Iterator[None]:
+    """Within: whatever the library raises is one line that names the data set."""
+    try:
+        with library_errors(repo_id):
+            yield
+    except DataError as error:
+        cause = error.__cause__
+        if not isinstance(cause, Exception):
+            raise
+        raise DataError(f"data set '{repo_id}' cannot be loaded: {_reason(cause, repo_id)}") from error
+
+
+def _reason(error: Exception, repo_id: str) -> str:
+    if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
         import datasets
 
-        with library_errors(name):
-            names = datasets.get_dataset_config_names(name, revision=revision or None)
-        return f"it has several configurations; name one with --config-name: {', '.join(names)}"
-    return one_line(error)
+        name, _, revision = repo_id.partition("@")
+        with library_errors(repo_id):
+            names = ", ".join(datasets.get_dataset_config_names(name, revision=revision or None))
+        if "BuilderConfig" in str(error):
+            return f"it has no such configuration; legal as --config-name: {names}"
+        return f"it has several configurations; name one with --config-name: {names}"
+    cause = root_cause(error)
+    if isinstance(cause, yaml.YAMLError):
+        return f"its README.md: {' '.join(str(cause).split())}"
+    return one_line(cause)

@@ -13,7 +13,7 @@ from timm_gam.core import DataError
 from timm_gam.data.formats import is_image_name
 from timm_gam.data.image_set import ImageSet, wanted_splits
 from timm_gam.data.split_names import splits_of_files
-from timm_gam.data.table.columns import ColumnNames
+from timm_gam.data.table.columns import ColumnNames, may_be_label
 from timm_gam.data.table.parts import Part, image_set_from_parts
 from timm_gam.data.table.rows import library_errors
 
@@ -124,28 +124,34 @@ def class_names(file: str, label_column: str | None) -> dict[str, Any]:
     return {
         column: feature.names if isinstance(feature, datasets.ClassLabel) else str(feature)
         for column, feature in features.items()
-        if column == label_column or (label_column is None and isinstance(feature, datasets.ClassLabel))
+        if column == label_column or (label_column is None and may_be_label(column, feature))
     }
+
+
+def configurations(readme: Path) -> list[dict[str, Any]] | None:
+    """The configurations that the README.md of a data set's repository names, or None where it names none."""
+    from huggingface_hub import metadata_load
+
+    try:
+        about = metadata_load(readme) if readme.is_file() else None
+    except Exception:  # no YAML, or damaged: then it says nothing, as `datasets` has it
+        return None
+    named = about.get("configs") if isinstance(about, dict) else None
+    return named if isinstance(named, list) else None
 
 
 def _configured(folder: Path, config_name: str | None) -> dict[str, list[str]] | None:
     """Split -> files as the README.md of a data set's repository says, or None where it says nothing."""
-    from huggingface_hub import metadata_load
-
-    readme = folder / "README.md"
-    try:
-        about = metadata_load(readme) if readme.is_file() else None
-    except Exception:  # no YAML, or damaged: then it says nothing, as `datasets` has it
-        about = None
-    if not isinstance(about, dict) or "configs" not in about:
+    about = configurations(folder / "README.md")
+    if about is None:
         if config_name is not None:
             raise DataError(f"--config-name {config_name} came, and '{folder}' has no README.md with configurations")
         return None
     import datasets
 
-    if config_name is None and len(about["configs"]) > 1:
-        names = ", ".join(str(one.get("config_name", "default")) for one in about["configs"])
-        if "default" not in names and not any(one.get("default") for one in about["configs"]):
+    if config_name is None and len(about) > 1:
+        names = ", ".join(str(one.get("config_name", "default")) for one in about)
+        if "default" not in names and not any(one.get("default") for one in about):
             raise DataError(f"'{folder}' has several configurations; name one with --config-name: {names}")
     with library_errors(str(folder)):
         builder = datasets.load_dataset_builder(str(folder), config_name)

@@ -85,18 +85,21 @@ def image_set_from_parts(
     columns = None
     for part in parts:
         with library_errors(name):
-            features = part.table.features
-            if features is None:  # a stream whose columns are known from its first row on
-                features = part.table._resolve_features().features
+            table = part.table
+            if table.features is None:  # a stream whose columns are known from its first row on
+                table = table._resolve_features()
+            if streaming:
+                table = table.decode(False)  # before any other step: the library decodes remote images in threads
+            features = table.features
         columns = find_columns(name, features, asked)
-        values, keys = _values(name, part.table, columns, streaming=streaming)
+        values, keys = _values(name, table, columns, streaming=streaming)
         first = before[part.split]
         labels.append(LabelPart(part.split, features[columns.label], values, first))
         ids += [f"{part.split}/{first + row:07d}" for row in range(len(values))] if keys is None else map(str, keys)
         of_split += [part.split] * len(values)
         before[part.split] += len(values)
         lengths.append(len(values))
-        image = part.table.select_columns([columns.image])
+        image = table.select_columns([columns.image])
         tables.append(image.cast_column(columns.image, datasets.Image(decode=False)))
     if columns is None:
         raise DataError(f"'{name}' holds no splits")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -59,16 +60,29 @@ class RowsReader:
 
 @contextmanager
 def library_errors(name: str) -> Iterator[None]:
-    """Within: whatever `datasets` raises is one line; it raises many kinds, and each means that rows cannot be had."""
+    """Within: whatever `datasets` raises is one line; it raises many kinds, and each means that rows cannot be had.
+
+    What the libraries log is left out: it says the same before the one line.
+    """
+    loggers = {logger: logger.level for logger in map(logging.getLogger, ("datasets", "huggingface_hub"))}
     try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
         yield
     except (TimmGamError, MemoryError):
         raise
     except Exception as error:
-        cause = error
-        while cause.__cause__ is not None and isinstance(cause.__cause__, Exception):
-            cause = cause.__cause__
-        raise DataError(f"'{name}' cannot be read: {one_line(cause)}") from error
+        raise DataError(f"'{name}' cannot be read: {one_line(root_cause(error))}") from error
+    finally:
+        for logger, level in loggers.items():
+            logger.setLevel(level)
+
+
+def root_cause(error: Exception) -> Exception:
+    """The first of the errors that led to this one: the library's own say little."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 def _seek(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:

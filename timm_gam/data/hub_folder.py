@@ -1,0 +1,101 @@
+"""A Hub repository that is nothing but class folders of images -> image set, by the rules of local folders."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from timm_gam.core import DataError, one_line, progress_bar
+from timm_gam.data.folder import PathReader, image_set_of_tree
+from timm_gam.data.image_set import ImageReader, ImageSet
+from timm_gam.data.walk import tree_of_paths
+
+_AT_ONCE = 8
+_AHEAD = 32
+
+
+def read_hub_folder(
+    name: str, repo_id: str, commit: str, files: Sequence[str], *, streaming: bool, splits: Sequence[str] | None
+) -> ImageSet:
+    """Read CLASS/IMAGE files of a data set's repository as `timm_gam.data.read_folder` reads them.
+
+    Args:
+        name: Of the image set.
+        repo_id: "owner/name".
+        commit: Of the repository.
+        files: All files in it.
+        streaming: Read images when they are asked for, and store none.
+        splits: As `read_folder`.
+
+    Raises:
+        DataError: there are no classes to be found, or an image cannot be downloaded.
+    """
+
+    def reader(base: str, images: Sequence[str]) -> ImageReader:
+        inner = [f"{base}/{image}" if base else image for image in images]
+        if streaming:
+            return _RemoteReader(name, f"hf://datasets/{repo_id}@{commit}/", tuple(inner))
+        root = _download(name, repo_id, commit, inner)
+        return PathReader.of(root / base, images)
+
+    top, left_out = tree_of_paths(files)
+    return image_set_of_tree(top, left_out, name, f"the data set '{name}'", splits, reader)
+
+
+def _download(name: str, repo_id: str, commit: str, files: Sequence[str]) -> Path:
+    """The folder of the cache that holds these files of the commit, several downloaded at a time."""
+    from huggingface_hub import hf_hub_download
+
+    def one(file: str) -> str:
+        return str(hf_hub_download(repo_id, file, repo_type="dataset", revision=commit))
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads, progress_bar("downloading", "img", len(files)) as advance:
+        try:
+            paths = []
+            for path in threads.map(one, files):
+                paths.append(path)
+                advance(1)
+        except Exception as error:  # the library's and the HTTP client's, of many kinds
+            threads.shutdown(cancel_futures=True)
+            raise DataError(f"'{name}' cannot be downloaded: {one_line(error)}") from error
+    return Path(paths[-1].removesuffix(files[-1]))
+
+
+@dataclass(frozen=True)
+class _RemoteReader:
+    """Reads files at their addresses, a few at a time and ahead of who asks."""
+
+    name: str
+    root: str
+    files: tuple[str, ...]
+    parallel: bool = False
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            waiting: deque[tuple[int, Future[bytes]]] = deque()
+            try:
+                for index in indices:
+                    waiting.append((index, threads.submit(self._content, index)))
+                    if len(waiting) >= _AHEAD:
+                        yield self._next(waiting)
+                while waiting:
+                    yield self._next(waiting)
+            finally:
+                threads.shutdown(cancel_futures=True)
+
+    def _next(self, waiting: deque[tuple[int, Future[bytes]]]) -> tuple[int, bytes]:
+        index, content = waiting.popleft()
+        try:
+            return index, content.result()
+        except Exception as error:
+            raise DataError(f"'{self.files[index]}' of '{self.name}' cannot be read: {one_line(error)}") from error
+
+    def _content(self, index: int) -> bytes:
+        from datasets.download.streaming_download_manager import xopen
+
+        with xopen(self.root + self.files[index], "rb") as file:
+            content: bytes = file.read()
+            return content

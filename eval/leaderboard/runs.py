@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.results.result import RetrievalResult
-from timm_gam.core import DataError, OutputError, atomic_path
+from timm_gam.core import DataError, OutputError, atomic_path, available_memory
 
 _BYTES_PER_PARAMETER = 12
 """What a network takes while it is loaded: its weights, the file they come from, and room to run it."""
@@ -46,16 +46,6 @@ def run_models(
         runs.append(_run(model, options, folder))
         on_run(runs[-1])
     return runs
-
-
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
 
 
 def _same_options(folder: Path, options: Sequence[str]) -> None:

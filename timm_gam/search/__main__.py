@@ -18,6 +18,9 @@ examples
   make an index of a folder, or bring it up to date (new, changed, moved and deleted photographs are found):
     timm-gam search index photos
     timm-gam search index photos --model mobilenetv2_100.ra_in1k
+  for millions, search in Milvus instead of in files (the token of a server is read from MILVUS_TOKEN):
+    timm-gam search index photos --store milvus
+    timm-gam search index photos --store http://127.0.0.1:19530 --components 512
   the ten photographs most like one, as a table and as a contact sheet:
     timm-gam search query holiday.jpg --in photos --html found.html
   like several, of one summer, for a program:
@@ -76,6 +79,15 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
         "resnet50.a1_in1k from the Hub, else the tiny test_resnet_gam.corel of the package)",
     )
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="safetensors weights for --model")
+    parser.add_argument(
+        "--store",
+        metavar="STORE",
+        help="where vectors are searched: exact; milvus, which is Milvus Lite in the index; FILE.db, Milvus Lite "
+        "there; or the URL of a Milvus server or cluster (default: what the index has, at first exact)",
+    )
+    parser.add_argument(
+        "--components", type=positive, metavar="N", help="of the whitened vectors that Milvus keeps (default: 256)"
+    )
     parser.add_argument("-b", "--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
     parser.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
     parser.add_argument("--amp", action="store_true", help="mixed precision; faster, and another collection")

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, ModelError
-from timm_gam.images import DIGEST_BYTES, DecodeLimits, Digests, data_uri
+from timm_gam.images import DIGEST_BYTES, DecodeLimits, data_uri
 from timm_gam.search.photos.catalogue import Photo, PhotoFilter
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, mean_direction
@@ -112,7 +112,7 @@ class Answers:
         digest = hashlib.sha256(data).digest()
         name = digest.hex()
         if name not in self._dropped:
-            vector = self._known(digest)
+            vector = self.index.vector(self.collection, digest)
             self._dropped.put(name, (data, self._model.embed(data) if vector is None else vector))
         return {"id": name}
 
@@ -172,17 +172,10 @@ class Answers:
         if name in self._dropped:
             vector: NDArray[np.float32] = self._dropped[name][1]
             return vector
-        known = self._known(_digest(name))
+        known = self.index.vector(self.collection, _digest(name))
         if known is None:
             raise NotHereError("this photograph is no longer known; drop it again")
         return known
-
-    def _known(self, digest: bytes) -> NDArray[np.float32] | None:
-        try:
-            vectors = self.index.store(self.collection).read(Digests.of([digest]))
-        except LookupError:
-            return None
-        return np.array(vectors[0], dtype=np.float32)
 
     def _bytes(self, name: str) -> bytes:
         return self._dropped[name][0] if name in self._dropped else self.original(name).data

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,25 @@ class Photo:
     width: int
     height: int
     taken: str | None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a photograph is found by, of all files with its bytes.
+
+    Attributes:
+        digest: SHA-256 of the bytes.
+        folders: Each that holds one of the files, itself or below.
+        taken: As of `Photo`, or "".
+        short_side: In pixels.
+        long_side: Likewise.
+    """
+
+    digest: bytes
+    folders: tuple[str, ...]
+    taken: str
+    short_side: int
+    long_side: int
 
 
 @dataclass(frozen=True)
@@ -207,6 +227,22 @@ class Catalogue:
             while (path := path.rpartition("/")[0]) and path not in names:
                 names.add(path)
         return sorted(names)
+
+    def contents(self) -> Iterator[Content]:
+        """Every readable photograph once, whatever the number of its files, by digest."""
+        rows = self._all(
+            "select digest, path, width, height, taken from photos where problem is null order by digest, path"
+        )
+        for _, group in groupby(rows, key=lambda row: row[0]):
+            files = list(group)
+            folders = {path[:place] for _, path, *_ in files for place, letter in enumerate(path) if letter == "/"}
+            digest, _, width, height, taken = files[0]
+            yield Content(digest, tuple(sorted(folders)), taken or "", min(width, height), max(width, height))
+
+    def version(self) -> tuple[int, int]:
+        """Another one after every change."""
+        stat = self.path.stat()
+        return stat.st_mtime_ns, stat.st_size
 
     def unreadable(self) -> dict[str, str]:
         """Path -> why it cannot be decoded."""

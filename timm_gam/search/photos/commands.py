@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, load_collection, load_default
 from timm_gam.search.photos.sheet import Section, draw_picture, write_page
 from timm_gam.search.photos.update import Update, update_index
+from timm_gam.search.stores.choice import StoreChoice
 
 _NAMED = 10  # unreadable photographs in text; all in JSON
 
@@ -27,6 +28,8 @@ _NAMED = 10  # unreadable photographs in text; all in JSON
 def index(args: argparse.Namespace) -> None:
     """`index PHOTOS`."""
     made = PhotoIndex.create(args.photos, args.index)
+    choice = made.choice if args.store is None else StoreChoice(args.store, components=made.choice.components)
+    made.choose(choice if args.components is None else replace(choice, components=args.components))
     settings = EmbedSettings(
         batch_size=args.batch_size,
         workers=args.workers,
@@ -36,7 +39,7 @@ def index(args: argparse.Namespace) -> None:
         limits=DecodeLimits.of(args),
     )
     collection, embedder = _model(made, args.model, args.checkpoint, settings)
-    update = update_index(made, collection, embedder, progress_bar)
+    update = update_index(made, collection, embedder, progress_bar, lambda line: print(line, file=sys.stderr))
     if args.json:
         print(json.dumps({"index": str(made.folder), "model": collection.model, **asdict(update)}, indent=1))
     else:

@@ -10,7 +10,9 @@ last minute of it.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import secrets
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -22,9 +24,12 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError, OutputError, write_json
 from timm_gam.embed import FileStore
-from timm_gam.images import Digests, content_digest
+from timm_gam.images import Digests
 from timm_gam.search.photos.catalogue import Catalogue, Photo, PhotoFilter
-from timm_gam.search.photos.stores import ExactStore, SearchStore
+from timm_gam.search.stores.choice import StoreChoice
+from timm_gam.search.stores.exact import ExactStore
+from timm_gam.search.stores.milvus import MilvusStore
+from timm_gam.search.stores.store import SearchStore
 
 INDEX_NAME = ".timm-gam-index"
 _FORMAT = 1
@@ -76,11 +81,22 @@ class PhotoIndex:
         folder: Of the index.
         root: The folder of photographs.
         collections: The one that was updated last is first.
+        choice: Where its vectors are searched.
+        name: Letters and digits that no other index has, as several may use one server.
         catalogue: Of its files.
     """
 
-    def __init__(self, folder: Path, root: Path, collections: Sequence[Collection] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        root: Path,
+        collections: Sequence[Collection] = (),
+        choice: StoreChoice | None = None,
+        name: str = "",
+    ) -> None:
         self.folder, self.root, self.collections = folder, root, tuple(collections)
+        self.name = name or secrets.token_hex(6)
+        self.choice = self._kept_choice = choice or StoreChoice()
         self.catalogue = Catalogue(folder / "photos.sqlite")
         self._stores: dict[str, SearchStore] = {}
 
@@ -128,13 +144,14 @@ class PhotoIndex:
                 raise DataError(f"'{folder}' is of format {content['format']}, and {_FORMAT} is read; index again")
             root = Path(content["photos"])
             collections = [Collection(**entry) for entry in content["collections"]]
+            choice, name = StoreChoice(**content.get("store", {})), str(content.get("name", ""))
         except FileNotFoundError as error:
             raise DataError(f"'{path}' holds no index; make one with: timm-gam search index {path}") from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"'{folder / 'index.json'}' cannot be read: {error}; remove it and index again") from error
         if not root.is_absolute():
             root = folder.parent if root == Path("..") else folder / root
-        return cls(folder, root, collections)
+        return cls(folder, root, collections, choice, name)
 
     def collection(self, model: str | None = None) -> Collection:
         """The collection that was updated last, or that of a model.
@@ -149,21 +166,39 @@ class PhotoIndex:
         return chosen[0]
 
     def use(self, collection: Collection) -> None:
-        """Make a collection the first, in the place of an older one of its model."""
+        """Make a collection the first, in the place of an older one of its model, and keep where it is searched."""
         others = [entry for entry in self.collections if entry.model != collection.model]
-        if self.collections[:1] != (collection,):
+        if self.collections[:1] != (collection,) or self.choice != self._kept_choice:
             self.collections = (collection, *others)
             self._write()
 
-    def embeddings(self, collection: Collection) -> FileStore:
-        """The embeddings that were made for a collection."""
-        return FileStore(self.folder / "vectors", collection.key)
+    def choose(self, choice: StoreChoice) -> None:
+        """Search elsewhere; it is kept by the next update that succeeds."""
+        if choice != self.choice:
+            self.choice = choice
+            self._stores.clear()
+
+    def embeddings(self, collection: Collection, *, verify: bool = False) -> FileStore:
+        """The embeddings that were made for a collection.
+
+        Args:
+            collection: Of this index.
+            verify: Read every part once and leave out what is damaged.
+        """
+        return FileStore(self.folder / "vectors", collection.key, verify=verify)
 
     def store(self, collection: Collection) -> SearchStore:
-        """Where the vectors of a collection are searched."""
+        """Where the vectors of a collection are searched: exactly, or in Milvus."""
         name = json.dumps(asdict(collection), sort_keys=True)
         if name not in self._stores:
-            self._stores[name] = ExactStore(self.folder / "vectors", collection.key, verify=False)
+            embeddings = self.embeddings(collection)
+            self._stores[name] = (
+                ExactStore(self.catalogue, embeddings)
+                if self.choice.is_exact
+                else MilvusStore(
+                    self.choice, self.folder, self.catalogue, embeddings, self._collection_name(collection)
+                )
+            )
         return self._stores[name]
 
     def search(
@@ -177,25 +212,28 @@ class PhotoIndex:
             k: How many at most.
             chosen: Which may be found.
         """
-        among = self.catalogue.digests(chosen)
-        places, scores = self.store(collection).nearest(query[None], k, among)
         matches: list[Match] = []
-        for place, score in zip(places[0].tolist(), scores[0].tolist(), strict=True):
-            photos = self.catalogue.photos(among[place], chosen) if place >= 0 else []
+        for found in self.store(collection).nearest(query[None], k, chosen)[0]:
+            photos = self.catalogue.photos(found.digest, chosen)
             if photos:
                 copies = tuple(photo.path for photo in photos[1:])
-                matches.append(Match(len(matches) + 1, score, photos[0], copies))
+                matches.append(Match(len(matches) + 1, found.score, photos[0], copies))
         return matches
 
-    def known_vector(self, collection: Collection, photo: Path) -> NDArray[np.float32] | None:
-        """(D,) the embedding of a file with the bytes of an indexed photograph, None of any other."""
+    def vector(self, collection: Collection, digest: bytes) -> NDArray[np.float32] | None:
+        """(D,) the embedding of an indexed photograph, None of any other."""
         with suppress(LookupError):
-            digest = Digests.of([content_digest(photo, str(photo))])
-            return np.array(self.store(collection).read(digest)[0], dtype=np.float32)
+            return np.array(self.embeddings(collection).read(Digests.of([digest]))[0], dtype=np.float32)
         return None
+
+    def _collection_name(self, collection: Collection) -> str:
+        key = json.dumps(collection.key, sort_keys=True)
+        return f"{self.name}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def _write(self) -> None:
         inside = self.folder.resolve() == (self.root / INDEX_NAME).resolve()
         photos = ".." if inside else str(self.root.resolve())  # so that a folder moves with its index
         collections = [asdict(entry) for entry in self.collections]
-        write_json(self.folder / "index.json", {"format": _FORMAT, "photos": photos, "collections": collections})
+        content = {"format": _FORMAT, "name": self.name, "photos": photos, "store": asdict(self.choice)}
+        write_json(self.folder / "index.json", {**content, "collections": collections})
+        self._kept_choice = self.choice

@@ -16,7 +16,7 @@ from PIL import Image
 from timm_gam.core import DataError, TimmGamError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split
-from timm_gam.images import DecodeLimits, as_seen, load_image, resolve_preprocessing
+from timm_gam.images import DecodeLimits, as_seen, content_digest, load_image, resolve_preprocessing
 from timm_gam.models import load_model
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
@@ -91,7 +91,8 @@ class QueryModel:
         Raises:
             DataError: a file cannot be read, or the model is no longer the one that made the collection.
         """
-        vectors = [self.index.known_vector(self.collection, photo) for photo in photos]
+        digests = [content_digest(photo, str(photo)) for photo in photos]
+        vectors = [self.index.vector(self.collection, digest) for digest in digests]
         made = [self.embed(photo) if vector is None else vector for photo, vector in zip(photos, vectors, strict=True)]
         return mean_direction(np.stack(made))
 

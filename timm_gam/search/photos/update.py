@@ -43,7 +43,11 @@ class Update:
 
 
 def update_index(
-    index: PhotoIndex, collection: Collection, embedder: Embedder, progress: ProgressBar = no_progress
+    index: PhotoIndex,
+    collection: Collection,
+    embedder: Embedder,
+    progress: ProgressBar = no_progress,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Update:
     """Find what is new, changed, moved or deleted, embed what this collection lacks, and make it the index's first.
 
@@ -55,12 +59,14 @@ def update_index(
         collection: With `embedder.key`.
         embedder: With `on_unreadable="skip"`.
         progress: Makes progress bars.
+        say: Told what the store will take, before anything is embedded.
 
     Raises:
         DataError: there is no photograph in the folder, or it cannot be read; the index stays as it is.
+        MachineError: the store would take more memory than there is.
         TimmGamError: a file cannot be written, or the network gives what is no embedding.
     """
-    catalogue, store = index.catalogue, index.embeddings(collection)
+    catalogue, store = index.catalogue, index.embeddings(collection, verify=True)
     with progress("looking", "file", None) as on_progress:
         fresh = catalogue.look(_counted(find_photos(index.root), on_progress))
     if catalogue.found() == 0:
@@ -68,6 +74,8 @@ def update_index(
             f"no photographs (jpg, jpeg, png, webp) in '{index.root}'; name another folder"
             + ("; the index is left as it is" if catalogue.count() else "")
         )
+    if plan := index.store(collection).plan(catalogue.found(), _dim(embedder)):
+        say(plan)
     known = catalogue.digests()
     lacking = catalogue.with_digests(known.take(store.missing(known)))
     files = {file.path: file for file in fresh}
@@ -89,10 +97,17 @@ def update_index(
             catalogue.keep([(file, fact, problems.get(file.path)) for file, fact in rows])
     deleted = catalogue.forget_gone()
     photos = catalogue.digests()
-    if embedded or deleted or changed:
-        index.store(collection).finish(photos)
+    if len(photos) and (embedded or deleted or changed):
+        store.compact(photos, keep_others=False)
+    if len(photos):
+        index.store(collection).update(progress)
     index.use(collection)
     return Update(new, moved, changed, len(deleted), embedded, catalogue.count(), catalogue.unreadable())
+
+
+def _dim(embedder: Embedder) -> int:
+    """Of the embeddings, as timm says."""
+    return int(getattr(embedder.loaded.model, "num_features", 0))
 
 
 def _counted(files: Iterator[PhotoFile], on_progress: Callable[[int], None]) -> Iterator[PhotoFile]:

@@ -38,7 +38,7 @@ def test_ranks_are_those_of_the_full_cosine_matrix(folder: Path, capsys) -> None
     index(folder, capsys)
     made = PhotoIndex.open(folder)
     digests = made.catalogue.digests()
-    vectors = made.store(made.collection()).read(digests).astype(np.float64)
+    vectors = made.embeddings(made.collection()).read(digests).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     photo = made.catalogue.find("class1/2.jpg")
     assert photo is not None
@@ -108,7 +108,7 @@ def test_several_are_averaged_and_a_sheet_needs_no_other_file(folder: Path, tmp_
     found = query(capsys, *photos, "--in", folder, "-k", 3, "--html", tmp_path / "sheet.html")
     made = PhotoIndex.open(folder)
     digests = made.catalogue.digests()
-    vectors = made.store(made.collection()).read(digests).astype(np.float64)
+    vectors = made.embeddings(made.collection()).read(digests).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     places = [list(digests).index(hashlib.sha256(photo.read_bytes()).digest()) for photo in photos]
     mean = vectors[places].mean(axis=0)
@@ -167,3 +167,21 @@ main(["index", {str(folder)!r}, "--model", "test_resnet_gam.corel", "-j", "0", "
     assert one.catalogue.digests() == two.catalogue.digests()
     store = one.embeddings(one.collection())
     assert [len(part.digests) for part in store.parts()] == [13]
+
+
+def test_the_store_is_chosen_when_indexing_and_kept(folder: Path, capsys) -> None:
+    pytest.importorskip("milvus_lite")
+    index(folder, capsys)
+    photo = folder / "class1" / "0.jpg"
+    exact = query(capsys, photo, "--in", folder, "--folder", "class1")
+    assert main(["index", str(folder), *MODEL, "--store", "http://127.0.0.1:1"]) == 2
+    assert "is the server running" in capsys.readouterr().err
+    assert PhotoIndex.open(folder).choice.is_exact, "what failed is not kept"
+    assert main(["index", str(folder), *MODEL, "--store", "milvus", "--components", "2"]) == 0
+    assert "Milvus Lite will hold about" in capsys.readouterr().err
+    assert index(folder, capsys)["embedded"] == 0
+    assert PhotoIndex.open(folder).choice.address == "milvus"
+    found = query(capsys, photo, "--in", folder, "--folder", "class1")
+    assert [m["path"] for m in found] == [m["path"] for m in exact], "of 13 too few to whiten"
+    index(folder, capsys, "--store", "exact")
+    assert query(capsys, photo, "--in", folder, "--folder", "class1") == exact

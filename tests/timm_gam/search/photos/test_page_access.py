@@ -53,7 +53,7 @@ def test_answers_are_those_of_the_index(indexed: Path) -> None:
     photo = indexed / "class1" / "2.jpg"
     index = PhotoIndex.open(indexed)
     collection = index.collection()
-    vector = index.known_vector(collection, photo)
+    vector = index.vector(collection, bytes.fromhex(digest(photo)))
     assert vector is not None
     expected = [m for m in index.search(collection, vector, 6) if m.photo.path != "class1/2.jpg"][:5]
     with served(indexed) as address:

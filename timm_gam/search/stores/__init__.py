@@ -1,0 +1,1 @@
+"""Where vectors are searched: exactly in files, or in Milvus."""

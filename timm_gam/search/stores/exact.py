@@ -1,0 +1,99 @@
+"""Embeddings in files, searched exactly; the reference for every other store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from timm_gam.core import ProgressBar, available_memory, no_progress
+from timm_gam.embed import FileStore
+from timm_gam.images import Digests
+from timm_gam.search.exact import nearest
+from timm_gam.search.integer_vectors import FixedPoint, fixed_point
+from timm_gam.search.photos.catalogue import Catalogue, PhotoFilter
+from timm_gam.search.stores.store import Found
+
+
+class ExactStore:
+    """Finds by the full cosines of the embeddings, which are mapped from disk: the system keeps in memory what fits.
+
+    Args:
+        catalogue: Says which photographs there are.
+        embeddings: Of a collection.
+    """
+
+    def __init__(self, catalogue: Catalogue, embeddings: FileStore) -> None:
+        self._catalogue, self._embeddings = catalogue, embeddings
+        self._prepared: tuple[list[Path], NDArray[np.float32], FixedPoint] | None = None
+        self._asked: dict[PhotoFilter, tuple[object, Digests, NDArray[np.int64]]] = {}
+
+    def plan(self, count: int, dim: int) -> str:
+        """See `SearchStore`: searching reads every vector, so that those that do not fit in memory are slow."""
+        takes, free = 4 * count * dim, available_memory()
+        if free is not None and takes > free:
+            return (
+                f"note: {count:,} vectors of {dim} dimensions are {takes / 2**30:.1f} GB, and {free / 2**30:.1f} GB of "
+                "memory are free; each query reads them all: choose --store milvus or a server"
+            )
+        return ""
+
+    def update(self, progress: ProgressBar = no_progress) -> None:
+        """See `SearchStore`: there is nothing to do, as it searches in the embeddings themselves."""
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None
+    ) -> Sequence[Sequence[Found]]:
+        """See `SearchStore`."""
+        vectors, points = self._gallery()
+        digests, rows = self._rows(chosen or PhotoFilter())
+        k = min(k, len(rows))
+        if k == 0:
+            return [[] for _ in queries]
+        found = nearest(fixed_point(queries), points.take(rows), k).rows
+        cosines = _cosines(queries, vectors, rows[found])
+        return [
+            [Found(digests[place], score) for place, score in zip(*pair, strict=True)]
+            for pair in zip(found.tolist(), cosines.tolist(), strict=True)
+        ]
+
+    def _rows(self, chosen: PhotoFilter) -> tuple[Digests, NDArray[np.int64]]:
+        """The photographs that may be found, and their rows in the gallery; kept until the catalogue changes."""
+        version = (self._catalogue.version(), self._prepared and self._prepared[0])
+        kept = self._asked.pop(chosen, None)
+        if kept is None or kept[0] != version:
+            digests = self._catalogue.digests(chosen)
+            rows = self._embeddings.rows(digests)
+            kept = version, digests.take(rows >= 0), rows[rows >= 0]
+        self._asked[chosen] = kept  # the last asked is last
+        while len(self._asked) > 4:
+            self._asked.pop(next(iter(self._asked)))
+        return kept[1:]
+
+    def _gallery(self) -> tuple[NDArray[np.float32], FixedPoint]:
+        """The vectors of all parts, end to end, and the same prepared for exact scores."""
+        parts = self._embeddings.parts()
+        names = [part.path for part in parts]
+        if self._prepared is None or self._prepared[0] != names:
+            vectors = (
+                parts[0].vectors if len(parts) == 1 else np.concatenate([part.vectors for part in parts] or [_NONE])
+            )
+            self._prepared = names, vectors, fixed_point(vectors)
+        return self._prepared[1:]
+
+
+_NONE = np.empty((0, 1), dtype=np.float32)
+
+
+def _cosines(
+    queries: NDArray[np.float32], vectors: NDArray[np.floating], rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """(Q, K) float64 cosines of each query and its own K rows."""
+    left = queries.astype(np.float64)
+    right = vectors[rows].astype(np.float64)
+    products = np.einsum("qd,qkd->qk", left, right)
+    lengths = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=2)
+    cosines: NDArray[np.float64] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return cosines

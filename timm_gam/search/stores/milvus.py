@@ -1,0 +1,209 @@
+"""Whitened embeddings in Milvus: Milvus Lite within this process, a server, or a cluster, by the same code."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from timm_gam.core import DataError, MachineError, ProgressBar, available_memory, no_progress, write_json
+from timm_gam.embed import FileStore
+from timm_gam.images import Digests
+from timm_gam.rerank import Whitening, fit_whitening, load_whitening
+from timm_gam.search.photos.catalogue import Catalogue, Content, PhotoFilter
+from timm_gam.search.stores.choice import StoreChoice
+from timm_gam.search.stores.milvus_client import MilvusCollections
+from timm_gam.search.stores.store import Found
+
+_BATCH = 1000
+_FLUSH = 20_000
+_FITTED_ON = 50_000  # photographs at most
+_PER_COMPONENT = 10  # photographs that a whitening needs: of fewer it makes every two as unlike as any others
+_GROWTH = 4  # times as many photographs, and it is fitted again
+_LITE_BYTES = 5  # held by Milvus Lite for each byte of the vectors, and for each row
+_LITE_ROW = 1500
+_SERVER_BYTES = 1.5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What makes vectors of embeddings: `whitening`, or nothing where there are few photographs; and its name."""
+
+    whitening: Whitening | None
+    fitted_on: int
+    name: str
+
+    def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(N, D) -> (N, W) of length 1."""
+        rows = torch.from_numpy(np.array(embeddings, dtype=np.float32))
+        made = torch.nn.functional.normalize(rows) if self.whitening is None else self.whitening(rows)
+        vectors: NDArray[np.float32] = made.float().numpy()
+        return vectors
+
+
+class MilvusStore:
+    """Finds by the cosines of whitened vectors, which are kept in Milvus.
+
+    A collection's name has the hash of what made its embeddings and of the whitening, so that vectors of two kinds are
+    never mixed. Rows are named by digest; an update compares what is there with the catalogue, so one that was ended at
+    any moment leaves nothing lost or twice.
+
+    Args:
+        choice: Which Milvus, and its index.
+        folder: Of the photo index; whitenings are kept in it.
+        catalogue: Says which photographs there are.
+        embeddings: Of a collection.
+        name: Of the index and its collection: letters, digits and underscores.
+    """
+
+    def __init__(
+        self, choice: StoreChoice, folder: Path, catalogue: Catalogue, embeddings: FileStore, name: str
+    ) -> None:
+        self._choice, self._folder = choice, folder
+        self._catalogue, self._embeddings, self._of = catalogue, embeddings, name
+        self._marker = folder / f"milvus-{name}.json"
+        self._fits: dict[str, Fit] = {}
+
+    @functools.cached_property
+    def milvus(self) -> MilvusCollections:
+        """Opened when it is first needed."""
+        return MilvusCollections(self._choice.uri(self._folder), self._choice.token())
+
+    def plan(self, count: int, dim: int) -> str:
+        """See `SearchStore`."""
+        whitened = count >= _PER_COMPONENT * self._choice.components and dim > self._choice.components
+        width = self._choice.components if whitened else dim
+        if self._choice.is_server:
+            takes = count * (4 * width * _SERVER_BYTES + 200)
+            return (
+                f"{count:,} vectors of {width} dimensions: Milvus at {self._choice.address} will hold about "
+                f"{takes / 2**30:.2f} GB with an index in memory"
+            )
+        takes, free = count * (4 * width * _LITE_BYTES + _LITE_ROW), available_memory()
+        says = f"{count:,} vectors of {width} dimensions: Milvus Lite will hold about {takes / 2**30:.2f} GB in memory"
+        if free is not None and takes > free:
+            raise MachineError(
+                f"{says}, and {free / 2**30:.1f} GB are free; choose --store exact, which maps its vectors from disk, "
+                "--components of a smaller number, or a Milvus server (--store http://HOST:19530)"
+            )
+        return says
+
+    def update(self, progress: ProgressBar = no_progress) -> None:
+        """See `SearchStore`."""
+        count = self._catalogue.count()
+        fit = self._fit(count)
+        name = self._name(fit)
+        dim = int(self._embeddings.read(self._catalogue.digests()[:1]).shape[1])
+        width = dim if fit.whitening is None else len(fit.whitening.projection)
+        self.milvus.create(name, width, self._choice)
+        have = self.milvus.facts(name)
+        lacking: list[tuple[Content, int]] = []
+        changed: list[tuple[Content, int]] = []
+        for content in self._catalogue.contents():
+            facts, there = _facts(content), have.pop(content.digest, None)
+            if there != facts:
+                (lacking if there is None else changed).append((content, facts))
+        with progress("into Milvus", "vector", len(lacking) + len(changed)) as on_progress:
+            since = 0
+            for new, contents in ((True, lacking), (False, changed)):
+                for batch in _batches(contents):
+                    digests = Digests.of(content.digest for content, _ in batch)
+                    self.milvus.put(name, batch, fit(self._embeddings.read(digests)), new)
+                    on_progress(len(batch))
+                    since += len(batch)
+                    if since >= _FLUSH:
+                        self.milvus.flush(name)
+                        since = 0
+            gone = list(have)
+            for start in range(0, len(gone), _BATCH):
+                self.milvus.remove(name, gone[start : start + _BATCH])
+            if lacking or changed or gone:
+                self.milvus.flush(name)
+        with progress("index", "vector", None) as on_progress:
+            self.milvus.await_index(name, on_progress)
+        write_json(self._marker, {"address": self._choice.address, "collection": name, "fit": fit.name})
+        for other in self.milvus.names(self._prefix):
+            if other != name:
+                self.milvus.drop(other)
+
+    def nearest(
+        self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None
+    ) -> Sequence[Sequence[Found]]:
+        """See `SearchStore`; cosines are those of the whitened vectors."""
+        name, fit = self._filled()
+        if fit is None:
+            return [[] for _ in queries]
+        parameters = dict(self._choice.search)
+        if "ef" in parameters:
+            parameters["ef"] = max(int(parameters["ef"]), k)
+        found = self.milvus.search(name, fit(queries), k, chosen or PhotoFilter(), parameters)
+        return [[Found(digest, score) for digest, score in row] for row in found]
+
+    @property
+    def _prefix(self) -> str:
+        return f"photos_{self._of}_"
+
+    def _name(self, fit: Fit) -> str:
+        index = [self._choice.index_type, sorted(self._choice.build.items())]
+        return f"{self._prefix}{fit.name}_{_hash(json.dumps(index).encode())}"
+
+    def _filled(self) -> tuple[str, Fit | None]:
+        """The collection that the last whole update filled."""
+        try:
+            content = json.loads(self._marker.read_text(encoding="utf-8"))
+            marker = content["address"], content["collection"], content["fit"]
+        except FileNotFoundError:
+            return "", None
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise DataError(f"'{self._marker}' cannot be read: {error}; remove it and index again") from error
+        if marker[0] != self._choice.address:
+            return "", None
+        if self._fits.get(marker[2]) is None:
+            self._fits = {fit.name: fit for fit in self._kept()}
+        return marker[1], self._fits.get(marker[2])
+
+    def _fit(self, count: int) -> Fit:
+        """The one that is there, or a new one where there are many more photographs than that was fitted on."""
+        components = self._choice.components
+        best = max(self._kept(), key=lambda fit: fit.fitted_on)
+        if count < _PER_COMPONENT * components or (best.fitted_on and count < _GROWTH * best.fitted_on):
+            return best
+        digests = self._catalogue.digests()
+        chosen = np.sort(np.random.default_rng(0).permutation(len(digests))[:_FITTED_ON])
+        sample = np.array(self._embeddings.read(digests.take(chosen)))
+        if sample.shape[1] <= components:
+            return best
+        whitening = fit_whitening(torch.from_numpy(sample), components)
+        whitening.save(self._folder / f"whitening-{self._of}-{components}-{len(digests)}.safetensors")
+        return max(self._kept(), key=lambda fit: fit.fitted_on)
+
+    def _kept(self) -> Iterator[Fit]:
+        yield Fit(None, 0, "raw")
+        pattern = re.compile(rf"whitening-{self._of}-{self._choice.components}-(\d+)\.safetensors")
+        for path in sorted(self._folder.glob("whitening-*.safetensors")):
+            if match := pattern.fullmatch(path.name):
+                whitening = load_whitening(path)
+                yield Fit(whitening, int(match[1]), _hash(whitening.projection.numpy().tobytes()))
+
+
+def _batches(contents: list[tuple[Content, int]]) -> Iterator[list[tuple[Content, int]]]:
+    for start in range(0, len(contents), _BATCH):
+        yield contents[start : start + _BATCH]
+
+
+def _facts(content: Content) -> int:
+    """What filters ask for, as one number."""
+    told = json.dumps([content.folders, content.taken, content.short_side, content.long_side])
+    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big", signed=True)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:8]

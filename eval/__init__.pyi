@@ -33,6 +33,8 @@ from eval.scoring.metrics import query_metrics as query_metrics
 from eval.scoring.qrels import Qrels as Qrels
 from eval.scoring.ranking import RelevantRanks as RelevantRanks
 from eval.scoring.ranking import rank_relevant as rank_relevant
+from eval.scoring.reranked import RerankedScores as RerankedScores
+from eval.scoring.reranked import score_reranking as score_reranking
 from eval.scoring.retrieval_scores import RetrievalScores as RetrievalScores
 from eval.scoring.retrieval_scores import score_rankings as score_rankings
 from eval.scoring.retrieval_scores import score_retrieval as score_retrieval
@@ -65,6 +67,7 @@ from timm_gam.images import Preprocessing as Preprocessing
 from timm_gam.images import resolve_preprocessing as resolve_preprocessing
 from timm_gam.models import LoadedModel as LoadedModel
 from timm_gam.models import load_model as load_model
+from timm_gam.rerank import Recipe as Recipe
 from timm_gam.search import ExactScorer as ExactScorer
 from timm_gam.search import FixedPoint as FixedPoint
 from timm_gam.search import Scorer as Scorer

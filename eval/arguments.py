@@ -11,7 +11,9 @@ from pathlib import Path
 
 from eval.options import add_image_options
 from timm_gam.core import CommandParser, count, positive, seed
+from timm_gam.embed import add_view_arguments
 from timm_gam.images import add_decoding_arguments, add_preprocessing_arguments
+from timm_gam.rerank import add_rerank_arguments
 
 _EPILOG = """\
 examples
@@ -31,6 +33,8 @@ examples
     python -m eval.retrieval --model resnet50_gam.corel --data-dir photos --optimize --amp
   a page to look at, in one file:
     python -m eval.retrieval --model resnet50.a1_in1k --data-dir photos --report report.html
+  more from the same network: two views of each image, and a walk over the neighbour graph against the plain ranking:
+    python -m eval.retrieval --model resnet50.a1_in1k --data-dir photos --tta flip --power 0.5 --rerank diffusion
   nothing at all: the published GAM model on COREL where the Hub can be reached, else an embedded default:
     python -m eval.retrieval
 
@@ -54,6 +58,14 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--streaming came with --data-dir; it is for --dataset only")
     if args.optimize and (args.channels_last or args.torchcompile is not None):
         parser.error("--optimize came with --channels-last or --torchcompile; it chooses and compiles by itself")
+    if args.optimize and args.scales != (1.0,):
+        parser.error("--optimize came with --scales; it prepares the network for one size of input")
+    if args.transductive and args.rerank is None:
+        parser.error("--transductive came without --rerank, which it is a form of")
+    if args.rerank is not None and args.distance != "cosine":
+        parser.error(f"--rerank came with --distance {args.distance}; it is over cosine similarity only")
+    if (args.pool or args.stages) and args.layer == "pre_logits":
+        parser.error("--pool or --stages came with --layer pre_logits; they pool feature maps: leave --layer out")
     return args
 
 
@@ -97,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="pooled",
         help="embedding: the pooled feature map, or the input of the classifier (default: %(default)s)",
     )
+    add_view_arguments(model)
 
     data = parser.add_argument_group("data")
     add_image_options(data)
@@ -134,6 +147,8 @@ def build_parser() -> argparse.ArgumentParser:
     protocol.add_argument(
         "-k", nargs="+", type=positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
     )
+
+    add_rerank_arguments(parser)
 
     image = add_preprocessing_arguments(parser)
     image.add_argument(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from eval.ranked import Ranking, ranked_result
 from eval.results.certificate import certify
 from eval.results.facts import (
-    Bootstrap,
     Data,
     Facts,
     Model,
     PreprocessingRecord,
-    ProtocolRecord,
     Timings,
     Unreadable,
     Weights,
 )
-from eval.results.neighbours import first_ranked
 from eval.results.result import RetrievalResult, Settings
-from eval.scoring.retrieval_scores import score_retrieval
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
-from timm_gam.data import ImageSet, Protocol, choose_protocol, class_warnings, read_images
+from timm_gam.data import ImageSet, Protocol, choose_protocol, class_warnings, read_images, training_rows
 from timm_gam.embed import Embedder, Embeddings, FileStore, collect_embeddings
 from timm_gam.images import Preprocessing, data_fingerprint
 from timm_gam.models import LoadedModel, ModelInfo, load_model, loaded_module
-from timm_gam.search import Vectors
 
 
 def score(
@@ -86,12 +82,16 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
         queries,
         ranked,
     )
-    return _scored(
+    ranking = Ranking(
         matrix,
         identities,
         classes.astype(np.int64),
         tuple(str(value) for value in names.tolist()),
         protocol,
+        str(matrix.device) if isinstance(matrix, Tensor) else "cpu",
+    )
+    return ranked_result(
+        ranking,
         settings,
         lambda scored: Facts(
             data=Data(
@@ -103,7 +103,6 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
             ),
             **scored,
         ),
-        device=str(matrix.device) if isinstance(matrix, Tensor) else "cpu",
     )
 
 
@@ -142,7 +141,7 @@ def evaluate(
     image_set = images if isinstance(images, ImageSet) else read_images(str(images), None)
     protocol = protocol or choose_protocol(image_set)
     embedder = Embedder(loaded, preprocessing, settings.embed)
-    embeddings, made = _embed(embedder, image_set, protocol, settings, progress, world)
+    embeddings, made = _embed(embedder, image_set, protocol.images, settings, progress, world)
     rows = embeddings.rows
     scored = protocol.restricted_to(rows) if len(rows) < len(protocol.images) else protocol
 
@@ -180,98 +179,31 @@ def evaluate(
         np.searchsorted(rows, scored.gallery),
         scored.splits,
     )
-    return _scored(
-        embeddings.vectors,
-        ids,
-        labels,
-        classes,
-        here,
-        settings,
+    recipe, fitted_on = settings.recipe, "a file"
+    if isinstance(recipe.whitening, int):
+        training, fitted_on = training_rows(image_set, protocol)
+        known, _ = _embed(embedder, image_set, training, settings, progress, world)
+        recipe = recipe.fitted(torch.from_numpy(np.array(known.vectors)))
+    return ranked_result(
+        Ranking(embeddings.vectors, ids, labels, classes, here, settings.embed.device),
+        replace(settings, recipe=recipe),
         facts,
-        image_set,
-        progress,
-        world,
-        device=settings.embed.device,
-    )
-
-
-def _scored(
-    vectors: Vectors,
-    ids: tuple[str, ...],
-    labels: NDArray[np.int64],
-    class_names: tuple[str, ...],
-    protocol: Protocol,
-    settings: Settings,
-    facts: Callable[[dict[str, Any]], Facts],
-    images: ImageSet | None = None,
-    progress: ProgressBar = no_progress,
-    world: World = ALONE,
-    *,
-    device: str,
-) -> RetrievalResult:
-    """Metrics over whole rankings, and the first of each ranking; `protocol` holds rows of `vectors`."""
-    began = time.perf_counter()
-    with progress("scoring", "query", len(protocol.query)) as on_progress:
-        scores = score_retrieval(
-            vectors,
-            labels,
-            query=protocol.query,
-            gallery=protocol.gallery,
-            ks=settings.ks,
-            distance=settings.distance,
-            replicates=settings.replicates,
-            seed=settings.seed,
-            memory_budget=settings.memory_budget,
-            device=device,
-            on_progress=on_progress,
-            world=world,
-        )
-    seconds = time.perf_counter() - began
-    neighbours, similarity = first_ranked(
-        vectors,
-        protocol.query,
-        protocol.gallery,
-        settings.depth,
-        settings.distance,
-        device=device,
-        memory_budget=settings.memory_budget,
+        images=image_set,
+        fitted_on=fitted_on,
+        progress=progress,
         world=world,
-    )
-    common = {
-        "protocol": ProtocolRecord(
-            name=protocol.name,
-            description=protocol.description,
-            split_rule=protocol.split_rule,
-            splits=list(protocol.splits),
-            queries=len(protocol.query),
-            queries_scored=int(scores.scored.sum()),
-            queries_without_relevant=int((~scores.scored).sum()),
-            gallery=len(protocol.gallery),
-            distance=settings.distance,
-        ),
-        "bootstrap": Bootstrap(replicates=settings.replicates, seed=settings.seed),
-        "timings": Timings(scoring_seconds=round(seconds, 3), scoring_products=scores.products),
-    }
-    return RetrievalResult(
-        ids=ids,
-        labels=labels,
-        class_names=class_names,
-        query=protocol.query,
-        gallery=protocol.gallery,
-        neighbours=neighbours,
-        scores=similarity,
-        per_query=scores.per_query,
-        averages=scores.averages,
-        facts=facts(common),
-        images=images,
     )
 
 
 def _embed(
-    embedder: Embedder, images: ImageSet, protocol: Protocol, settings: Settings, progress: ProgressBar, world: World
+    embedder: Embedder,
+    images: ImageSet,
+    rows: NDArray[np.int64],
+    settings: Settings,
+    progress: ProgressBar,
+    world: World,
 ) -> tuple[Embeddings, int]:
-    """The embeddings of the protocol's images, and how many were made now."""
-    rows = protocol.images
+    """The embeddings of some images, and how many were made now."""
     compiled = settings.embed.optimize or settings.embed.compile_backend is not None
     compiling = " (compiles first, up to a minute)" if compiled else ""
     world.agree("the images", _listing(images, rows))
@@ -305,6 +237,7 @@ def _model_facts(info: ModelInfo, settings: Settings, dim: int) -> dict[str, Any
             parameters=info.num_params,
             embedding_layer=settings.embed.layer,
             embedding_dim=dim,
+            views=settings.embed.views,
         ),
         "weights": Weights(kind=info.weights.kind, reference=info.weights.reference, sha256=info.weights.sha256),
     }

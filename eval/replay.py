@@ -99,7 +99,7 @@ def _score(
     from eval.evaluation import evaluate
     from eval.results.result import Settings
     from timm_gam.data import choose_protocol
-    from timm_gam.embed import EmbedSettings
+    from timm_gam.embed import EmbedSettings, recorded_views
     from timm_gam.images import Preprocessing
     from timm_gam.models import load_model
 
@@ -123,6 +123,7 @@ def _score(
         amp_dtype=None if entry.precision == "float32" else getattr(torch, entry.precision),
         on_unreadable="skip" if entry.data.unreadable else "raise",
         limits=limits,
+        **recorded_views(entry.model.views),
     )
     settings = Settings(
         embed,

@@ -23,6 +23,8 @@ from timm_gam.core import (
     run_command,
     terminable,
 )
+from timm_gam.embed import chosen_views
+from timm_gam.rerank import chosen_recipe
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
     from eval.inputs import Inputs
@@ -113,10 +115,10 @@ def _results(
             progress=partial(progress_bar, show=world.leads),
             world=world,
         )
-        yield (
-            result,
-            explain(result, loaded, preprocessing, settings.embed.limits) if args.report and world.leads else None,
-        )
+        limits, wanted = settings.embed.limits, args.report is not None and world.leads
+        for ranked in (result.plain, result):
+            if ranked is not None:
+                yield ranked, explain(ranked, loaded, preprocessing, limits) if wanted else None
 
 
 def _settings(args: argparse.Namespace, world: World) -> Settings:
@@ -137,6 +139,7 @@ def _settings(args: argparse.Namespace, world: World) -> Settings:
         optimize=args.optimize,
         on_unreadable="skip" if args.skip_unreadable else "raise",
         limits=DecodeLimits.of(args),
+        **chosen_views(args),
     )
     return Settings(
         embed,
@@ -146,6 +149,7 @@ def _settings(args: argparse.Namespace, world: World) -> Settings:
         seed=args.seed,
         memory_budget=args.memory_budget * 2**20,
         cache_folder=args.cache_dir,
+        recipe=chosen_recipe(args),
     )
 
 
@@ -171,6 +175,7 @@ def _publish(
 ) -> None:
     from eval.report.write import write_report
     from eval.results.files import write_per_query, write_results
+    from eval.results.gains import gain_table
     from eval.results.record import document
     from eval.results.tables import metric_table, model_table, paper_table, per_class_table, summary
 
@@ -190,6 +195,9 @@ def _publish(
         return
     print(summary(results[0]))
     print(metric_table(results, all_metrics=True) if args.all_metrics else model_table(results, args.rank_by))
+    for result in results:
+        if result.facts.recipe is not None:
+            print("\n" + gain_table(result, per_class=args.per_class))
     if args.per_class:
         for result in results:
             print("\n" + per_class_table(result))

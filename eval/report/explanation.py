@@ -85,6 +85,12 @@ def explain(
         pair = [pictures.get(result.ids[row]) for row in (query, match)]
         if pair[0] is None or pair[1] is None:
             continue
+        if result.facts.recipe is not None:
+            note = "These scores are those of a re-ranking or of other vectors; they do not split over places."
+            break
+        if result.facts.model.views:
+            note = "Embeddings are pooled or averaged over views, so their scores do not split over places."
+            break
         if result.facts.protocol.distance != "cosine":
             note = "Scores are Euclidean distances, which do not split over places; cosine similarity does."
             break

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import math
 from typing import Any
 
@@ -69,7 +70,7 @@ def certify(preprocessing: Preprocessing, settings: EmbedSettings, distance: Dis
         mean=preprocessing.mean,
         std=preprocessing.std,
         shrink_on_load=preprocessing.shrink_on_load,
-        pooling=settings.layer,
+        pooling=settings.layer if not settings.views else f"{settings.layer}, {json.dumps(settings.views)}",
         precision=str(settings.amp_dtype or "float32").removeprefix("torch."),
         normalisation="L2" if distance == "cosine" else "none",
         decoder=_decoder(),

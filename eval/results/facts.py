@@ -41,6 +41,10 @@ class Model(_Record):
     parameters: Count = Field(description="Of the network as loaded, its classifier included where it has one.")
     embedding_layer: Literal["pooled", "pre_logits"]
     embedding_dim: Count
+    views: dict[str, Any] = Field(
+        default={},
+        description="How embeddings are made where not as the model does: pool, stages, flip, scales; see --help.",
+    )
 
 
 class Weights(_Record):
@@ -100,6 +104,39 @@ class PreprocessingRecord(_Record):
     )
 
 
+class Gain(_Record):
+    difference: float = Field(description="Mean over queries of this ranking's metric less the plain one's.")
+    ci95: Interval = Field(description="Bootstrap over queries of that difference.")
+    p: Share = Field(description="Two-sided paired permutation test over queries.")
+
+
+class ClassGain(_Record):
+    name: str = Field(alias="class")
+    queries: Count
+    differences: dict[str, float] = Field(description="Metric name -> mean difference over the queries of the class.")
+
+
+class WhiteningRecord(_Record):
+    dimensions: Count
+    fitted_on: str = Field(description="In words; 'a file' where it was fitted elsewhere.")
+    sha256: Sha256 = Field(description="Over name, dtype, shape and bytes of its tensors, in order of name.")
+
+
+class RecipeRecord(_Record):
+    """What was done with the embeddings before and while they were ranked, and what that brought."""
+
+    name: str
+    power: float = 1.0
+    whitening: WhiteningRecord | None = None
+    method: str | None = Field(default=None, description="See --rerank of python -m eval.retrieval; null: cosine.")
+    options: dict[str, float] = {}
+    form: Literal["strict", "transductive"] = Field(
+        description="strict: a query's ranking is what it would be if the gallery did not hold its own image."
+    )
+    gains: dict[str, Gain] = Field(description="Metric name -> against the plain ranking of the same embeddings.")
+    gains_per_class: list[ClassGain]
+
+
 class Bootstrap(_Record):
     replicates: Count
     confidence: float = 0.95
@@ -138,13 +175,15 @@ class Facts(_Record):
     preprocessing: PreprocessingRecord | None = None
     certificate: Certificate | None = Field(default=None, description="Enough to make the same pixels again.")
     precision: str = Field(default="float32", description="float32, or the dtype of mixed precision.")
+    recipe: RecipeRecord | None = Field(default=None, description="null: the plain ranking.")
     bootstrap: Bootstrap
     timings: Timings
 
     @property
     def name(self) -> str:
-        """What tables call the result: the model's name, or the data's where vectors were scored."""
-        return self.model.name if self.model is not None else self.data.name
+        """What tables call the result: the model's name, or the data's where vectors were scored, and the recipe's."""
+        name = self.model.name if self.model is not None else self.data.name
+        return name if self.recipe is None else f"{name} + {self.recipe.name}"
 
 
 class AverageRecord(_Record):

@@ -18,6 +18,7 @@ from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET
 from timm_gam.core import DataError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbedSettings
+from timm_gam.rerank import Recipe
 from timm_gam.search import Distance
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Settings:
     memory_budget: int = DEFAULT_MEMORY_BUDGET  # bytes for ranking beyond the embeddings
     cache_folder: Path | None = None  # None: embeddings are not kept
     depth: int = DEPTH  # ranked images kept for each query
+    recipe: Recipe = field(default_factory=Recipe)  # what is done with the embeddings before and while they are ranked
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,13 @@ class RetrievalResult:
         gallery: (G,) int64 rows of `ids` that are ranked.
         neighbours: (Q, K) int64 rows of `ids`, the exactly nearest first, of equal ones the lower row; K is at most
             DEPTH. The query itself is left out. Metrics see the whole ranking, not only these.
-        scores: (Q, K) float32, their cosine similarity to the query in [-1, 1], or Euclidean distance.
+        scores: (Q, K) float32, their cosine similarity to the query in [-1, 1], Euclidean distance, or what a
+            re-ranking gave.
         per_query: Metric name -> (Q,) float64 in [0, 1]; NaN for queries without relevant images.
         averages: Metric name -> average over the scored queries, with intervals.
         facts: Model, data, protocol, preprocessing, timings.
         images: The images themselves, where they are at hand; neither saved nor loaded.
+        plain: The plain ranking of the same embeddings, where this is a better one; neither saved nor loaded.
     """
 
     ids: tuple[str, ...]
@@ -97,6 +101,7 @@ class RetrievalResult:
     averages: dict[str, Average]
     facts: Facts
     images: ImageSet | None = field(default=None)
+    plain: RetrievalResult | None = field(default=None)
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, query_metrics
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from timm_gam.core import ALONE, DataError, World
+from timm_gam.rerank import Reranker
 from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, resident
 
 
@@ -97,7 +98,7 @@ def score_retrieval(
         scorer,
         given[query],
         given[gallery],
-        self_index=_places(query, gallery),
+        self_index=places(query, gallery),
         ks=ks,
         replicates=replicates,
         seed=seed,
@@ -137,13 +138,7 @@ def score_rankings(
     Raises:
         DataError: as `score_retrieval`.
     """
-    if not ks or min(ks) < 1:
-        raise DataError(f"cutoffs K are {list(ks)}; each must be at least 1")
-    if (len(query_labels), len(gallery_labels)) != (scorer.queries, scorer.gallery):
-        raise DataError(
-            f"{len(query_labels)} and {len(gallery_labels)} labels came for {scorer.queries} queries and "
-            f"{scorer.gallery} gallery images; one each is needed"
-        )
+    check_sizes(scorer, query_labels, gallery_labels, ks)
     labels = class_codes(query_labels)[0]
     codes = class_codes(np.concatenate([labels, class_codes(gallery_labels)[0]]))[1]
     classes = codes[: len(labels)]
@@ -158,10 +153,23 @@ def score_rankings(
     )
     parts = [query_metrics(group, ks) for group in ranks]
     per_query = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return averaged(per_query, labels, classes, replicates=replicates, seed=seed, products=scorer.products)
+
+
+def averaged(
+    per_query: dict[str, NDArray[np.float64]],
+    labels: NDArray[Any],
+    classes: NDArray[np.int64],
+    *,
+    replicates: int,
+    seed: int,
+    products: str,
+) -> RetrievalScores:
+    """Scores of metrics of (Q,) queries with labels and the codes of these."""
     scored = np.isfinite(per_query["map"])
     if not scored.any():
         raise DataError(
-            f"none of {scorer.queries} queries has a relevant image in its gallery; every class needs two images, or "
+            f"none of {len(labels)} queries has a relevant image in its gallery; every class needs two images, or "
             "queries and gallery must share classes"
         )
     averages = average(
@@ -170,10 +178,29 @@ def score_rankings(
         replicates=replicates,
         seed=seed,
     )
-    return RetrievalScores(averages, per_query, labels, scored, scorer.products)
+    return RetrievalScores(averages, per_query, labels, scored, products)
 
 
-def _places(query: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:
+def check_sizes(scorer: Scorer | Reranker, query_labels: Labels, gallery_labels: Labels, ks: Sequence[int]) -> None:
+    """Refuse cutoffs below 1, and labels of another number than queries and gallery.
+
+    Raises:
+        DataError: one of these.
+    """
+    if not ks or min(ks) < 1:
+        raise DataError(f"cutoffs K are {list(ks)}; each must be at least 1")
+    queries, gallery = (
+        (scorer.queries, scorer.gallery) if isinstance(scorer, Scorer) else (len(scorer.queries), len(scorer.gallery))
+    )
+    if (len(query_labels), len(gallery_labels)) != (queries, gallery):
+        raise DataError(
+            f"{len(query_labels)} and {len(gallery_labels)} labels came for {queries} queries and "
+            f"{gallery} gallery images; one each is needed"
+        )
+
+
+def places(query: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(Q,) where in (G,) distinct gallery rows each query row stands, -1 for nowhere."""
     order = np.argsort(gallery, kind="stable")
     place = np.minimum(np.searchsorted(gallery[order], query), len(gallery) - 1)
     return np.where(gallery[order[place]] == query, order[place], -1)

@@ -12,6 +12,7 @@ from timm_gam.data.pair import QUERY as QUERY
 from timm_gam.data.pair import pair_query_gallery as pair_query_gallery
 from timm_gam.data.protocols import Protocol as Protocol
 from timm_gam.data.protocols import choose_protocol as choose_protocol
+from timm_gam.data.protocols import training_rows as training_rows
 from timm_gam.data.read import default_dataset as default_dataset
 from timm_gam.data.read import read_images as read_images
 from timm_gam.data.splits import IMAGE_RULE as IMAGE_RULE

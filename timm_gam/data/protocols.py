@@ -20,7 +20,7 @@ from timm_gam.core import DataError
 from timm_gam.data.image_set import ImageSet, published_name
 from timm_gam.data.splits import CLASS_RULE, IMAGE_RULE, published_class_split, published_split
 
-__all__ = ["PROTOCOLS", "Protocol", "ProtocolName", "choose_protocol"]
+__all__ = ["PROTOCOLS", "Protocol", "ProtocolName", "choose_protocol", "training_rows"]
 
 ProtocolName = Literal["leave-one-out", "query-gallery", "class-disjoint"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("leave-one-out", "query-gallery", "class-disjoint")
@@ -105,6 +105,31 @@ def choose_protocol(
     _refuse_empty(query, gallery, name)
     splits = (query_split, gallery_split) if name == "query-gallery" else (split,)
     return Protocol(name, f"{name}: {text}", rule, query, gallery, splits)
+
+
+def training_rows(images: ImageSet, protocol: Protocol) -> tuple[NDArray[np.int64], str]:
+    """Rows that something may be fitted on before a protocol is scored, and in words what they are.
+
+    Of class-disjoint: the images of the classes that are not held out. Else: the split "train" without the queries; a
+    gallery may be part of it, as it is in the protocol query-gallery.
+
+    Raises:
+        DataError: there are none.
+    """
+    if protocol.name == "class-disjoint":
+        rows = np.flatnonzero(~published_class_split(images.class_names)[images.labels])
+        text = "classes that are not held out"
+        if protocol.splits != (ALL,):
+            rows, text = np.intersect1d(rows, _split_rows(images, "train")[0]), f"{text}, split 'train'"
+    else:
+        rows, text = _split_rows(images, "train")[0], "split 'train'"
+    rows = np.setdiff1d(rows, protocol.query)
+    if not len(rows):
+        raise DataError(
+            f"every training image of '{images.name}' is a query of {protocol.name}, so nothing can be fitted; score "
+            "--split test, or name a file that was fitted elsewhere"
+        )
+    return rows, f"{len(rows)} images of {text}, none of them a query"
 
 
 def _split_rows(images: ImageSet, split: str) -> tuple[NDArray[np.int64], str]:

@@ -1,3 +1,5 @@
+from timm_gam.embed.arguments import add_view_arguments as add_view_arguments
+from timm_gam.embed.arguments import chosen_views as chosen_views
 from timm_gam.embed.collection import collect_embeddings as collect_embeddings
 from timm_gam.embed.embedder import Embedder as Embedder
 from timm_gam.embed.embedding import EmbeddedBatch as EmbeddedBatch
@@ -8,7 +10,11 @@ from timm_gam.embed.locations import LocationSplit as LocationSplit
 from timm_gam.embed.locations import attention_maps as attention_maps
 from timm_gam.embed.locations import location_split as location_split
 from timm_gam.embed.network import embedding_network as embedding_network
+from timm_gam.embed.pooling import POOLINGS as POOLINGS
+from timm_gam.embed.pooling import gem as gem
+from timm_gam.embed.pooling import rmac as rmac
 from timm_gam.embed.settings import EmbedSettings as EmbedSettings
+from timm_gam.embed.settings import recorded_views as recorded_views
 from timm_gam.embed.store import MemoryStore as MemoryStore
 from timm_gam.embed.store import VectorStore as VectorStore
 from timm_gam.embed.store import buffered as buffered

@@ -14,6 +14,7 @@ from timm_gam.data import ImageSet
 from timm_gam.embed.embedding import EmbeddedBatch, embed_batches
 from timm_gam.embed.network import embedding_network
 from timm_gam.embed.settings import EmbedSettings
+from timm_gam.embed.views import Views
 from timm_gam.images import SHRINK_MARGIN, Preprocessing, resolve_preprocessing
 from timm_gam.inference import OptimizedNetwork, compiler_errors, optimize
 from timm_gam.models import LoadedModel
@@ -60,6 +61,8 @@ class Embedder:
         }
         if self.preprocessing.shrink_on_load:
             key["shrink_margin"] = SHRINK_MARGIN
+        if self.settings.views:
+            key["views"] = self.settings.views
         return key
 
     def embed(self, images: ImageSet, rows: NDArray[np.int64], take: Callable[[EmbeddedBatch], None]) -> None:
@@ -70,11 +73,14 @@ class Embedder:
         """
         settings = self.settings
         with compiler_errors(settings.compile_backend):
-            network = embedding_network(self.loaded.model, settings.layer)
+            network = embedding_network(self.loaded.model, settings.layer, pool=settings.pool, stages=settings.stages)
             if settings.compile_backend is not None:
                 network.compile(backend=settings.compile_backend)
             if settings.optimize:
                 network = optimize(network, dtype=settings.amp_dtype)
+            optimized = network
+            if settings.flip or settings.scales != (1.0,):
+                network = Views(network, flip=settings.flip, scales=settings.scales)
             embed_batches(network, images, self.preprocessing, take, settings, rows=rows)
-            if isinstance(network, OptimizedNetwork):
-                self.optimizations = list(network.applied)
+            if isinstance(optimized, OptimizedNetwork):
+                self.optimizations = list(optimized.applied)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
 from timm_gam.core import ModelError
+from timm_gam.embed.pooling import Pooling, SpatialPooling
 
 __all__ = ["EmbeddingLayer", "embedding_network"]
 
@@ -14,16 +16,32 @@ EmbeddingLayer = Literal["pooled", "pre_logits"]
 """The globally pooled feature map, or the input of the classifier; the same where no layer lies between them."""
 
 
-def embedding_network(model: nn.Module, layer: EmbeddingLayer = "pooled") -> nn.Module:
+def embedding_network(
+    model: nn.Module,
+    layer: EmbeddingLayer = "pooled",
+    *,
+    pool: Pooling | None = None,
+    stages: Sequence[int] = (),
+) -> nn.Module:
     """The network from pixels to embeddings: (B, 3, H, W) float -> (B, D) float.
 
     Args:
         model: A timm model.
         layer: "pooled": D = model.num_features; "pre_logits": D = model.head_hidden_size.
+        pool: How the last feature map is pooled; default as the model does. The layer is "pooled" then.
+        stages: Earlier feature maps, by their numbers in timm's `forward_intermediates`, that are pooled (by the
+            average, unless `pool` says otherwise) and stand before the last; each part has length 1.
 
     Raises:
-        ModelError: "pooled" is asked of a model whose pooling cannot be told from its head.
+        ModelError: "pooled" is asked of a model whose pooling cannot be told from its head; or features without places.
+
+    >>> import timm, torch
+    >>> model = timm.create_model("test_resnet").eval()
+    >>> embedding_network(model, pool="gem", stages=[3])(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 288])
     """
+    if pool is not None or stages:
+        return SpatialPooling(model, pool or "avg", stages)
     hidden = getattr(model, "head_hidden_size", None)
     if layer == "pre_logits" or hidden is None or hidden == model.num_features:
         return _PreLogits(model)

@@ -1,6 +1,12 @@
+from timm_gam.rerank.arguments import add_rerank_arguments as add_rerank_arguments
+from timm_gam.rerank.arguments import chosen_recipe as chosen_recipe
 from timm_gam.rerank.database_augmentation import DatabaseAugmentation as DatabaseAugmentation
 from timm_gam.rerank.diffusion import Diffusion as Diffusion
+from timm_gam.rerank.query_expansion import QueryExpansion as QueryExpansion
 from timm_gam.rerank.query_expansion import expand_queries as expand_queries
+from timm_gam.rerank.recipe import METHODS as METHODS
+from timm_gam.rerank.recipe import Recipe as Recipe
+from timm_gam.rerank.recipe import read_method as read_method
 from timm_gam.rerank.reranker import Reranker as Reranker
 from timm_gam.rerank.sparse_lists import NeighbourLists as NeighbourLists
 from timm_gam.rerank.sparse_lists import neighbour_lists as neighbour_lists

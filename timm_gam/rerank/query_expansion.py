@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import neighbour_lists, similarity_weights, unit
 
-__all__ = ["expand_queries"]
+__all__ = ["QueryExpansion", "expand_queries"]
 
 
 def expand_queries(
@@ -56,3 +57,33 @@ def augmented(vectors: Tensor, gallery: Tensor, rows: Tensor, weights: Tensor, m
         for i in range(0, len(vectors), step)
     ]
     return unit(torch.cat(sums)) if sums else vectors
+
+
+class QueryExpansion(Reranker):
+    """Gallery images score by their cosine with the expanded query, see `expand_queries`.
+
+    The strict and the transductive form are the same.
+
+    Args:
+        neighbours: k.
+        alpha: Power of the similarity, at least 0.
+        others: As `Reranker`.
+
+    Raises:
+        DataError: the gallery has too few rows.
+
+    >>> vectors = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
+    >>> QueryExpansion(vectors, vectors, own=torch.arange(4), neighbours=1).block(slice(0, 1)).argsort()[0, -2:]
+    tensor([0, 1])
+    """
+
+    def __init__(
+        self, queries: Tensor, gallery: Tensor, *, neighbours: int = 10, alpha: float = 3.0, **others: object
+    ) -> None:
+        super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
+        self._sought = expand_queries(
+            self.queries, self.gallery, neighbours=neighbours, alpha=alpha, own=self.own, memory=self.memory // 2
+        )
+
+    def block(self, rows: slice) -> Tensor:
+        return self._sought[rows] @ self.gallery.T

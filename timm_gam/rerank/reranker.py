@@ -44,7 +44,8 @@ class Reranker(ABC):
                 f"queries have shape {tuple(queries.shape)} and the gallery {tuple(gallery.shape)}; (Q, D) and (N, D) "
                 "of the same model are needed"
             )
-        self.queries, self.gallery, self.memory = unit(queries), unit(gallery), memory
+        self.gallery, self.memory = unit(gallery), memory
+        self.queries = self.gallery if queries is gallery else unit(queries)
         device = gallery.device
         self.own = torch.full((len(queries),), -1, device=device) if own is None else own.to(device)
         self.within = bool((self.own >= 0).any())  # queries are in the gallery

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_gam.core import CommandParser, count, positive, run_command
+from timm_gam.embed import add_view_arguments
 from timm_gam.images import add_decoding_arguments
 
 _EPILOG = """\
@@ -88,6 +89,7 @@ def _add_index(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--components", type=positive, metavar="N", help="of the whitened vectors that Milvus keeps (default: 256)"
     )
+    add_view_arguments(parser)
     parser.add_argument("-b", "--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
     parser.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
     parser.add_argument("--amp", action="store_true", help="mixed precision; faster, and another collection")

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from timm_gam.core import check_writable, progress_bar
-from timm_gam.embed import Embedder, EmbedSettings
+from timm_gam.embed import Embedder, EmbedSettings, chosen_views
 from timm_gam.images import DecodeLimits
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates
@@ -37,6 +37,7 @@ def index(args: argparse.Namespace) -> None:
         amp_dtype=torch.bfloat16 if args.amp else None,
         on_unreadable="skip",
         limits=DecodeLimits.of(args),
+        **chosen_views(args),
     )
     collection, embedder = _model(made, args.model, args.checkpoint, settings)
     update = update_index(made, collection, embedder, progress_bar, lambda line: print(line, file=sys.stderr))
@@ -143,6 +144,8 @@ def _model(
         return load_collection(model or made.collection().model, checkpoint, settings=settings)
     if made.collections:
         last = made.collections[0]
+        if not settings.views:
+            settings = replace(settings, **last.views)
         return load_collection(last.model, last.checkpoint, settings=settings)
     collection, embedder, note = load_default(settings)
     if note:

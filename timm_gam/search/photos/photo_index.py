@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, OutputError, write_json
-from timm_gam.embed import FileStore
+from timm_gam.embed import FileStore, recorded_views
 from timm_gam.images import Digests
 from timm_gam.search.photos.catalogue import Catalogue, Photo, PhotoFilter
 from timm_gam.search.stores.choice import StoreChoice
@@ -50,6 +50,11 @@ class Collection:
     checkpoint: str | None = None
     amp: bool = False
     key: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def views(self) -> dict[str, Any]:
+        """How its embeddings are pooled and averaged, as arguments of `EmbedSettings`; empty: as the model does."""
+        return recorded_views(self.key.get("views", {}))
 
 
 @dataclass(frozen=True)

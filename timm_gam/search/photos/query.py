@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from timm_gam.core import DataError, TimmGamError
+from timm_gam.core import DataError, ModelError, TimmGamError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split
 from timm_gam.images import DecodeLimits, as_seen, content_digest, load_image, resolve_preprocessing
@@ -129,6 +129,11 @@ class QueryModel:
             DataError: one cannot be read.
             ModelError: the embedding is no mean over places.
         """
+        if self.collection.views:
+            raise ModelError(
+                f"these vectors were pooled or averaged over views ({', '.join(self.collection.views)}), so their "
+                "cosine does not split over places; index without those options for that"
+            )
         with self._lock:
             loaded, preprocessing = self._embedder.loaded, self._embedder.preprocessing
             transform = preprocessing.transform()
@@ -146,6 +151,7 @@ class QueryModel:
             amp_dtype=torch.bfloat16 if collection.amp else None,
             on_unreadable="skip",
             limits=self._limits,
+            **collection.views,
         )
         _, embedder = load_collection(collection.model, collection.checkpoint, settings=settings)
         differ = sorted(name for name, value in collection.key.items() if embedder.key.get(name) != value)

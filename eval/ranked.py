@@ -1,0 +1,245 @@
+"""Vectors and their labels -> a result: the plain ranking, and the one that a recipe makes of the same vectors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eval.results.facts import (
+    Bootstrap,
+    ClassGain,
+    Facts,
+    Gain,
+    ProtocolRecord,
+    RecipeRecord,
+    Timings,
+    WhiteningRecord,
+)
+from eval.results.neighbours import first_ranked
+from eval.results.result import HEADLINE, RetrievalResult, Settings
+from eval.scoring.intervals import average, class_means
+from eval.scoring.reranked import score_reranking
+from eval.scoring.retrieval_scores import RetrievalScores, places, score_retrieval
+from eval.scoring.significance import p_of_pairs
+from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
+from timm_gam.data import ImageSet, Protocol
+from timm_gam.models import weights_digest
+from timm_gam.rerank import Recipe, Whitening
+from timm_gam.search import Vectors
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What is ranked for what.
+
+    Attributes:
+        vectors: (N, D) float.
+        ids: N names.
+        labels: (N,) int64 index into class_names.
+        class_names: Of all classes.
+        protocol: Holds rows of `vectors`.
+        device: Where to rank.
+    """
+
+    vectors: Vectors
+    ids: tuple[str, ...]
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    protocol: Protocol
+    device: str
+
+
+def ranked_result(
+    ranking: Ranking,
+    settings: Settings,
+    facts: Callable[[dict[str, Any]], Facts],
+    *,
+    images: ImageSet | None = None,
+    fitted_on: str = "a file",
+    progress: ProgressBar = no_progress,
+    world: World = ALONE,
+) -> RetrievalResult:
+    """Metrics over whole rankings, and the first of each ranking.
+
+    Args:
+        ranking: What is ranked for what.
+        settings: Its recipe is fitted.
+        facts: From what all results have in common to facts.
+        images: The images, where they are at hand.
+        fitted_on: In words, what the recipe's whitening was fitted on.
+        progress: Makes a progress bar.
+        world: The processes that share the work.
+
+    Raises:
+        DataError: the recipe does not go with the distance or the vectors.
+    """
+    recipe = settings.recipe
+    if recipe.method is not None and settings.distance != "cosine":
+        raise DataError(f"--rerank {recipe.method} came with {settings.distance} distance; it is over cosine only")
+    plain = _plain(ranking, settings, facts, images, progress, world)
+    if not recipe.name:
+        return plain
+    began = time.perf_counter()
+    vectors = recipe.transform(_tensor(ranking.vectors, ranking.device))
+    improve = _exactly if recipe.method is None else _reranked
+    scores, neighbours, values = improve(ranking, vectors, settings, progress, world)
+    timings = plain.facts.timings.model_copy(
+        update={"scoring_seconds": round(time.perf_counter() - began, 3), "scoring_products": scores.products}
+    )
+    better = replace(
+        plain,
+        neighbours=neighbours,
+        scores=values,
+        per_query=scores.per_query,
+        averages=scores.averages,
+        plain=plain,
+    )
+    record = _record(better, plain, recipe, fitted_on, settings)
+    return replace(better, facts=plain.facts.model_copy(update={"recipe": record, "timings": timings}))
+
+
+def _plain(
+    ranking: Ranking,
+    settings: Settings,
+    facts: Callable[[dict[str, Any]], Facts],
+    images: ImageSet | None,
+    progress: ProgressBar,
+    world: World,
+) -> RetrievalResult:
+    began = time.perf_counter()
+    scores, neighbours, values = _exactly(ranking, ranking.vectors, settings, progress, world)
+    protocol = ranking.protocol
+    common = {
+        "protocol": ProtocolRecord(
+            name=protocol.name,
+            description=protocol.description,
+            split_rule=protocol.split_rule,
+            splits=list(protocol.splits),
+            queries=len(protocol.query),
+            queries_scored=int(scores.scored.sum()),
+            queries_without_relevant=int((~scores.scored).sum()),
+            gallery=len(protocol.gallery),
+            distance=settings.distance,
+        ),
+        "bootstrap": Bootstrap(replicates=settings.replicates, seed=settings.seed),
+        "timings": Timings(scoring_seconds=round(time.perf_counter() - began, 3), scoring_products=scores.products),
+    }
+    return RetrievalResult(
+        ids=ranking.ids,
+        labels=ranking.labels,
+        class_names=ranking.class_names,
+        query=protocol.query,
+        gallery=protocol.gallery,
+        neighbours=neighbours,
+        scores=values,
+        per_query=scores.per_query,
+        averages=scores.averages,
+        facts=facts(common),
+        images=images,
+    )
+
+
+Scored = tuple[RetrievalScores, NDArray[np.int64], NDArray[np.float32]]
+"""Metrics, the first rows ranked for each query, and their scores."""
+
+
+def _exactly(ranking: Ranking, vectors: Vectors, settings: Settings, progress: ProgressBar, world: World) -> Scored:
+    """By the distance of the vectors, without rounding."""
+    protocol = ranking.protocol
+    with progress("scoring", "query", len(protocol.query)) as on_progress:
+        scores = score_retrieval(
+            vectors,
+            ranking.labels,
+            query=protocol.query,
+            gallery=protocol.gallery,
+            ks=settings.ks,
+            distance=settings.distance,
+            replicates=settings.replicates,
+            seed=settings.seed,
+            memory_budget=settings.memory_budget,
+            device=ranking.device,
+            on_progress=on_progress,
+            world=world,
+        )
+    neighbours, values = first_ranked(
+        vectors,
+        protocol.query,
+        protocol.gallery,
+        settings.depth,
+        settings.distance,
+        device=ranking.device,
+        memory_budget=settings.memory_budget,
+        world=world,
+    )
+    return scores, neighbours, values
+
+
+def _reranked(ranking: Ranking, vectors: Vectors, settings: Settings, progress: ProgressBar, world: World) -> Scored:
+    """By the recipe's re-ranking, which has two thirds of the memory; counting a block has the rest."""
+    assert isinstance(vectors, Tensor)
+    query, gallery = ranking.protocol.query, ranking.protocol.gallery
+    memory = settings.memory_budget // 3
+    ranked = vectors if len(gallery) == len(vectors) else vectors[torch.from_numpy(gallery)]
+    queries = ranked if np.array_equal(query, gallery) else vectors[torch.from_numpy(query)]
+    with progress(settings.recipe.name, "query", len(query)) as on_progress:
+        found = score_reranking(
+            settings.recipe.reranker(queries, ranked, own=torch.from_numpy(places(query, gallery)), memory=2 * memory),
+            ranking.labels[query],
+            ranking.labels[gallery],
+            depth=settings.depth,
+            ks=settings.ks,
+            replicates=settings.replicates,
+            seed=settings.seed,
+            memory_budget=memory,
+            on_progress=on_progress,
+            world=world,
+        )
+    return found.scores, gallery[found.rows], found.values
+
+
+def _tensor(vectors: Vectors, device: str) -> Tensor:
+    there = "cpu" if device == "mps" else device
+    tensor = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.array(vectors))
+    return tensor.to(there) if tensor.is_floating_point() else tensor.to(there, torch.float32)
+
+
+def _record(
+    better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fitted_on: str, settings: Settings
+) -> RecipeRecord:
+    names = [name for name in HEADLINE if name in plain.averages]
+    scored = plain.scored
+    differences = {name: better.per_query[name][scored] - plain.per_query[name][scored] for name in names}
+    labels = plain.query_labels[scored]
+    intervals = average(differences, labels, replicates=settings.replicates or 1000, seed=settings.seed)
+    ps = p_of_pairs(np.stack(list(differences.values()), axis=1), settings.seed)
+    whitening = None
+    if isinstance(recipe.whitening, Whitening):
+        parts = {"mean": recipe.whitening.mean, "projection": recipe.whitening.projection}
+        whitening = WhiteningRecord(
+            dimensions=len(recipe.whitening.projection), fitted_on=fitted_on, sha256=weights_digest(parts)
+        )
+    gains = {}
+    for name, p in zip(names, ps, strict=True):
+        interval = intervals[name].micro_interval
+        assert interval is not None  # replicates were asked for
+        gains[name] = Gain(difference=float(differences[name].mean()), ci95=interval, p=p)
+    return RecipeRecord(
+        name=recipe.name,
+        power=recipe.power,
+        whitening=whitening,
+        method=recipe.method,
+        options=dict(recipe.options),
+        form="transductive" if recipe.transductive else "strict",
+        gains=gains,
+        gains_per_class=[
+            ClassGain.model_validate({"class": plain.class_names[label], "queries": queries, "differences": means})
+            for label, queries, means in class_means(differences, labels)
+        ],
+    )

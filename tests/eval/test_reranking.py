@@ -1,0 +1,141 @@
+"""A re-ranking as a result: metrics of full float64 rankings, gains over the plain one, and a query's own image."""
+
+from __future__ import annotations
+
+import doctest
+import json
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import eval.scoring.reranked as module
+from eval import Recipe, Settings, document, score
+from eval.retrieval import main
+from tests.timm_gam.rerank import naive
+from timm_gam.core import DataError
+from timm_gam.data import choose_protocol, draw_synthetic, published_class_split, training_rows
+
+IMAGES, CLASSES = 120, 8
+OPTIONS = {"neighbours": 5.0, "alpha": 2.0}
+DBA = Settings(recipe=Recipe(method="dba", options=OPTIONS), replicates=50)
+
+
+@pytest.fixture(scope="module")
+def vectors() -> NDArray[np.float64]:
+    rng = np.random.default_rng(3)
+    centres = rng.normal(size=(CLASSES, 12))
+    return naive.unit(centres[np.arange(IMAGES) % CLASSES] + 1.2 * rng.normal(size=(IMAGES, 12)))
+
+
+LABELS = np.arange(IMAGES) % CLASSES
+
+
+def _average_precision(scores: NDArray[np.float64], relevant: NDArray[np.bool_]) -> float:
+    hits = relevant[np.argsort(-scores, kind="stable")]
+    return float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+
+
+def test_metrics_are_those_of_the_full_ranking(vectors: NDArray[np.float64]) -> None:
+    result = score(vectors, LABELS, settings=DBA)
+    for row in range(0, IMAGES, 7):
+        rest = np.delete(np.arange(IMAGES), row)
+        scores = naive.database_augmentation(vectors[row], vectors[rest], 5, 2.0)
+        expected = _average_precision(scores, LABELS[rest] == LABELS[row])
+        assert result.metric("map")[row] == pytest.approx(expected, abs=1e-12)
+        np.testing.assert_array_equal(result.neighbours[row], rest[np.argsort(-scores)[:100]])
+        np.testing.assert_allclose(result.scores[row], np.sort(scores)[::-1][:100], atol=1e-6)
+
+
+def test_gains_are_the_paired_comparison_with_the_plain_ranking(vectors: NDArray[np.float64]) -> None:
+    result = score(vectors, LABELS, settings=DBA)
+    plain = score(vectors, LABELS, settings=replace(DBA, recipe=Recipe()))
+    assert result.plain is not None and result.facts.recipe is not None
+    np.testing.assert_array_equal(result.plain.metric("map"), plain.metric("map"))
+    compared, gain = result.compare(plain, "map"), result.facts.recipe.gains["map"]
+    assert gain.difference == pytest.approx(compared.difference)
+    assert gain.p == compared.p
+    by_class = result.facts.recipe.gains_per_class
+    assert [each.name for each in by_class] == [str(label) for label in range(CLASSES)]
+    expected = compared.per_query[LABELS == 2].mean()
+    assert by_class[2].differences["map"] == pytest.approx(expected)
+    written = json.loads(json.dumps(document([plain, result])))
+    jsonschema.validate(written, json.loads(files("eval.results").joinpath("results.schema.json").read_text()))
+    assert written["results"][1]["recipe"]["options"] == OPTIONS
+
+
+@pytest.mark.parametrize("method", ["qe", "dba", "diffusion"])
+def test_a_querys_own_image_never_helps_it(vectors: NDArray[np.float64], method: str) -> None:
+    """Whatever stands in its own row of the gallery, another vector given as the query ranks the same."""
+    recipe = Recipe(power=0.5, method=method, options={"neighbours": 5})
+    query = np.arange(10)
+    before = score(vectors, LABELS, query=query, settings=Settings(recipe=recipe, replicates=0))
+    assert before.facts.recipe is not None and before.facts.recipe.form == "strict"
+    for row in range(0, 10, 3):
+        # The query as a row of its own, outside of the gallery, its own image gone or replaced by a plant.
+        with_query = np.concatenate([vectors, vectors[row : row + 1]])
+        gallery = np.delete(np.arange(IMAGES), row)
+        alone = score(
+            with_query,
+            np.append(LABELS, LABELS[row]),
+            query=[IMAGES],
+            gallery=gallery,
+            settings=Settings(recipe=recipe, replicates=0),
+        )
+        assert alone.metric("map")[0] == pytest.approx(before.metric("map")[row], abs=1e-12)
+        np.testing.assert_array_equal(alone.neighbours[0], before.neighbours[row])
+
+
+def test_the_transductive_form_is_named(vectors: NDArray[np.float64]) -> None:
+    recipe = replace(DBA.recipe, transductive=True)
+    result = score(vectors, LABELS, settings=replace(DBA, recipe=recipe))
+    assert result.facts.recipe is not None and result.facts.recipe.form == "transductive"
+    assert result.name == "vectors + dba:neighbours=5,alpha=2 (transductive)"
+
+
+def test_training_rows_are_no_queries() -> None:
+    images = draw_synthetic(4)
+    rows, _ = training_rows(images, protocol := choose_protocol(images, split="test"))
+    assert len(rows) and not len(np.intersect1d(rows, protocol.query))
+    rows, text = training_rows(images, choose_protocol(images, "class-disjoint"))
+    assert not published_class_split(images.class_names)[images.labels[rows]].any() and "not held out" in text
+    with pytest.raises(DataError, match="nothing can be fitted"):
+        training_rows(images, choose_protocol(images))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "walk"}, "legal: qe, dba"),
+        ({"method": "dba", "options": {"steps": 3}}, "legal: neighbours, alpha"),
+        ({"method": "dba", "options": {"neighbours": 2.5}}, "a whole number from 1"),
+        ({"power": 0}, "above 0"),
+        ({"transductive": True}, "came without one"),
+    ],
+)
+def test_recipes_that_are_refused(options: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Recipe(**options)
+
+
+def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    command = "--model test_resnet_gam.corel --dataset synthetic --split test --bootstrap 20 --power 0.5 --whiten 8"
+    assert main([*command.split(), "--tta", "flip", "--rerank", "qe:neighbours=3", "--results-file", "-"]) == 0
+    written = json.loads(capsys.readouterr().out)
+    plain, better = written["results"]
+    assert plain["recipe"] is None and plain["model"]["views"] == {"flip": True}
+    assert better["recipe"]["whitening"]["fitted_on"] == "720 images of split 'train', none of them a query"
+    assert better["recipe"]["power"] == 0.5 and set(better["recipe"]["gains"]) >= {"map", "hit@1"}
+    for wrong in ("--transductive", "--rerank dba --distance euclidean", "--scales 0", "--pool gem --layer pre_logits"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["--dataset", "synthetic", *wrong.split()])
+    assert main(["--dataset", "synthetic", "--rerank", "dba:neighbours"]) == 2
+    assert "OPTION=NUMBER" in capsys.readouterr().err
+
+
+def test_examples() -> None:
+    assert doctest.testmod(module, optionflags=doctest.ELLIPSIS).failed == 0

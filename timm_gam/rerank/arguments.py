@@ -1,0 +1,61 @@
+"""The options of how embeddings are ranked, for every command that has them. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+__all__ = ["add_rerank_arguments", "chosen_recipe"]
+
+if TYPE_CHECKING:
+    from timm_gam.rerank.recipe import Recipe
+
+
+def add_rerank_arguments(parser: argparse.ArgumentParser) -> None:
+    """--power, --whiten, --rerank and --transductive."""
+    group = parser.add_argument_group("better rankings of the same embeddings (docs/RERANKING.md)")
+    group.add_argument(
+        "--power",
+        type=float,
+        default=1.0,
+        metavar="P",
+        help="raise every component to this power, its sign kept; 0.5 takes the root (default: 1)",
+    )
+    group.add_argument(
+        "--whiten",
+        metavar="D|FILE",
+        help="whiten to D dimensions, fitted on training images that are no queries, or as a .safetensors file says",
+    )
+    group.add_argument(
+        "--rerank",
+        metavar="METHOD",
+        help="qe (alpha query expansion), dba (database augmentation) or diffusion (a walk over "
+        "the neighbour graph), with options as in dba:neighbours=20,alpha=3 or diffusion:neighbours=20,gamma=3,"
+        "alpha=0.99,steps=20,mix=0.01",
+    )
+    group.add_argument(
+        "--transductive",
+        action="store_true",
+        help="with --rerank: let queries help the gallery in which they are ranked; faster. Default: the strict form, "
+        "in which a query's own image helps nobody",
+    )
+
+
+def chosen_recipe(args: argparse.Namespace) -> Recipe:
+    """What was chosen.
+
+    Raises:
+        DataError: no such method, option or file, or a value outside its range.
+    """
+    from timm_gam.core import DataError
+    from timm_gam.rerank.recipe import Recipe, read_method
+    from timm_gam.rerank.whitening import load_whitening
+
+    method, options = (None, {}) if args.rerank is None else read_method(args.rerank)
+    whitening = None
+    if args.whiten is not None:
+        whitening = int(args.whiten) if args.whiten.isdecimal() else load_whitening(Path(args.whiten))
+        if whitening == 0:
+            raise DataError("--whiten came with 0 dimensions; at least 1 is needed")
+    return Recipe(args.power, whitening, method, options, args.transductive)

@@ -1,0 +1,163 @@
+"""What is done with embeddings before and while they are ranked, as one object that travels whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple
+
+from torch import Tensor
+
+from timm_gam.core import DataError
+from timm_gam.rerank.database_augmentation import DatabaseAugmentation
+from timm_gam.rerank.diffusion import Diffusion
+from timm_gam.rerank.query_expansion import QueryExpansion
+from timm_gam.rerank.reranker import Reranker
+from timm_gam.rerank.whitening import Whitening, fit_whitening
+
+__all__ = ["METHODS", "Recipe", "read_method"]
+
+METHODS: Final[dict[str, type[Reranker]]] = {
+    "qe": QueryExpansion,
+    "dba": DatabaseAugmentation,
+    "diffusion": Diffusion,
+}
+"""Ways to re-rank, by the names of the command line."""
+
+
+class _Range(NamedTuple):
+    kind: type
+    low: float
+    high: float
+
+
+_OPTIONS: Final[dict[str, dict[str, _Range]]] = {
+    "qe": {"neighbours": _Range(int, 1, 10_000), "alpha": _Range(float, 0, 100)},
+    "dba": {"neighbours": _Range(int, 1, 10_000), "alpha": _Range(float, 0, 100)},
+    "diffusion": {
+        "neighbours": _Range(int, 1, 10_000),
+        "gamma": _Range(float, 0, 100),
+        "alpha": _Range(float, 0, 0.9999),
+        "steps": _Range(int, 1, 10_000),
+        "mix": _Range(float, 0, 1),
+    },
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Power, whitening and re-ranking of embeddings, in this order; by default none of them.
+
+    Attributes:
+        power: Every component x becomes sign(x) |x|^power (Perronnin, Sanchez, Mensink, "Improving the Fisher Kernel",
+            ECCV 2010, section 3.2); 0.5 takes the root.
+        whitening: Fitted on training images, or how many dimensions to fit it to; None: no whitening.
+        method: A name of METHODS, or None for the plain cosine.
+        options: Of the method, such as {"neighbours": 20}; what is not named has its default.
+        transductive: See `Reranker`.
+
+    Raises:
+        DataError: no such method or option, or a value outside its range.
+
+    >>> Recipe(power=0.5, method="dba", options={"neighbours": 10}).name
+    'power 0.5 + dba:neighbours=10'
+    """
+
+    power: float = 1.0
+    whitening: Whitening | int | None = None
+    method: str | None = None
+    options: Mapping[str, float] = field(default_factory=dict)
+    transductive: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.power <= 1:
+            raise DataError(f"power is {self.power}; it must lie above 0 and not above 1")
+        if self.method is None:
+            if self.options or self.transductive:
+                raise DataError(f"options of a re-ranking came without one; name one of {', '.join(METHODS)}")
+            return
+        if self.method not in METHODS:
+            raise DataError(f"no way to re-rank is called '{self.method}'; legal: {', '.join(METHODS)}")
+        legal = _OPTIONS[self.method]
+        for name, value in self.options.items():
+            if name not in legal:
+                raise DataError(f"{self.method} has no option '{name}'; legal: {', '.join(legal)}")
+            kind, low, high = legal[name]
+            if not low <= value <= high or (kind is int and value != int(value)):
+                what = "a whole number" if kind is int else "a number"
+                raise DataError(f"{name} of {self.method} is {value:g}; {what} from {low:g} to {high:g} is legal")
+
+    @property
+    def name(self) -> str:
+        """In short, for tables; empty for the plain ranking."""
+        parts = [] if self.power == 1 else [f"power {self.power:g}"]
+        if self.whitening is not None:
+            parts.append(f"whitening {self.dimensions}")
+        if self.method is not None:
+            options = ",".join(f"{name}={value:g}" for name, value in self.options.items())
+            form = " (transductive)" if self.transductive else ""
+            parts.append(f"{self.method}{':' if options else ''}{options}{form}")
+        return " + ".join(parts)
+
+    @property
+    def dimensions(self) -> int | None:
+        """What is whitened to."""
+        return len(self.whitening.projection) if isinstance(self.whitening, Whitening) else self.whitening
+
+    def fitted(self, training: Tensor) -> Recipe:
+        """The recipe with its whitening fitted on (N, D) vectors of training images.
+
+        Raises:
+            DataError: they span fewer dimensions.
+        """
+        if not isinstance(self.whitening, int):
+            return self
+        return replace(self, whitening=fit_whitening(self._powered(training), self.whitening))
+
+    def transform(self, vectors: Tensor) -> Tensor:
+        """(N, D) vectors as they are ranked, (N, D or W).
+
+        Raises:
+            DataError: the whitening is not fitted yet, or for other vectors.
+        """
+        if isinstance(self.whitening, int):
+            raise DataError("the whitening is not fitted: Recipe.fitted takes vectors of training images")
+        powered = self._powered(vectors)
+        return powered if self.whitening is None else self.whitening(powered)
+
+    def reranker(
+        self, queries: Tensor, gallery: Tensor, *, own: Tensor | None = None, memory: int = 512 * 2**20
+    ) -> Reranker:
+        """The method over transformed vectors.
+
+        Raises:
+            DataError: the recipe has none, or the gallery has too few rows.
+        """
+        if self.method is None:
+            raise DataError(f"the recipe has no re-ranking; name one of {', '.join(METHODS)}")
+        kinds = _OPTIONS[self.method]
+        options: dict[str, Any] = {name: kinds[name].kind(value) for name, value in self.options.items()}
+        return METHODS[self.method](queries, gallery, own=own, transductive=self.transductive, memory=memory, **options)
+
+    def _powered(self, vectors: Tensor) -> Tensor:
+        return vectors if self.power == 1 else vectors.sign() * vectors.abs() ** self.power
+
+
+def read_method(text: str) -> tuple[str, dict[str, float]]:
+    """A method and its options as the command line writes them.
+
+    Raises:
+        DataError: written otherwise.
+
+    >>> read_method("diffusion:neighbours=30,alpha=0.9")
+    ('diffusion', {'neighbours': 30.0, 'alpha': 0.9})
+    """
+    name, _, rest = text.partition(":")
+    options: dict[str, float] = {}
+    for part in filter(None, rest.split(",")):
+        option, _, value = part.partition("=")
+        try:
+            options[option.strip()] = float(value)
+        except ValueError:
+            raise DataError(f"'{part}' of '{text}' is no OPTION=NUMBER, as in diffusion:neighbours=30") from None
+    return name, options

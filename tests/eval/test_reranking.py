@@ -68,7 +68,7 @@ def test_gains_are_the_paired_comparison_with_the_plain_ranking(vectors: NDArray
     assert written["results"][1]["recipe"]["options"] == OPTIONS
 
 
-@pytest.mark.parametrize("method", ["qe", "dba", "diffusion"])
+@pytest.mark.parametrize("method", ["qe", "dba", "diffusion", "k-reciprocal"])
 def test_a_querys_own_image_never_helps_it(vectors: NDArray[np.float64], method: str) -> None:
     """Whatever stands in its own row of the gallery, another vector given as the query ranks the same."""
     recipe = Recipe(power=0.5, method=method, options={"neighbours": 5})

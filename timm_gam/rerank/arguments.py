@@ -30,9 +30,10 @@ def add_rerank_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--rerank",
         metavar="METHOD",
-        help="qe (alpha query expansion), dba (database augmentation) or diffusion (a walk over "
-        "the neighbour graph), with options as in dba:neighbours=20,alpha=3 or diffusion:neighbours=20,gamma=3,"
-        "alpha=0.99,steps=20,mix=0.01",
+        help="qe (alpha query expansion), dba (database augmentation), diffusion (a walk over the neighbour graph) or "
+        "k-reciprocal, with options: qe:neighbours=10,alpha=3 dba:neighbours=20,alpha=3 "
+        "diffusion:neighbours=20,gamma=3,alpha=0.99,steps=20,mix=0.01 k-reciprocal:neighbours=20,local=6,mix=0.3 "
+        "(these are the defaults)",
     )
     group.add_argument(
         "--transductive",

@@ -11,6 +11,7 @@ from torch import Tensor
 from timm_gam.core import DataError
 from timm_gam.rerank.database_augmentation import DatabaseAugmentation
 from timm_gam.rerank.diffusion import Diffusion
+from timm_gam.rerank.k_reciprocal import KReciprocal
 from timm_gam.rerank.query_expansion import QueryExpansion
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.whitening import Whitening, fit_whitening
@@ -21,6 +22,7 @@ METHODS: Final[dict[str, type[Reranker]]] = {
     "qe": QueryExpansion,
     "dba": DatabaseAugmentation,
     "diffusion": Diffusion,
+    "k-reciprocal": KReciprocal,
 }
 """Ways to re-rank, by the names of the command line."""
 
@@ -39,6 +41,11 @@ _OPTIONS: Final[dict[str, dict[str, _Range]]] = {
         "gamma": _Range(float, 0, 100),
         "alpha": _Range(float, 0, 0.9999),
         "steps": _Range(int, 1, 10_000),
+        "mix": _Range(float, 0, 1),
+    },
+    "k-reciprocal": {
+        "neighbours": _Range(int, 1, 1_000),
+        "local": _Range(int, 1, 1_000),
         "mix": _Range(float, 0, 1),
     },
 }

@@ -66,3 +66,32 @@ def diffusion(
     if own is not None:
         walk[own], similarities[own] = 0, 0
     return (1 - mix) * walk / walk.max() + mix * similarities
+
+
+def k_reciprocal(query: Floats, gallery: Floats, k1: int, k2: int, mix: float) -> Floats:
+    """As the authors' code goes about it, image by image over full matrices, with the query as the first image."""
+    images = np.concatenate([query[None], gallery])
+    count, distance = len(images), 1 - images @ images.T
+    np.fill_diagonal(distance, -1)  # first on its own list
+    ranks = np.argsort(distance, kind="stable", axis=1)
+    distance = 1 - images @ images.T
+    half = round(k1 / 2)
+
+    def mutual(i: int, k: int) -> NDArray[np.int64]:
+        forward = ranks[i, : k + 1]
+        return forward[(ranks[forward, : k + 1] == i).any(axis=1)]
+
+    encoded = np.zeros((count, count))
+    for i in range(count):
+        found = mutual(i, k1)
+        wider = found
+        for candidate in found:
+            others_ = mutual(candidate, half)
+            if len(np.intersect1d(others_, found)) > 2 / 3 * len(others_):
+                wider = np.append(wider, others_)
+        wider = np.unique(wider)
+        weights = np.exp(-distance[i, wider])
+        encoded[i, wider] = weights / weights.sum()
+    averaged = np.stack([encoded[ranks[i, :k2]].mean(axis=0) for i in range(count)])
+    shared = np.minimum(averaged[0], averaged).sum(axis=1)
+    return ((1 - mix) * shared / (2 - shared) + mix * (1 - distance[0]))[1:]

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from tests.timm_gam.rerank import naive
 from timm_gam.core import DataError
-from timm_gam.rerank import DatabaseAugmentation, Diffusion, Reranker, expand_queries, fit_whitening, load_whitening
+from timm_gam.rerank import (
+    DatabaseAugmentation,
+    Diffusion,
+    KReciprocal,
+    Reranker,
+    expand_queries,
+    fit_whitening,
+    load_whitening,
+)
 
 IMAGES, DIM = 300, 16
 Build = Callable[..., Reranker]
@@ -100,6 +108,26 @@ def test_little_memory_changes_nothing(build: Build, vectors: Tensor) -> None:
     little = build(vectors, vectors, own=own, memory=1)
     assert little.rows_at_once == 1
     torch.testing.assert_close(_all(little, 1), _all(build(vectors, vectors, own=own)), atol=1e-12, rtol=0)
+
+
+def test_k_reciprocal_is_the_authors_with_one_query_at_a_time(vectors: Tensor) -> None:
+    options = {"neighbours": 8, "local": 3, "mix": 0.3}
+    for memory in (1, 2**28):
+        scores = _all(KReciprocal(vectors, vectors, own=torch.arange(IMAGES), memory=memory, **options))
+        for row in range(0, IMAGES, 60):
+            rest = np.delete(np.arange(IMAGES), row)
+            expected = naive.k_reciprocal(vectors[row].numpy(), vectors[rest].numpy(), *options.values())
+            np.testing.assert_allclose(scores[row, rest], expected, atol=1e-12)
+    alone = KReciprocal(vectors[:1], vectors[1:], **options).block(slice(0, 1))[0]  # a query from outside
+    np.testing.assert_allclose(alone, scores[0, 1:], atol=1e-12)
+
+
+def test_k_reciprocal_refuses(vectors: Tensor) -> None:
+    with pytest.raises(DataError, match="--transductive"):
+        KReciprocal(vectors[:2], vectors[2:])
+    with pytest.raises(DataError, match="not the gallery row"):
+        KReciprocal(vectors[:2], vectors, own=torch.tensor([3, 4]))
+    assert KReciprocal(vectors[:2], vectors[2:], transductive=True).block(slice(0, 2)).shape == (2, IMAGES - 2)
 
 
 def test_more_neighbours_than_there_are() -> None:

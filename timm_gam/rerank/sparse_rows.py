@@ -1,0 +1,60 @@
+"""Matrices of few entries per row, as plain arrays that any device adds up alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["SparseRows", "joined"]
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """An (R, C) matrix by its entries, row by row.
+
+    Attributes:
+        first: (R + 1,) int64, where the entries of each row begin; the last is their number.
+        columns: (E,) int64, ascending within a row.
+        values: (E,) float.
+        width: C.
+    """
+
+    first: Tensor
+    columns: Tensor
+    values: Tensor
+    width: int
+
+    @classmethod
+    def of_pairs(cls, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> SparseRows:
+        """From entries in any order; those of one place are added."""
+        keys, places = torch.unique(rows * shape[1] + columns, return_inverse=True)
+        total = torch.zeros(len(keys), dtype=values.dtype, device=values.device).index_add_(0, places, values)
+        starts = torch.arange(shape[0] + 1, device=keys.device) * shape[1]
+        return cls(torch.searchsorted(keys, starts), keys % shape[1], total, shape[1])
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+    def rows(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
+        """Entries of (W,) rows: (P,) which of the wanted, and (P,) their places in `columns` and `values`."""
+        counts = self.first[wanted + 1] - self.first[wanted]
+        which = torch.repeat_interleave(torch.arange(len(wanted), device=wanted.device), counts)
+        within = torch.arange(len(which), device=wanted.device) - (counts.cumsum(0) - counts)[which]
+        return which, self.first[wanted][which] + within
+
+    def transposed(self) -> SparseRows:
+        """(C, R)."""
+        row = torch.repeat_interleave(torch.arange(len(self), device=self.first.device), self.first.diff())
+        order = self.columns.sort(stable=True)
+        starts = torch.searchsorted(order.values, torch.arange(self.width + 1, device=row.device))
+        return SparseRows(starts, row[order.indices], self.values[order.indices], len(self))
+
+
+def joined(parts: list[SparseRows]) -> SparseRows:
+    """Rows of several, one after the other."""
+    counts = torch.cat([part.first.diff() for part in parts])
+    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    columns, values = (torch.cat([getattr(part, name) for part in parts]) for name in ("columns", "values"))
+    return SparseRows(first, columns, values, parts[0].width)

@@ -187,7 +187,7 @@ def _run(args: argparse.Namespace) -> None:
     import numpy as np
 
     from eval.results.tables import text_table
-    from timm_gam.data import read_images
+    from timm_gam.data import class_warnings, read_images
     from timm_gam.models import load_model
 
     check_results_file(args.results_file)
@@ -197,10 +197,13 @@ def _run(args: argparse.Namespace) -> None:
     effects = sensitivity(
         loaded, images, rows=rows, metric=args.metric, device=args.device, limits=DecodeLimits.of(args)
     )
+    warnings = [*images.notes, *class_warnings(images.labels[rows], images.class_names)]
     content = {
         "model": args.model,
         "data": images.name,
         "images": len(rows),
+        "left_out": dict(images.left_out),
+        "warnings": warnings,
         "metric": args.metric,
         "effects": [asdict(effect) for effect in effects],
     }
@@ -210,7 +213,8 @@ def _run(args: argparse.Namespace) -> None:
         cells = [f"{100 * effect.difference:+.2f}", f"[{100 * low:+.2f}, {100 * high:+.2f}]", f"{effect.p:.2g}"]
         changed = cells if effect.variant != "own" else ["", "", ""]
         table.append([effect.variant, f"{100 * effect.value:.2f}", *changed])
-    show(args.results_file, content, lambda: text_table(table, rules=(0, 1)))
+    told = [f"warning   {line}" for line in warnings]
+    show(args.results_file, content, lambda: "\n".join([text_table(table, rules=(0, 1)), *told]))
 
 
 if __name__ == "__main__":

@@ -132,6 +132,9 @@ def _findings(audit: Audit) -> str:
         f"same    {len(audit.exact)} groups with the same bytes, {same} across splits",
         f"near    {len(audit.near)} pairs nearly the same, {near} across splits",
     ]
+    if audit.images.left_out:
+        lines.append(f"not read  {', '.join(f'{count} {kind}' for kind, count in audit.images.left_out.items())}")
+    lines += [f"warning  {line}" for line in audit.warnings]
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, UnreadableImageError
-from timm_gam.data import IMAGE_RULE, ImageSet, published_split
+from timm_gam.data import IMAGE_RULE, ImageSet, class_warnings, published_split
 from timm_gam.images import DecodeLimits, data_fingerprint, difference_hash, exact_groups, load_image, near_pairs
 
 
@@ -47,6 +47,11 @@ class Audit:
     def split_of(self) -> dict[int, str]:
         return dict(zip(self.rows.tolist(), self.splits, strict=True))
 
+    @property
+    def warnings(self) -> list[str]:
+        """What makes numbers over these images say less than they seem to, one line each."""
+        return [*self.images.notes, *class_warnings(self.images.labels[self.rows], self.images.class_names)]
+
     def crossing(self, rows: list[int] | tuple[int, int]) -> bool:
         """Whether the same picture stands in more than one split."""
         split_of = self.split_of
@@ -64,6 +69,8 @@ class Audit:
             "sizes": {f"{w}x{h}": n for (w, h), n in self.sizes.items()},
             "fingerprint": self.fingerprint,
             "unreadable": self.unreadable,
+            "left_out": dict(self.images.left_out),
+            "warnings": self.warnings,
             "exact_duplicates": [
                 {"ids": [ids[row] for row in group], "across_splits": self.crossing(group)} for group in self.exact
             ],

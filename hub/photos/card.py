@@ -99,6 +99,8 @@ def _statistics(audit: Audit) -> str:
         "fingerprint": f"`{audit.fingerprint}`, over id, class and bytes of every image",
         "unreadable files left out": str(len(audit.unreadable)),
     }
+    if audit.warnings:
+        rows["warning"] = "; ".join(audit.warnings)
     return "## Statistics\n\n| | |\n| --- | --- |\n" + "\n".join(
         f"| {name} | {value} |" for name, value in rows.items()
     )

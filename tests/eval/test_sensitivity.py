@@ -38,3 +38,11 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     effects = json.loads((tmp_path / "effects.json").read_text())["effects"]
     assert effects[0]["variant"] == "own" and effects[0]["interval"] == [0, 0] and effects[0]["p"] == 1
     assert main(["--model", "no_such_model", "--data-dir", str(photos)]) == 2
+
+
+def test_one_class_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = write_class_folders(tmp_path / "photos", classes=2, images=4)
+    options = ["--model", "test_resnet.corel", "--data-dir", str(photos), "--classes", "1"]
+    assert main([*options, "--results-file", str(tmp_path / "effects.json")]) == 0
+    assert "warning   only one class ('class0')" in capsys.readouterr().out
+    assert json.loads((tmp_path / "effects.json").read_text())["warnings"][0].startswith("only one class ('class0')")

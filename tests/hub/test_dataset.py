@@ -14,7 +14,7 @@ from PIL import Image
 from hub.dataset import main
 from tests.helpers import write_class_folders
 from tests.loopback_hub import LoopbackHub
-from timm_gam.data import ImageSet, published_split, read_folder, read_hub_dataset
+from timm_gam.data import ImageSet, published_split, read_folder, read_hub_dataset, read_images
 from timm_gam.images import data_fingerprint, digest_images
 
 REPO = "me/photos"
@@ -74,6 +74,45 @@ def test_duplicates_and_unreadable_files_are_reported(
     (group,) = audit["exact_duplicates"]
     assert {Path(name).name for name in group["ids"]} == {one.name, "copy.jpg"}
     assert any("larger.png" in pair["ids"][1] for pair in audit["near_duplicates"])
+
+
+def test_what_is_written_is_read_as_its_folder(photos: Path, tmp_path: Path, cache: Path) -> None:
+    """The folder of --out is a data set's repository, as a clone of the published one is."""
+    shutil.move(photos, tmp_path / "all" / "images")
+    for split, first in (("Train", 0), ("dev", 5), ("test", 7)):
+        for label in (tmp_path / "all" / "images").iterdir():
+            for path in sorted(label.iterdir())[first : {0: 5, 5: 7, 7: 10}[first]]:
+                target = tmp_path / "splits" / split / label.name / path.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+    for name in ("all", "splits"):
+        assert main([str(tmp_path / name), "--repo", REPO, "--dry-run", "--out", str(tmp_path / "out" / name)]) == 0
+        folder, written = read_folder(tmp_path / name), read_images(str(tmp_path / "out" / name), None)
+        assert fingerprint(written) == fingerprint(folder)
+        assert written.class_names == folder.class_names
+    split_of = dict(zip(folder.ids, folder.splits or (), strict=True))
+    assert dict(zip(written.ids, written.splits or (), strict=True)) == split_of
+    assert set(split_of.values()) == {"train", "validation", "test"}
+
+
+def test_one_class_and_what_is_left_out_are_told(
+    photos: Path, tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["--repo", REPO, "--dry-run", "--out", str(tmp_path / "out")]
+    (photos / "class0" / "notes.txt").write_text("x")
+    (photos / "class0" / ".hidden.jpg").write_text("x")
+    assert main([str(photos), *command]) == 0
+    said = capsys.readouterr().out
+    assert "not read  1 .txt, 1 hidden" in said
+    assert "warning" not in said
+    for label in ("class1", "class2"):
+        shutil.rmtree(photos / label)
+    assert main([str(photos), *command]) == 0
+    assert "warning  only one class ('class0')" in capsys.readouterr().out
+    audit = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert audit["warnings"][0].startswith("only one class ('class0')")
+    assert audit["left_out"] == {".txt": 1, "hidden": 1}
+    assert "| warning | only one class ('class0')" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_bad_input_is_one_line(photos: Path, token: str, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import timm
 import torch
-from timm.models import save_for_hf
+from safetensors.torch import save_file
+from timm.models._hub import save_config_for_hf
 
 from timm_gam.core import TimmGamError, one_line
 from timm_gam.models import load_model, weights_digest
@@ -40,7 +41,9 @@ def round_trip(name: str) -> str:
     torch.manual_seed(0)
     model = timm.create_model(name).eval()
     with tempfile.TemporaryDirectory(prefix="timm-gam-modules-") as folder:
-        save_for_hf(model, folder, safe_serialization=True)
+        save_config_for_hf(model, str(Path(folder) / "config.json"))
+        tensors = {name: tensor.clone().contiguous() for name, tensor in model.state_dict().items()}  # some are shared
+        save_file(tensors, Path(folder) / "model.safetensors")
         try:
             loaded = load_model(f"local-dir:{Path(folder)}")
         except TimmGamError as error:

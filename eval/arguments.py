@@ -23,19 +23,19 @@ examples
     python -m eval.retrieval --model resnet50 resnet50_se.a1_in1k --data-dir photos --paper-table \\
         --results-file results.json
   a data set on the Hub, held-out test images as queries against the training images:
-    python -m eval.retrieval --model resnet50_gam.corel --dataset timm-gam/corel --protocol query-gallery
+    python -m eval.retrieval --model resnet50_gam --dataset timm-gam/corel --protocol query-gallery
   pretrained names, your own weights and a training run in one table, ranked by hit@10:
     python -m eval.retrieval --model resnet50.a1_in1k resnet50_gam=best.safetensors runs/a --data-dir photos \\
         --rank-by hit@10
   your own weights; embeddings kept, so that the next protocol costs seconds:
     python -m eval.retrieval --model resnet50_gam --checkpoint model.safetensors --data-dir photos --cache-dir cache
   many images: the network prepared for this machine, in mixed precision:
-    python -m eval.retrieval --model resnet50_gam.corel --data-dir photos --optimize --amp
+    python -m eval.retrieval --model resnet50_gam --data-dir photos --optimize --amp
   a page to look at, in one file:
     python -m eval.retrieval --model resnet50.a1_in1k --data-dir photos --report report.html
   more from the same network: two views of each image, and a walk over the neighbour graph against the plain ranking:
     python -m eval.retrieval --model resnet50.a1_in1k --data-dir photos --tta flip --power 0.5 --rerank diffusion
-  nothing at all: the published GAM model on COREL where the Hub can be reached, else an embedded default:
+  nothing at all: the GAM model on COREL where the Hub can be reached, else an embedded default:
     python -m eval.retrieval
 
 exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="NAME",
         help="timm models: a name, name.tag, hf-hub:org/repo[@revision], local-dir:folder, NAME=FILE.safetensors, or a "
-        "run folder; * and ? match registered models that have weights (default: the published resnet50_gam.corel)",
+        "run folder; * and ? match registered models that have weights (default: resnet50_gam)",
     )
     model.add_argument(
         "--checkpoint",

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from eval.demo import DEMO_MODELS
-from eval.model_choices import choose_models
+from eval.model_choices import ModelChoice, choose_models
 from timm_gam.core import TimmGamError
 from timm_gam.data import (
     ImageSet,
@@ -21,7 +21,7 @@ from timm_gam.data import (
 )
 from timm_gam.models import LoadedModel, load_model
 
-DEFAULT_MODEL = "resnet50_gam.corel"
+DEFAULT_MODEL = "resnet50_gam"
 
 ModelLoader = Callable[[], LoadedModel]
 
@@ -44,8 +44,9 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
     """
     if not _names_anything(args):
         try:
-            loaded = load_model(DEFAULT_MODEL)
-            return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded])
+            default = ModelChoice(DEFAULT_MODEL, DEFAULT_MODEL)
+            loaded = default.load()
+            return Inputs(read_hub_dataset(default_dataset()), [lambda: loaded], default.remark)
         except TimmGamError as error:
             note = f"{error}\nscoring the embedded default instead: our tiny COREL models on images drawn by code"
             models = [partial(load_model, name) for name in DEMO_MODELS]
@@ -53,8 +54,9 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
     choices, skipped = choose_models(
         args.model or [DEFAULT_MODEL], args.checkpoint, pretrained=args.pretrained, seed=args.seed
     )
-    left_out = f"left out, as they have no weights that can be had: {', '.join(skipped)}" if skipped else None
-    return Inputs(_images(args), [choice.load for choice in choices], left_out)
+    notes = [choice.remark for choice in choices if choice.remark]
+    notes += [f"left out, as they have no weights that can be had: {', '.join(skipped)}"] if skipped else []
+    return Inputs(_images(args), [choice.load for choice in choices], "\n".join(notes) or None)
 
 
 def _names_anything(args: argparse.Namespace) -> bool:

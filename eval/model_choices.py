@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import is_model, is_model_pretrained
+from timm.models import get_pretrained_cfg, is_model, is_model_in_modules, is_model_pretrained
 
 from timm_gam.core import DataError, ModelError, TimmGamError
 from timm_gam.models import LoadedModel, check_model_name, check_safetensors, find_pretrained, load_model
@@ -51,6 +51,13 @@ class ModelChoice:
                 check_model_name(self.model)
         except TimmGamError as error:
             raise ModelError(str(error)) from error
+
+    @property
+    def remark(self) -> str | None:
+        """What a reader must know of its weights: which attention is untrained."""
+        ours = is_model_in_modules(self.model.partition(".")[0], ["attention_resnet"])
+        cfg = get_pretrained_cfg(self.model) if ours and self.pretrained and self.checkpoint is None else None
+        return f"{self.name}: {cfg.description}" if cfg and cfg.description else None
 
     def load(self) -> LoadedModel:
         """As `load_model`; the network of a run folder takes images of the size it was trained at."""

@@ -13,8 +13,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval import PAPER_TABLE
-from hub.model.trained import COREL_TAG, TrainedModel
+from hub.model.trained import TrainedModel
 from timm_gam.core import RefusedError
+from timm_gam.models import COREL_TAG, corel_repository
 
 _PAPER = "Tang, Jiang, Yang, Research on Image Retrieval Algorithms Based on Global Attention Mechanism (2023)"
 _ATTENTION = {
@@ -118,7 +119,8 @@ def _introduction(trained: TrainedModel) -> str:
 
 def _usage(trained: TrainedModel, page: ModelPage) -> str:
     cfg = get_arch_pretrained_cfgs(trained.architecture).get(trained.name)
-    registered = cfg is not None and cfg.hf_hub_id == page.repo_id
+    named = trained.tag == COREL_TAG and page.repo_id == corel_repository(trained.architecture)
+    registered = cfg is not None and not cfg.file and named  # by the time this is read; the release pins it after this
     name = trained.name if registered else f"hf-hub:{page.repo_id}"
     by_page = (
         f'\n# or: timm.create_model("hf-hub:{page.repo_id}", pretrained=True, num_classes=0)' if registered else ""

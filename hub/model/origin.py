@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_cfg, is_model, is_model_in_modules
 
-from hub.model.trained import COREL_TAG, TrainedModel
+from hub.model.trained import TrainedModel
+from timm_gam.models import COREL_TAG
 
 
 def find_base_model(trained: TrainedModel) -> str | None:
@@ -29,8 +30,9 @@ def find_dataset(trained: TrainedModel, owner: str) -> str | None:
 
 def find_license(trained: TrainedModel) -> str | None:
     """The licence registered for the tag, else for the weights the run started from, else for a variant of ours."""
-    ours = trained.architecture if is_model_in_modules(trained.architecture, ["attention_resnet"]) else ""
-    for name in (trained.name, str(trained.data.get("start", {}).get("source", "")), ours):
+    ours = is_model_in_modules(trained.architecture, ["attention_resnet"])
+    zoo = f"{trained.architecture}.{COREL_TAG}" if ours else ""
+    for name in (trained.name, str(trained.data.get("start", {}).get("source", "")), zoo):
         cfg = _registered(name)
         if cfg is not None and cfg.license:
             return str(cfg.license)

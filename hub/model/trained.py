@@ -12,16 +12,22 @@ from typing import Any
 import timm
 import torch
 import yaml
-from timm.models import get_arch_pretrained_cfgs
+from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
 from torch import Tensor, nn
 
 import timm_gam  # registers our models  # noqa: F401
 from eval import read_document
 from timm_gam.core import DataError, RefusedError, TimmGamError
-from timm_gam.models import check_model_name, classifier_names, fit_tensors, name_some, read_safetensors, weights_digest
+from timm_gam.models import (
+    COREL_TAG,
+    check_model_name,
+    classifier_names,
+    fit_tensors,
+    name_some,
+    read_safetensors,
+    weights_digest,
+)
 
-COREL_TAG = "corel"
-"""Of the zoo's weights, trained on COREL photographs."""
 BEST = "best.safetensors"
 TRAINING_RECORDS = ("config.yaml", "data.json", "environment.json", "metrics.csv")
 
@@ -124,14 +130,16 @@ def _tag_of(data: Mapping[str, Any], architecture: str) -> str:
 
 
 def _network_for(architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
-    template = timm.create_model(architecture, device="meta")
+    ours = is_model_in_modules(architecture, ["attention_resnet"])
+    cfg = COREL_TAG if ours else None  # the default may be of ImageNet weights, whose description is not that of these
+    template = timm.create_model(architecture, pretrained_cfg=cfg, device="meta")
     found, (classifier, *_) = fit_tensors(tensors, template).tensors, classifier_names(template) or [""]
     if f"{classifier}weight" not in found:
         raise RefusedError(
             f"the checkpoint has no classifier '{classifier}weight'; publish the whole state dict of {architecture}"
         )
     classes = int(found[f"{classifier}weight"].shape[0])
-    network: nn.Module = timm.create_model(architecture, device="meta", num_classes=classes)
+    network: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, device="meta", num_classes=classes)
     return network.eval()
 
 

@@ -14,7 +14,7 @@ from timm.models import is_model_in_modules
 from torch import Tensor
 
 from timm_gam.core import TimmGamError, UploadError, one_line
-from timm_gam.models import weights_digest
+from timm_gam.models import COREL_TAG, weights_digest
 
 
 def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
@@ -37,7 +37,7 @@ def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
     architecture, size, digest, logits = _facts(f"local-dir:{folder}")
     if is_model_in_modules(architecture, ["attention_resnet"]):
         overlay = {"hf_hub_id": f"{repo_id}@{commit}", "file": None, "num_classes": logits.shape[1]}
-        arguments = {"pretrained_cfg_overlay": overlay, "num_classes": logits.shape[1]}
+        arguments = {"pretrained_cfg": COREL_TAG, "pretrained_cfg_overlay": overlay, "num_classes": logits.shape[1]}
         ways.insert(0, ("pretrained=True", architecture, arguments))
     for way, model, arguments in ways:
         with tempfile.TemporaryDirectory(prefix="timm-gam-verify-") as cache:

@@ -245,7 +245,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
 def test_nothing_named_and_no_hub_runs_the_embedded_default(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "eval.retrieval", "--results-file", str(tmp_path / "r.json"), "--bootstrap", "9"]
     done = subprocess.run(command, env=offline(tmp_path), capture_output=True, text=True, timeout=300, check=True)
-    assert "resnet50_gam.corel" in done.stderr
+    assert "timm/resnet50.a1_in1k" in done.stderr
     assert "embedded default" in done.stderr
     document = json.loads((tmp_path / "r.json").read_text())
     jsonschema.validate(document, schema())
@@ -259,7 +259,8 @@ def test_nothing_named_and_no_hub_runs_the_embedded_default(tmp_path: Path) -> N
 def test_what_is_named_and_cannot_be_had_is_an_error(tmp_path: Path) -> None:
     for arguments, named in (
         (["--dataset", "owner/name", "--model", "test_resnet", "--no-pretrained"], "127.0.0.1:9"),
-        (["--split", "test", "--model", "resnet50_gam.corel"], "127.0.0.1:9"),
+        (["--split", "test", "--model", "resnet50_gam"], "127.0.0.1:9"),
+        (["--model", "resnet50_gam.corel"], "is not released yet: use resnet50_gam.a1_in1k_identity"),
         (["--checkpoint", "mine.safetensors"], "mine.safetensors"),  # files are looked for before the Hub is asked
     ):
         done = subprocess.run(

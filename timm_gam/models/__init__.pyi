@@ -31,3 +31,5 @@ from timm_gam.models.releases import releases_file as releases_file
 from timm_gam.models.shipped_weights import SHIPPED as SHIPPED
 from timm_gam.models.shipped_weights import find_shipped as find_shipped
 from timm_gam.models.shipped_weights import shipped_names as shipped_names
+from timm_gam.models.tags import COREL_TAG as COREL_TAG
+from timm_gam.models.tags import corel_repository as corel_repository

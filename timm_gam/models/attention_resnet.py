@@ -7,6 +7,10 @@ attended features". 1000-class parameter counts: resnet50_se 28,088,024; resnet5
 
 SE and CBAM are timm's. `resnet50_se` is timm's `seresnet50` under the name the comparison needs; its ImageNet tags
 resolve to timm's weights.
+
+`pretrained=True` gives the best weights that exist, see `tags.py`: those trained on COREL where they are released or in
+the package (the tiny family), timm's for `resnet50_se`, else an identity start such as `resnet50_gam.a1_in1k_identity`:
+ImageNet weights of the plain network, the attention untrained and doing nothing yet.
 """
 
 from __future__ import annotations
@@ -15,30 +19,18 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
-from timm.models import (
-    build_model_with_cfg,
-    generate_default_cfgs,
-    get_pretrained_cfg,
-    register_model,
-    resolve_pretrained_cfg,
-)
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model, resolve_pretrained_cfg
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from timm_gam.core import hub_namespace
-from timm_gam.models.attention import GateInit, gates_are_identity, init_gates, is_plain_backbone, rescale_backbone
+from timm_gam.core import CheckpointError
+from timm_gam.models.attention import GateInit, init_gates, rescale_backbone, starts_from_plain
 from timm_gam.models.fit import adopt_fit, check_fit
 from timm_gam.models.gam import GlobalAttention
 from timm_gam.models.pretrained import fetch_weights
-from timm_gam.models.shipped_weights import SHIPPED
-
-__all__ = ["AttentionResNet"]
-
-COREL_CLASSES = 80
-"""Classes of the COREL data set the `.corel` weights are trained on."""
+from timm_gam.models.tags import as_released, is_identity, variant_tags
 
 
 class AttentionResNet(ResNet):  # type: ignore[misc]
@@ -66,10 +58,12 @@ class AttentionResNet(ResNet):  # type: ignore[misc]
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load as torch does. A plain backbone meeting gates at their identity start keeps its features.
 
-        Half-open gates take away a factor that the batch norm before them gives back; see `timm_gam.models.attention`.
+        It lacks nothing then, as the gates are where they start. Half-open gates take away a factor that the batch norm
+        before them gives back; see `timm_gam.models.attention`.
         """
-        if self.gate_init == "identity" and is_plain_backbone(self, state_dict) and gates_are_identity(self):
-            state_dict = rescale_backbone(self, state_dict)
+        if layers := tuple(starts_from_plain(self, state_dict)):
+            gates = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(layers)}
+            state_dict = {**rescale_backbone(self, state_dict), **gates}
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
@@ -92,74 +86,39 @@ def _weights(
     pretrained_cfg: Any = None,
     pretrained_cfg_overlay: dict[str, Any] | None = None,
     cache_dir: str | None = None,
+    gate_init: GateInit | None = None,
     **kwargs: Any,
 ) -> dict[str, Any]:
     """How timm is to load the weights: checked, and those on the Hub from the local file that we pull."""
-    cfg = resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay)
+    cfg = as_released(resolve_pretrained_cfg(variant, pretrained_cfg, pretrained_cfg_overlay))
     if cfg.state_dict:
         return {"pretrained_filter_fn": check_fit}  # the caller's own tensors are copied
     if cfg.file or not cfg.hf_hub_id:
         return {"pretrained_filter_fn": adopt_fit}
+    gates = {}
+    if is_identity(cfg.tag) and cfg.source != "hf-hub":
+        gates = {"gate_init": "identity"}
+        if gate_init == "paper":
+            raise CheckpointError(
+                f"'{variant}.{cfg.tag}' starts at identity gates; for others: timm_gam.from_backbone(gate_init='paper')"
+            )
     file, _ = fetch_weights(cfg, cache_dir)
     overlay = {**(pretrained_cfg_overlay or {}), "file": str(file), "source": None}
-    return {"pretrained_filter_fn": adopt_fit, "pretrained_cfg_overlay": overlay}
+    return {"pretrained_filter_fn": adopt_fit, "pretrained_cfg_overlay": overlay, **gates}
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "num_classes": 1000,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.95,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **kwargs,
-    }
-
-
-def _corel(name: str) -> dict[str, Any]:
-    return {f"{name}.corel": _cfg(hf_hub_id=f"{hub_namespace()}/{name}.corel", num_classes=COREL_CLASSES)}
-
-
-def _imagenet_se(tag: str) -> dict[str, Any]:
-    """timm's own SE-ResNet50: the same state dict under timm's name."""
-    theirs = get_pretrained_cfg(f"seresnet50.{tag}").to_dict()
-    return {f"resnet50_se.{tag}": {**theirs, "hf_hub_id": f"timm/seresnet50.{tag}", "url": "", "architecture": None}}
-
-
-def _tiny(name: str) -> dict[str, Any]:
-    """Trained at 64 x 64 with the data config of timm's test_resnet otherwise; the weights are in the package."""
-    config = {"input_size": (3, 64, 64), "pool_size": (2, 2), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-    file = str(SHIPPED / f"{name}.corel" / "model.safetensors")
-    return {f"{name}.corel": _cfg(first_conv="conv1.0", file=file, num_classes=COREL_CLASSES, **config)}
-
-
+_ATTENTION = {"gam": "GAM", "se": "SE", "cbam": "CBAM", "gam_g4": "grouped GAM"}
+_VARIANTS = {
+    f"{base}_{kind}": (base, attention)
+    for base in ("resnet18", "resnet34", "resnet50", "resnet101", "test_resnet")
+    for kind, attention in _ATTENTION.items()
+    if kind != "gam_g4" or base == "resnet50"
+}
 default_cfgs = generate_default_cfgs(
     {
-        **_corel("resnet18_gam"),
-        **_corel("resnet18_se"),
-        **_corel("resnet18_cbam"),
-        **_corel("resnet34_gam"),
-        **_corel("resnet34_se"),
-        **_corel("resnet34_cbam"),
-        **_corel("resnet50_gam"),
-        **_corel("resnet50_gam_g4"),
-        **_imagenet_se("a1_in1k"),
-        **_imagenet_se("a2_in1k"),
-        **_imagenet_se("a3_in1k"),
-        **_imagenet_se("ra2_in1k"),
-        **_corel("resnet50_se"),
-        **_corel("resnet50_cbam"),
-        **_corel("resnet101_gam"),
-        **_corel("resnet101_se"),
-        **_corel("resnet101_cbam"),
-        **_tiny("test_resnet_gam"),
-        **_tiny("test_resnet_se"),
-        **_tiny("test_resnet_cbam"),
+        tag: cfg
+        for name, (base, attention) in _VARIANTS.items()
+        for tag, cfg in variant_tags(name, base, attention).items()
     }
 )
 
@@ -179,95 +138,134 @@ _TEST_RESNET: dict[str, Any] = {
 
 @register_model
 def resnet18_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with GAM in every block."""
+    """ResNet-18 with GAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet18_gam", pretrained, GlobalAttention, **dict(_RESNET18, **kwargs))
 
 
 @register_model
 def resnet18_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with SE in every block."""
+    """ResNet-18 with SE in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet18_se", pretrained, SEModule, **dict(_RESNET18, **kwargs))
 
 
 @register_model
 def resnet18_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with CBAM in every block."""
+    """ResNet-18 with CBAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet18_cbam", pretrained, CbamModule, **dict(_RESNET18, **kwargs))
 
 
 @register_model
 def resnet34_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-34 with GAM in every block."""
+    """ResNet-34 with GAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet34_gam", pretrained, GlobalAttention, **dict(_RESNET34, **kwargs))
 
 
 @register_model
 def resnet34_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-34 with SE in every block."""
+    """ResNet-34 with SE in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet34_se", pretrained, SEModule, **dict(_RESNET34, **kwargs))
 
 
 @register_model
 def resnet34_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-34 with CBAM in every block."""
+    """ResNet-34 with CBAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet34_cbam", pretrained, CbamModule, **dict(_RESNET34, **kwargs))
 
 
 @register_model
 def resnet50_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with GAM in every block."""
+    """ResNet-50 with GAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet50_gam", pretrained, GlobalAttention, **dict(_RESNET50, **kwargs))
 
 
 @register_model
 def resnet50_gam_g4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with GAM in every block, its spatial convolutions in 4 groups with a channel shuffle between them."""
+    """ResNet-50 with GAM in every block, its spatial convolutions in 4 groups with a channel shuffle between them.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet50_gam_g4", pretrained, partial(GlobalAttention, groups=4), **dict(_RESNET50, **kwargs))
 
 
 @register_model
 def resnet50_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with SE in every block."""
+    """ResNet-50 with SE in every block.
+
+    Pretrained until COREL weights are released: timm's SE-ResNet50, attention trained on ImageNet.
+    """
     return _create("resnet50_se", pretrained, SEModule, **dict(_RESNET50, **kwargs))
 
 
 @register_model
 def resnet50_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with CBAM in every block."""
+    """ResNet-50 with CBAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet50_cbam", pretrained, CbamModule, **dict(_RESNET50, **kwargs))
 
 
 @register_model
 def resnet101_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-101 with GAM in every block."""
+    """ResNet-101 with GAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet101_gam", pretrained, GlobalAttention, **dict(_RESNET101, **kwargs))
 
 
 @register_model
 def resnet101_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-101 with SE in every block."""
+    """ResNet-101 with SE in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet101_se", pretrained, SEModule, **dict(_RESNET101, **kwargs))
 
 
 @register_model
 def resnet101_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-101 with CBAM in every block."""
+    """ResNet-101 with CBAM in every block.
+
+    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
+    """
     return _create("resnet101_cbam", pretrained, CbamModule, **dict(_RESNET101, **kwargs))
 
 
 @register_model
 def test_resnet_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tiny test ResNet with GAM in every block."""
+    """timm's tiny test ResNet with GAM in every block; pretrained on COREL, in the package."""
     return _create("test_resnet_gam", pretrained, GlobalAttention, **dict(_TEST_RESNET, **kwargs))
 
 
 @register_model
 def test_resnet_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tiny test ResNet with SE in every block."""
+    """timm's tiny test ResNet with SE in every block; pretrained on COREL, in the package."""
     return _create("test_resnet_se", pretrained, SEModule, **dict(_TEST_RESNET, **kwargs))
 
 
 @register_model
 def test_resnet_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tiny test ResNet with CBAM in every block."""
+    """timm's tiny test ResNet with CBAM in every block; pretrained on COREL, in the package."""
     return _create("test_resnet_cbam", pretrained, CbamModule, **dict(_TEST_RESNET, **kwargs))

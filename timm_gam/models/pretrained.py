@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import PretrainedCfg, get_pretrained_cfg, is_model
+from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_cfg, is_model
 from timm.models._hub import _parse_model_cfg, load_cfg_from_json
 
 from timm_gam.core import CheckpointError, UnknownModelError, download_file
 from timm_gam.models.releases import find_release
 from timm_gam.models.shipped_weights import find_shipped
+from timm_gam.models.tags import as_released, is_identity
 
 WEIGHTS_NAME = "model.safetensors"
 
@@ -64,11 +65,10 @@ def check_model_name(name: str) -> str:
         near = difflib.get_close_matches(architecture.lower(), timm.list_models(), n=3)
         hint = f"near: {', '.join(near)}" if near else "see timm.list_models()"
         raise UnknownModelError(f"no model '{architecture}'; {hint}")
-    if tag:
+    if tag and f"{architecture}.{tag}" not in get_arch_pretrained_cfgs(architecture):
         tags = [cfg.partition(".")[2] for cfg in timm.list_pretrained(f"{architecture}.*")]
-        if tag not in tags:
-            legal = f"legal: {', '.join(tags)}" if tags else "it has no pretrained weights"
-            raise UnknownModelError(f"model '{architecture}' has no tag '{tag}'; {legal}")
+        legal = f"legal: {', '.join(tags)}" if tags else "it has no pretrained weights"
+        raise UnknownModelError(f"model '{architecture}' has no tag '{tag}'; {legal}")
     return architecture
 
 
@@ -98,13 +98,16 @@ def find_pretrained(name: str) -> PretrainedSource:
     cfg = get_pretrained_cfg(name)
     if cfg is not None and (shipped := find_shipped(f"{architecture}.{cfg.tag}")) is not None and cfg.file:
         return _from_folder(shipped)
+    cfg = cfg and as_released(cfg)
     if cfg is None or not cfg.has_weights:
         raise CheckpointError(f"model '{name}' has no pretrained weights; name a checkpoint file, or random weights")
     if not cfg.hf_hub_id:
         raise CheckpointError(f"the weights of '{name}' are not on the Hub; only safetensors files are read")
     file, reference = fetch_weights(cfg)
     described = {key: value for key, value in cfg.to_dict().items() if key in _CFG_KEYS}
-    return PretrainedSource(architecture, file, reference, described, {})
+    return PretrainedSource(
+        architecture, file, reference, described, {"gate_init": "identity"} if is_identity(cfg.tag) else {}
+    )
 
 
 def fetch_weights(cfg: Any, cache_dir: str | Path | None = None) -> tuple[Path, str]:

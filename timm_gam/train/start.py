@@ -52,7 +52,8 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     """Create the recipe's model with its start weights and a classifier of `num_classes`.
 
     A start that holds no attention tensor of one of our variants is a plain backbone and goes through
-    `timm_gam.from_backbone`; any other must be complete but for its classifier.
+    `timm_gam.from_backbone`, at identity gates where its name says so (`.a1_in1k_identity`); any other must be complete
+    but for its classifier.
 
     Raises:
         TimmGamError, TimmGamError: no such model, or weights that cannot be had or do not fit.
@@ -70,14 +71,16 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
         model = timm.create_model(name, **arguments, **gates)
         return model, Start(SCRATCH, SCRATCH, None, None, gates.get("gate_init"))
     source = _source(recipe, name, ours)
-    file, reference = _locate(source)
+    file, reference, is_identity = _locate(source)
+    if ours and is_identity:  # as the name of the weights says
+        gates = {"gate_init": "identity"}
     tensors = read_safetensors(file)
     digest = weights_digest(tensors)
     template = timm.create_model(name, **arguments, device="meta")
     fit = fit_tensors(tensors, template)
     if ours and is_plain_backbone(template, fit.tensors):
         model, _ = from_backbone(name, file, **arguments, **gates)
-        return model, Start("backbone", source, reference, digest, recipe.gate_init)
+        return model, Start("backbone", source, reference, digest, gates["gate_init"])
     fit = fit.but_for(classifier_names(template))  # of a classifier only one for as many classes
     if not fit.complete:
         raise CheckpointError(f"'{source}' is not for {name}: {fit}")
@@ -87,14 +90,15 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
 
 
 def _source(recipe: Recipe, name: str, ours: bool) -> str:
+    """The start as a name: what the recipe names, or the model's tag, or the plain network under a variant of ours."""
     if recipe.start != MODEL_BACKBONE:
         return recipe.start
-    return _ATTENTION_SUFFIX.sub("", name) if ours else recipe.model
+    return _ATTENTION_SUFFIX.sub("", name) if ours and "." not in recipe.model else recipe.model
 
 
-def _locate(source: str) -> tuple[Path, str]:
-    """The safetensors file of a start, and what a record calls it."""
+def _locate(source: str) -> tuple[Path, str, bool]:
+    """The safetensors file of a start, what a record calls it, and whether it is to be started at identity gates."""
     if Path(source).suffix == ".safetensors":
-        return Path(source), Path(source).name
+        return Path(source), Path(source).name, False
     found = find_pretrained(source)
-    return found.file, found.reference
+    return found.file, found.reference, found.model_args.get("gate_init") == "identity"

@@ -34,7 +34,13 @@ def other(tmp_path: Path) -> Path:
 
 def pull(**arguments: Any) -> str:
     """What timm makes of the name, as a digest of its weights."""
-    return weights_digest(timm.create_model("resnet18_se.corel", pretrained=True, **arguments).state_dict())
+    return weights_digest(create(**arguments).state_dict())
+
+
+def create(**arguments: Any) -> Any:
+    """The model of the repository, released or not."""
+    overlay = {"hf_hub_id": REPO}
+    return timm.create_model("resnet18_se.corel", pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
 
 
 def digest(folder: Path) -> str:
@@ -181,12 +187,12 @@ def test_faults_that_stay(weights: Path, hub: LoopbackHub, cache: Path) -> None:
 def test_pulled_weights_are_the_models_own(weights: Path, hub: LoopbackHub, cache: Path) -> None:
     """The model holds the mapped tensors of the cached file; training it must not reach the file."""
     hub.add("models", REPO, weights)
-    model = timm.create_model("resnet18_se.corel", pretrained=True)
+    model = create()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(1)
     assert pull() == digest(weights)
-    few = timm.create_model("resnet18_se.corel", pretrained=True, num_classes=7, in_chans=1)
+    few = create(num_classes=7, in_chans=1)
     assert few.fc.weight.shape == (7, 512)
     assert few.conv1.weight.shape[1] == 1
     assert torch.equal(few.layer4[1].se.fc2.weight, load_file(weights / "model.safetensors")["layer4.1.se.fc2.weight"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import pickle
 import shutil
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from timm.models._manipulate import group_parameters
 from torch import nn
 
-import timm_gam
+import timm_gam  # noqa: F401  registers the models
 from timm_gam.core import CheckpointError
 from timm_gam.models import attention_layers
 
@@ -62,29 +61,6 @@ def images(channels: int = 3, batch: int = 1, size: int = SIZE) -> torch.Tensor:
 
 def test_every_variant_is_registered() -> None:
     assert sorted(timm.list_models(module="attention_resnet")) == VARIANTS
-
-
-def test_pretrained_tags() -> None:
-    tags = set(timm.list_pretrained("*"))
-    for name in VARIANTS:
-        assert f"{name}.corel" in tags, name
-    assert {f"resnet50_se.{tag}" for tag in ("a1_in1k", "a2_in1k", "a3_in1k", "ra2_in1k")} <= tags
-    cfg = timm.get_pretrained_cfg("resnet50_se.a1_in1k")
-    theirs = timm.get_pretrained_cfg("seresnet50.a1_in1k")
-    assert cfg.hf_hub_id == "timm/seresnet50.a1_in1k" == theirs.hf_hub_id
-    assert (cfg.crop_pct, cfg.test_input_size, cfg.license) == (theirs.crop_pct, theirs.test_input_size, theirs.license)
-    assert timm.get_pretrained_cfg("resnet50_gam").hf_hub_id == "timm-gam/resnet50_gam.corel"
-    assert "seresnet50.a1_in1k" in tags, "timm's own tags are untouched"
-    assert not timm.get_pretrained_cfg("test_resnet_gam").hf_hub_id, "in the package, not on the Hub"
-
-
-def test_namespace_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TIMM_GAM_NAMESPACE", "somebody")
-    assert timm_gam.hub_namespace() == "somebody"
-    module = importlib.import_module("timm_gam.models.attention_resnet")
-    assert module._corel("resnet18_gam")["resnet18_gam.corel"]["hf_hub_id"] == "somebody/resnet18_gam.corel"
-    monkeypatch.setenv("TIMM_GAM_NAMESPACE", "")
-    assert timm_gam.hub_namespace() == "timm-gam"
 
 
 def test_se_is_timms_own() -> None:

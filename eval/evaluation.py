@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,23 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from eval.embedded import embed_for, embed_rows, warnings_of_classes
 from eval.ranked import Ranking, ranked_result
-from eval.results.certificate import certify
-from eval.results.facts import (
-    Data,
-    Facts,
-    Model,
-    PreprocessingRecord,
-    Timings,
-    Unreadable,
-    Weights,
-)
+from eval.results.facts import Data, Facts
 from eval.results.result import RetrievalResult, Settings
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
-from timm_gam.data import ImageSet, Protocol, choose_protocol, class_warnings, read_images, training_rows
-from timm_gam.embed import Embedder, Embeddings, FileStore, collect_embeddings
-from timm_gam.images import Preprocessing, data_fingerprint
-from timm_gam.models import LoadedModel, ModelInfo, load_model, loaded_module
+from timm_gam.data import ImageSet, Protocol, choose_protocol, read_images, training_rows
+from timm_gam.embed import Embedder
+from timm_gam.images import Preprocessing
+from timm_gam.models import LoadedModel, load_model, loaded_module
 
 
 def score(
@@ -99,7 +90,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
                 fingerprint=None,
                 images=len(matrix),
                 classes=len(names),
-                warnings=_class_warnings(classes, tuple(map(str, names.tolist())), protocol),
+                warnings=warnings_of_classes(classes, tuple(map(str, names.tolist())), protocol),
             ),
             **scored,
         ),
@@ -141,53 +132,16 @@ def evaluate(
     image_set = images if isinstance(images, ImageSet) else read_images(str(images), None)
     protocol = protocol or choose_protocol(image_set)
     embedder = Embedder(loaded, preprocessing, settings.embed)
-    embeddings, made = _embed(embedder, image_set, protocol.images, settings, progress, world)
-    rows = embeddings.rows
-    scored = protocol.restricted_to(rows) if len(rows) < len(protocol.images) else protocol
-
-    def facts(common: dict[str, Any]) -> Facts:
-        timings: Timings = common.pop("timings")
-        dim = embeddings.vectors.shape[1]
-        return Facts(
-            **_model_facts(loaded.info, settings, dim),
-            data=_data_facts(image_set, embeddings, scored),
-            preprocessing=PreprocessingRecord(**embedder.preprocessing.as_dict()),
-            certificate=certify(embedder.preprocessing, settings.embed, settings.distance),
-            precision=str(settings.embed.amp_dtype or "float32").removeprefix("torch."),
-            timings=timings.model_copy(
-                update={
-                    "embedding_seconds": round(embeddings.seconds, 3),
-                    "embedding_from_cache": made == 0,
-                    "images_embedded": made,
-                    "processes": world.size,
-                    "optimizations": embedder.optimizations,
-                    "batch_size": settings.embed.batch_size,
-                    "workers": settings.embed.workers,
-                    "device": settings.embed.device,
-                }
-            ),
-            **common,
-        )
-
-    ids = tuple(image_set.ids[row] for row in rows.tolist())
-    labels, classes = image_set.labels[rows], image_set.class_names
-    here = Protocol(
-        scored.name,
-        scored.description,
-        scored.split_rule,
-        np.searchsorted(rows, scored.query),
-        np.searchsorted(rows, scored.gallery),
-        scored.splits,
-    )
-    recipe, fitted_on = settings.recipe, "a file"
+    embedded = embed_for(embedder, image_set, protocol, settings, progress, world)
+    recipe, fitted_on = settings.recipe, "other vectors"
     if isinstance(recipe.whitening, int):
         training, fitted_on = training_rows(image_set, protocol)
-        known, _ = _embed(embedder, image_set, training, settings, progress, world)
+        known, _ = embed_rows(embedder, image_set, training, settings, progress, world)
         recipe = recipe.fitted(torch.from_numpy(np.array(known.vectors)))
     return ranked_result(
-        Ranking(embeddings.vectors, ids, labels, classes, here, settings.embed.device),
+        embedded.ranking,
         replace(settings, recipe=recipe),
-        facts,
+        embedded.facts,
         images=image_set,
         fitted_on=fitted_on,
         progress=progress,
@@ -195,83 +149,10 @@ def evaluate(
     )
 
 
-def _embed(
-    embedder: Embedder,
-    images: ImageSet,
-    rows: NDArray[np.int64],
-    settings: Settings,
-    progress: ProgressBar,
-    world: World,
-) -> tuple[Embeddings, int]:
-    """The embeddings of some images, and how many were made now."""
-    compiled = settings.embed.optimize or settings.embed.compile_backend is not None
-    compiling = " (compiles first, up to a minute)" if compiled else ""
-    world.agree("the images", _listing(images, rows))
-    world.agree("weights, options or package versions", json.dumps(embedder.key, sort_keys=True))
-    return collect_embeddings(
-        images,
-        rows,
-        embedder,
-        store=FileStore(settings.cache_folder, embedder.key) if settings.cache_folder is not None else None,
-        world=world,
-        progress=lambda count: progress(embedder.loaded.info.name + compiling, "img", count),
-    )
-
-
-def _listing(images: ImageSet, rows: NDArray[np.int64]) -> str:
-    return json.dumps([(images.ids[row], images.class_names[images.labels[row]]) for row in rows.tolist()])
-
-
 def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
     if isinstance(model, LoadedModel):
         return model
     return load_model(model) if isinstance(model, str) else loaded_module(model)
-
-
-def _model_facts(info: ModelInfo, settings: Settings, dim: int) -> dict[str, Any]:
-    return {
-        "model": Model(
-            name=info.name,
-            architecture=info.architecture,
-            model_args=info.model_args,
-            parameters=info.num_params,
-            embedding_layer=settings.embed.layer,
-            embedding_dim=dim,
-            views=settings.embed.views,
-        ),
-        "weights": Weights(kind=info.weights.kind, reference=info.weights.reference, sha256=info.weights.sha256),
-    }
-
-
-def _data_facts(images: ImageSet, embeddings: Embeddings, protocol: Protocol) -> Data:
-    return Data(
-        name=images.name,
-        fingerprint=data_fingerprint(images, embeddings.rows, embeddings.digests),
-        images=len(protocol.images),
-        classes=len(np.unique(images.labels[protocol.images])),
-        queries_with_duplicate=_queries_with_duplicate(embeddings, protocol),
-        unreadable=[Unreadable(id=name, reason=reason) for name, reason in sorted(embeddings.unreadable.items())],
-        left_out=dict(images.left_out),
-        warnings=[*images.notes, *_class_warnings(images.labels, images.class_names, protocol)],
-    )
-
-
-def _class_warnings(labels: NDArray[np.int64], class_names: tuple[str, ...], protocol: Protocol) -> list[str]:
-    query, gallery = np.unique(labels[protocol.query]), np.unique(labels[protocol.gallery])
-    warnings = class_warnings(labels[protocol.images], class_names)
-    if len(lost := np.setdiff1d(query, gallery)):
-        warnings.append(
-            f"{len(lost)} of {len(query)} classes of the queries have no image in the gallery "
-            f"('{class_names[int(lost[0])]}', ...); their queries are left out"
-        )
-    return warnings
-
-
-def _queries_with_duplicate(embeddings: Embeddings, protocol: Protocol) -> int:
-    content = embeddings.digests.groups()
-    gallery, query = (content[np.searchsorted(embeddings.rows, rows)] for rows in (protocol.gallery, protocol.query))
-    copies = np.bincount(gallery, minlength=len(content))
-    return int((copies[query] > np.isin(protocol.query, protocol.gallery)).sum())
 
 
 def _array(values: Any) -> NDArray[Any]:

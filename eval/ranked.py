@@ -62,7 +62,7 @@ def ranked_result(
     facts: Callable[[dict[str, Any]], Facts],
     *,
     images: ImageSet | None = None,
-    fitted_on: str = "a file",
+    fitted_on: str = "other vectors",
     progress: ProgressBar = no_progress,
     world: World = ALONE,
 ) -> RetrievalResult:

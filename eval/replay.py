@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from eval.results.facts import Entry
     from eval.results.result import RetrievalResult
     from timm_gam.data import ImageSet
+    from timm_gam.rerank import Recipe
 
 _EPILOG = """\
 examples
@@ -114,6 +115,8 @@ def _score(
         pretrained=kind != "random",
         seed=int(reference.removeprefix("seed ")) if kind == "random" else 0,
     )
+    if entry.model.head is not None and loaded.head is None:
+        raise DataError(f"'{entry.name}' was scored with a head, which is not beside these weights; score it anew")
     given = entry.preprocessing.model_dump()
     steps: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     embed = EmbedSettings(
@@ -130,12 +133,23 @@ def _score(
         distance=entry.protocol.distance,
         ks=sorted({int(name.partition("@")[2]) for name in entry.metrics if name.partition("@")[2].isdigit()}),
         replicates=0,
+        recipe=_recipe(entry),
     )
     splits = entry.protocol.splits or ["all"]
     chosen = {"query_split": splits[0], "gallery_split": splits[-1]} if len(splits) == 2 else {"split": splits[0]}
     protocol = choose_protocol(images, entry.protocol.name, **chosen)
     preprocessing = Preprocessing(**steps)
     return evaluate(loaded, images, protocol, preprocessing=preprocessing, settings=settings, progress=progress_bar)
+
+
+def _recipe(entry: Entry) -> Recipe:
+    from timm_gam.rerank import Recipe
+
+    made = entry.recipe
+    if made is None:
+        return Recipe()
+    whitening = None if made.whitening is None else made.whitening.dimensions
+    return Recipe(made.power, whitening, made.method, made.options, made.form == "transductive")
 
 
 def build_parser() -> CommandParser:

@@ -23,7 +23,7 @@ from timm_gam.core import (
     run_command,
     terminable,
 )
-from timm_gam.embed import chosen_views
+from timm_gam.embed import chosen_views, with_head
 from timm_gam.rerank import chosen_recipe
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
@@ -95,7 +95,7 @@ def _results(
     from timm_gam.images import resolve_preprocessing
 
     for load in inputs.models:
-        loaded = load()
+        loaded = with_head(load(), args.head)
         preprocessing = resolve_preprocessing(
             loaded.model,
             img_size=args.img_size,

@@ -52,6 +52,7 @@ def publish_model(
     checkpoint: Path,
     *,
     record: Path | None = None,
+    head: Path | None = None,
     namespace: str | None = None,
     license: str | None = None,
     base_model: str | None = None,
@@ -69,6 +70,7 @@ def publish_model(
         model: "architecture.tag", or "architecture" of a run: the tag is then the name of its images.
         checkpoint: A safetensors file, or a run folder of `python -m timm_gam.train`.
         record: JSON of `python -m eval.retrieval`; default the run folder's.
+        head: A head that timm-gam head trained on these weights, published as their last layer.
         namespace: Hub user or organisation; default `timm_gam.hub_namespace()`.
         license: Of the weights; default that of the registered model.
         base_model: Hub id of the weights the training started from; default what the run says.
@@ -87,7 +89,7 @@ def publish_model(
     from hub.model.card import ModelPage
     from hub.model.origin import find_base_model, find_dataset, find_license
     from hub.model.repository import write_model_repository
-    from hub.model.trained import read_trained_model
+    from hub.model.trained import read_trained_model, with_head
     from hub.model.verify import verify_published
     from hub.push import preview_push, push_folder
     from timm_gam.core import file_sha256, hub_namespace
@@ -95,6 +97,8 @@ def publish_model(
 
     owner = namespace or hub_namespace()
     trained = read_trained_model(model, checkpoint, record)
+    if head is not None:
+        trained = with_head(trained, head)
     repo_id = f"{owner}/{trained.name}"
     page = ModelPage(
         repo_id=repo_id,
@@ -132,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--record", type=Path, metavar="JSON", help="of python -m eval.retrieval (default: the run's evaluation.json)"
     )
+    parser.add_argument("--head", type=Path, metavar="FILE", help="of timm-gam head, trained on these weights")
     add_publishing_arguments(parser)
     parser.add_argument("--base-model", metavar="ID", help="weights the training started from (default: by the run)")
     parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
@@ -166,6 +171,7 @@ def _run(args: argparse.Namespace) -> None:
         args.model,
         args.checkpoint,
         record=args.record,
+        head=args.head,
         namespace=args.namespace,
         license=args.license,
         base_model=args.base_model,

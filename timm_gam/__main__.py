@@ -19,6 +19,7 @@ COMMANDS = {
     "search": ("timm_gam.search.__main__", "photographs in a folder that look like others, without labels"),
     "replay": ("eval.replay", "score again by a record, and say what differs"),
     "train": ("timm_gam.train.__main__", "train or resume a network"),
+    "head": ("eval.head", "train a linear layer or MLP on a model's embeddings, in seconds, and score it"),
     "table1": ("eval.table1", "train and compare plain, SE, CBAM and GAM networks over seeds"),
     "export": ("timm_gam.export.__main__", "ONNX, torch.export or AOTInductor, compared with the model"),
     "publish": ("hub.publish", "put a trained network on the Hub"),

@@ -88,8 +88,8 @@ def explain(
         if result.facts.recipe is not None:
             note = "These scores are those of a re-ranking or of other vectors; they do not split over places."
             break
-        if result.facts.model.views:
-            note = "Embeddings are pooled or averaged over views, so their scores do not split over places."
+        if result.facts.model.views or result.facts.model.head:
+            note = "Embeddings are pooled, averaged over views or projected, so scores do not split over places."
             break
         if result.facts.protocol.distance != "cosine":
             note = "Scores are Euclidean distances, which do not split over places; cosine similarity does."

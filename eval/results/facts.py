@@ -32,6 +32,14 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
+class HeadRecord(_Record):
+    sha256: Sha256 = Field(description="Over name, dtype, shape and bytes of its tensors, in order of name.")
+    loss: str = Field(description="What it was trained by; 'whitening' needs no labels.")
+    trained_on: str
+    power: float
+    layers: list[Count] = Field(description="Dimensions that come in, of each layer, and that come out.")
+
+
 class Model(_Record):
     name: str = Field(description="As it was asked for.")
     architecture: str = Field(description="Registered timm model name.")
@@ -45,6 +53,7 @@ class Model(_Record):
         default={},
         description="How embeddings are made where not as the model does: pool, stages, flip, scales; see --help.",
     )
+    head: HeadRecord | None = Field(default=None, description="Of timm-gam head, the last layer of the embedding.")
 
 
 class Weights(_Record):
@@ -118,7 +127,7 @@ class ClassGain(_Record):
 
 class WhiteningRecord(_Record):
     dimensions: Count
-    fitted_on: str = Field(description="In words; 'a file' where it was fitted elsewhere.")
+    fitted_on: str = Field(description="In words.")
     sha256: Sha256 = Field(description="Over name, dtype, shape and bytes of its tensors, in order of name.")
 
 

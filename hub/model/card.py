@@ -133,7 +133,16 @@ model = timm.create_model("{name}", pretrained=True, num_classes=0)
 embeddings = model.eval()(images)  # (B, 3, H, W) -> (B, {_width(trained)}){by_page}
 ```
 
-`python -m eval.retrieval --model hf-hub:{page.repo_id} --data-dir photos` scores it on images of yours."""
+`python -m eval.retrieval --model hf-hub:{page.repo_id} --data-dir photos` scores it on images of yours.
+{_head(trained)}"""
+
+
+def _head(trained: TrainedModel) -> str:
+    if trained.head is None:
+        return ""
+    facts, layers = trained.head.facts, " -> ".join(map(str, trained.head.layers))
+    return f"""There and in `timm-gam search` its embeddings pass a head, `head.safetensors` ({facts.loss}, {layers},
+trained on {facts.trained_on}); `--head none` leaves it out, and timm itself knows nothing of it."""
 
 
 def _limits(trained: TrainedModel) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from hub.model.card import ModelPage, render_model_card
 from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import RefusedError, atomic_path, write_json
-from timm_gam.models import WEIGHTS_NAME, name_some
+from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some
 
 
 def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage, *, half: bool = False) -> None:
@@ -27,9 +27,11 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
         half: Store floating point tensors as float16.
 
     Raises:
-        RefusedError: a weight that float16 cannot hold.
+        RefusedError: a weight that float16 cannot hold, or a head with float16 weights.
         OutputError: the folder cannot be written.
     """
+    if half and trained.head is not None:
+        raise RefusedError("a head belongs to weights to the last bit, which float16 does not keep; leave out --fp16")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _as_half(trained) if half else dict(trained.tensors)
     with atomic_path(folder / WEIGHTS_NAME) as temporary:
@@ -38,6 +40,8 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
         save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=_data_config(trained))
     with atomic_path(folder / "README.md") as temporary:
         temporary.write_text(render_model_card(trained, page, half=half), encoding="utf-8")
+    if trained.head is not None:
+        trained.head.save(folder / HEAD_NAME)
     if trained.evaluation is not None:
         write_json(folder / "evaluation.json", trained.evaluation)
     for name, text in trained.records.items():
@@ -57,6 +61,8 @@ def _model_config(trained: TrainedModel) -> dict[str, Any]:
     config: dict[str, Any] = {"pretrained_cfg": {"tag": trained.tag}}
     if trained.class_names is not None:
         config["label_names"] = list(trained.class_names)
+    if trained.head is not None:
+        config[HEAD_KEY] = True
     return config
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import timm_gam  # registers our models  # noqa: F401
 from eval import read_document
 from timm_gam.core import DataError, RefusedError, TimmGamError
+from timm_gam.embed import Head, read_head
 from timm_gam.models import (
     COREL_TAG,
     check_model_name,
@@ -46,6 +47,7 @@ class TrainedModel:
         recipe: config.yaml of the training run, or None.
         data: data.json of the training run: classes, split, start weights; empty for a bare checkpoint.
         records: Name in the repository -> text of each training record.
+        head: A head of these weights that is published with them, or None.
     """
 
     architecture: str
@@ -57,6 +59,7 @@ class TrainedModel:
     recipe: dict[str, Any] | None
     data: Mapping[str, Any]
     records: Mapping[str, str]
+    head: Head | None = None
 
     @property
     def name(self) -> str:
@@ -116,6 +119,24 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
     if recipe is not None and str(recipe.get("model", architecture)).partition(".")[0] != architecture:
         raise RefusedError(f"the run in '{run}' trained '{recipe['model']}', not '{architecture}'; name that model")
     return trained
+
+
+def with_head(trained: TrainedModel, path: Path) -> TrainedModel:
+    """The model with a head that `timm-gam head` trained on its embeddings.
+
+    Raises:
+        RefusedError: no head, or one of other weights.
+    """
+    try:
+        head = read_head(path)
+    except TimmGamError as error:
+        raise RefusedError(str(error)) from error
+    if head.facts.weights != trained.sha256:
+        raise RefusedError(
+            f"the head '{path}' was trained on other weights: {head.facts.weights[:12]}..., the checkpoint is "
+            f"{trained.sha256[:12]}...; train it on this checkpoint with timm-gam head"
+        )
+    return replace(trained, head=head)
 
 
 def _tag_of(data: Mapping[str, Any], architecture: str) -> str:

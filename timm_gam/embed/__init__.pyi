@@ -1,11 +1,16 @@
 from timm_gam.embed.arguments import add_view_arguments as add_view_arguments
 from timm_gam.embed.arguments import chosen_views as chosen_views
+from timm_gam.embed.arguments import with_head as with_head
 from timm_gam.embed.collection import collect_embeddings as collect_embeddings
 from timm_gam.embed.embedder import Embedder as Embedder
 from timm_gam.embed.embedding import EmbeddedBatch as EmbeddedBatch
 from timm_gam.embed.embedding import Embeddings as Embeddings
 from timm_gam.embed.embedding import embed_images as embed_images
 from timm_gam.embed.file_store import FileStore as FileStore
+from timm_gam.embed.head import Head as Head
+from timm_gam.embed.head import HeadFacts as HeadFacts
+from timm_gam.embed.head import power_of as power_of
+from timm_gam.embed.head import read_head as read_head
 from timm_gam.embed.locations import LocationSplit as LocationSplit
 from timm_gam.embed.locations import attention_maps as attention_maps
 from timm_gam.embed.locations import location_split as location_split

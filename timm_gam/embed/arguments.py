@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["add_view_arguments", "chosen_views"]
+if TYPE_CHECKING:
+    from timm_gam.models import LoadedModel
+
+__all__ = ["add_view_arguments", "chosen_views", "with_head"]
 
 
-def add_view_arguments(group: argparse._ActionsContainer) -> None:
-    """--pool, --stages, --tta and --scales."""
+def add_view_arguments(group: argparse._ActionsContainer, *, head: bool = True) -> None:
+    """--pool, --stages, --tta and --scales, and --head unless it is to be trained."""
+    if head:
+        group.add_argument(
+            "--head",
+            metavar="FILE",
+            help="a head that timm-gam head trained on embeddings of this model; its --pool to --scales come with it; "
+            "'none' for none (default: the one published with the model, if any)",
+        )
     group.add_argument(
         "--pool",
         choices=("avg", "max", "gem", "rmac"),
@@ -47,6 +59,23 @@ def chosen_views(args: argparse.Namespace) -> dict[str, Any]:
         "flip": args.tta == "flip",
         "scales": tuple(args.scales),
     }
+
+
+def with_head(loaded: LoadedModel, head: str | None) -> LoadedModel:
+    """The model with the head that --head names.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    from timm_gam.core import CheckpointError
+
+    if head is None:
+        return loaded
+    if head == "none":
+        return replace(loaded, head=None)
+    if not Path(head).is_file():
+        raise CheckpointError(f"there is no head '{head}'; name a file of timm-gam head, or none")
+    return replace(loaded, head=Path(head))
 
 
 def _scale(text: str) -> float:

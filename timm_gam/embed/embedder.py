@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from timm_gam.core import versions
+from timm_gam.core import ModelError, versions
 from timm_gam.data import ImageSet
 from timm_gam.embed.embedding import EmbeddedBatch, embed_batches
-from timm_gam.embed.network import embedding_network
-from timm_gam.embed.settings import EmbedSettings
+from timm_gam.embed.head import HeadFacts, read_head
+from timm_gam.embed.network import EmbeddingLayer, embedding_network
+from timm_gam.embed.settings import EmbedSettings, recorded_views
 from timm_gam.embed.views import Views
 from timm_gam.images import SHRINK_MARGIN, Preprocessing, resolve_preprocessing
 from timm_gam.inference import OptimizedNetwork, compiler_errors, optimize
-from timm_gam.models import LoadedModel
+from timm_gam.models import LoadedModel, ModelInfo, weights_digest
 
 __all__ = ["Embedder"]
 
@@ -33,7 +36,10 @@ class Embedder:
         preprocessing: Default: the model's own data config.
         settings: Default: `EmbedSettings()`.
 
+    A head that the model has (`LoadedModel.head`) is its last layer, over the views that the head was trained with.
+
     Attributes:
+        head: That head, or None.
         optimizations: What `EmbedSettings.optimize` did to the network; empty until it has embedded something.
     """
 
@@ -43,6 +49,9 @@ class Embedder:
         self.loaded = loaded
         self.preprocessing = preprocessing or resolve_preprocessing(loaded.model)
         self.settings = settings or EmbedSettings()
+        self.head = None if loaded.head is None else read_head(loaded.head)
+        if self.head is not None:
+            self.settings = _of_head(self.head.facts, self.settings, loaded.info)
         self.optimizations: list[str] = []
 
     @property
@@ -63,6 +72,8 @@ class Embedder:
             key["shrink_margin"] = SHRINK_MARGIN
         if self.settings.views:
             key["views"] = self.settings.views
+        if self.head is not None:
+            key["head"] = weights_digest(self.head.state_dict())
         return key
 
     def embed(self, images: ImageSet, rows: NDArray[np.int64], take: Callable[[EmbeddedBatch], None]) -> None:
@@ -81,6 +92,20 @@ class Embedder:
             optimized = network
             if settings.flip or settings.scales != (1.0,):
                 network = Views(network, flip=settings.flip, scales=settings.scales)
+            if self.head is not None:
+                network = nn.Sequential(network, self.head)
             embed_batches(network, images, self.preprocessing, take, settings, rows=rows)
             if isinstance(optimized, OptimizedNetwork):
                 self.optimizations = list(optimized.applied)
+
+
+def _of_head(facts: HeadFacts, settings: EmbedSettings, info: ModelInfo) -> EmbedSettings:
+    """The settings under which a head was trained, and otherwise as asked for."""
+    if facts.weights != info.weights.sha256:
+        raise ModelError(
+            f"the head was trained on other weights ({facts.weights[:12]}...) than those of '{info.name}' "
+            f"({info.weights.sha256[:12]}...); train one with timm-gam head, or leave it out with --head none"
+        )
+    if settings.views not in ({}, facts.views):
+        raise ModelError(f"the head takes embeddings made with {facts.views or 'no such options'}; leave those out")
+    return replace(settings, layer=cast(EmbeddingLayer, facts.layer), **recorded_views(facts.views))

@@ -21,6 +21,8 @@ from timm_gam.models.load import LoadedModel as LoadedModel
 from timm_gam.models.load import ModelInfo as ModelInfo
 from timm_gam.models.load import load_model as load_model
 from timm_gam.models.load import loaded_module as loaded_module
+from timm_gam.models.pretrained import HEAD_KEY as HEAD_KEY
+from timm_gam.models.pretrained import HEAD_NAME as HEAD_NAME
 from timm_gam.models.pretrained import WEIGHTS_NAME as WEIGHTS_NAME
 from timm_gam.models.pretrained import check_model_name as check_model_name
 from timm_gam.models.pretrained import find_pretrained as find_pretrained

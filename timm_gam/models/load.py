@@ -8,7 +8,7 @@ class counts differ.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,10 +63,11 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in eval mode on the CPU, and what it is."""
+    """A network in eval mode on the CPU, what it is, and the file of the head that was published with it, or None."""
 
     info: ModelInfo
     model: nn.Module
+    head: Path | None = None
 
 
 def load_model(
@@ -122,7 +123,9 @@ def _with_weights(
     if not rest.complete:
         raise ModelError(f"'{source.reference}' is not for {source.architecture}: {rest}")
     model.load_state_dict(fit.tensors, strict=False)  # complete, as just checked; only counters of batch norm may lack
-    return _loaded(name, source.architecture, model, kind, source.reference, source.model_args)
+    return replace(
+        _loaded(name, source.architecture, model, kind, source.reference, source.model_args), head=source.head
+    )
 
 
 def _build(source: PretrainedSource, **kwargs: Any) -> nn.Module:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass, fields
+import json
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from timm_gam.models.shipped_weights import find_shipped
 from timm_gam.models.tags import as_released, is_identity
 
 WEIGHTS_NAME = "model.safetensors"
+HEAD_NAME = "head.safetensors"
+HEAD_KEY = "timm_gam_head"
+"""True in the config.json of a repository that has a head (`timm_gam.embed.Head`) under that name."""
 
 # Arguments of timm.create_model that a config must not set: other files to read, another place to run.
 _FACTORY_ARGUMENTS = {
@@ -43,6 +47,7 @@ class PretrainedSource:
         reference: What to call it in a record: "owner/name@commit", or the folder's name.
         pretrained_cfg: timm's data config and class count of these weights.
         model_args: Arguments the model was built with, stored beside the weights.
+        head: Local safetensors file of a head that was published with them, or None.
     """
 
     architecture: str
@@ -50,6 +55,7 @@ class PretrainedSource:
     reference: str
     pretrained_cfg: dict[str, Any]
     model_args: dict[str, Any]
+    head: Path | None = None
 
 
 def check_model_name(name: str) -> str:
@@ -145,14 +151,21 @@ def _from_hub(model_id: str) -> PretrainedSource:
     repo_id, _, revision = model_id.partition("@")
     config, _ = _pull(repo_id, revision, "config.json")
     file, reference = _pull(repo_id, revision, WEIGHTS_NAME)
-    return _from_config(config, file, reference)
+    source = _from_config(config, file, reference)
+    return replace(source, head=_pull(repo_id, revision, HEAD_NAME)[0]) if _has_head(config) else source
 
 
 def _from_folder(folder: Path) -> PretrainedSource:
     for needed in ("config.json", WEIGHTS_NAME):
         if not (folder / needed).is_file():
             raise CheckpointError(f"folder '{folder}' has no {needed}; local-dir: needs config.json and {WEIGHTS_NAME}")
-    return _from_config(folder / "config.json", folder / WEIGHTS_NAME, folder.name)
+    source = _from_config(folder / "config.json", folder / WEIGHTS_NAME, folder.name)
+    return replace(source, head=folder / HEAD_NAME) if _has_head(folder / "config.json") else source
+
+
+def _has_head(config: Path) -> bool:
+    """Whether a timm config.json, which has been read without fault, says that a head lies beside it."""
+    return json.loads(config.read_text(encoding="utf-8")).get(HEAD_KEY) is True
 
 
 def _from_config(config: Path, file: Path, reference: str) -> PretrainedSource:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from timm_gam.core import positive
 
 __all__ = ["add_rerank_arguments", "chosen_recipe"]
 
@@ -24,8 +25,10 @@ def add_rerank_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--whiten",
-        metavar="D|FILE",
-        help="whiten to D dimensions, fitted on training images that are no queries, or as a .safetensors file says",
+        type=positive,
+        metavar="D",
+        help="whiten to D dimensions, fitted on training images that are no queries; to keep it with a model: timm-gam "
+        "head --loss whitening",
     )
     group.add_argument(
         "--rerank",
@@ -47,16 +50,9 @@ def chosen_recipe(args: argparse.Namespace) -> Recipe:
     """What was chosen.
 
     Raises:
-        DataError: no such method, option or file, or a value outside its range.
+        DataError: no such method or option, or a value outside its range.
     """
-    from timm_gam.core import DataError
     from timm_gam.rerank.recipe import Recipe, read_method
-    from timm_gam.rerank.whitening import load_whitening
 
     method, options = (None, {}) if args.rerank is None else read_method(args.rerank)
-    whitening = None
-    if args.whiten is not None:
-        whitening = int(args.whiten) if args.whiten.isdecimal() else load_whitening(Path(args.whiten))
-        if whitening == 0:
-            raise DataError("--whiten came with 0 dimensions; at least 1 is needed")
-    return Recipe(args.power, whitening, method, options, args.transductive)
+    return Recipe(args.power, args.whiten, method, options, args.transductive)

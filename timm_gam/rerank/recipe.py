@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 from torch import Tensor
 
 from timm_gam.core import DataError
+from timm_gam.embed import power_of
 from timm_gam.rerank.database_augmentation import DatabaseAugmentation
 from timm_gam.rerank.diffusion import Diffusion
 from timm_gam.rerank.k_reciprocal import KReciprocal
@@ -119,7 +120,7 @@ class Recipe:
         """
         if not isinstance(self.whitening, int):
             return self
-        return replace(self, whitening=fit_whitening(self._powered(training), self.whitening))
+        return replace(self, whitening=fit_whitening(power_of(training, self.power), self.whitening))
 
     def transform(self, vectors: Tensor) -> Tensor:
         """(N, D) vectors as they are ranked, (N, D or W).
@@ -129,7 +130,7 @@ class Recipe:
         """
         if isinstance(self.whitening, int):
             raise DataError("the whitening is not fitted: Recipe.fitted takes vectors of training images")
-        powered = self._powered(vectors)
+        powered = power_of(vectors, self.power)
         return powered if self.whitening is None else self.whitening(powered)
 
     def reranker(
@@ -145,9 +146,6 @@ class Recipe:
         kinds = _OPTIONS[self.method]
         options: dict[str, Any] = {name: kinds[name].kind(value) for name, value in self.options.items()}
         return METHODS[self.method](queries, gallery, own=own, transductive=self.transductive, memory=memory, **options)
-
-    def _powered(self, vectors: Tensor) -> Tensor:
-        return vectors if self.power == 1 else vectors.sign() * vectors.abs() ** self.power
 
 
 def read_method(text: str) -> tuple[str, dict[str, float]]:

@@ -97,7 +97,7 @@ def load_whitening(path: Path) -> Whitening:
     try:
         parts = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DataError(f"cannot read the whitening '{path}': {error}; fit it with eval.retrieval --whiten") from error
+        raise DataError(f"cannot read the whitening '{path}': {error}; fit it with fit_whitening") from error
     mean, projection = parts.get("mean"), parts.get("projection")
     if mean is None or projection is None or projection.ndim != 2 or mean.shape != projection.shape[1:]:
         raise DataError(f"'{path}' is no whitening: it needs mean (D,) and projection (W, D)")

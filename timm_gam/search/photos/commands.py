@@ -39,7 +39,7 @@ def index(args: argparse.Namespace) -> None:
         limits=DecodeLimits.of(args),
         **chosen_views(args),
     )
-    collection, embedder = _model(made, args.model, args.checkpoint, settings)
+    collection, embedder = _model(made, args.model, args.checkpoint, settings, args.head)
     update = update_index(made, collection, embedder, progress_bar, lambda line: print(line, file=sys.stderr))
     if args.json:
         print(json.dumps({"index": str(made.folder), "model": collection.model, **asdict(update)}, indent=1))
@@ -137,16 +137,16 @@ def _opened(path: Path, limits: DecodeLimits) -> PhotoIndex:
 
 
 def _model(
-    made: PhotoIndex, model: str | None, checkpoint: Path | None, settings: EmbedSettings
+    made: PhotoIndex, model: str | None, checkpoint: Path | None, settings: EmbedSettings, head: str | None = None
 ) -> tuple[Collection, Embedder]:
     """The model that is named, else the one that indexed last, else the default."""
     if model is not None or checkpoint is not None:
-        return load_collection(model or made.collection().model, checkpoint, settings=settings)
+        return load_collection(model or made.collection().model, checkpoint, head=head, settings=settings)
     if made.collections:
         last = made.collections[0]
         if not settings.views:
             settings = replace(settings, **last.views)
-        return load_collection(last.model, last.checkpoint, settings=settings)
+        return load_collection(last.model, last.checkpoint, head=head or last.head, settings=settings)
     collection, embedder, note = load_default(settings)
     if note:
         print(note, file=sys.stderr)

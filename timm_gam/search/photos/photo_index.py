@@ -44,12 +44,14 @@ class Collection:
         checkpoint: Path of a weights file, or None.
         amp: Whether embeddings are made in mixed precision.
         key: `Embedder.key` of the embeddings.
+        head: Path of a head, "none" where that of the model is left out, or None.
     """
 
     model: str
     checkpoint: str | None = None
     amp: bool = False
     key: dict[str, Any] = field(default_factory=dict)
+    head: str | None = None
 
     @property
     def views(self) -> dict[str, Any]:

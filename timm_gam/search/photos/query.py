@@ -15,7 +15,7 @@ from PIL import Image
 
 from timm_gam.core import DataError, ModelError, TimmGamError
 from timm_gam.data import ImageSet
-from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split
+from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split, with_head
 from timm_gam.images import DecodeLimits, as_seen, content_digest, load_image, resolve_preprocessing
 from timm_gam.models import load_model
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
@@ -25,7 +25,11 @@ DEFAULT_MODELS = ("resnet50.a1_in1k", "test_resnet_gam.corel")
 
 
 def load_collection(
-    model: str, checkpoint: str | Path | None = None, *, settings: EmbedSettings = EmbedSettings()
+    model: str,
+    checkpoint: str | Path | None = None,
+    *,
+    head: str | None = None,
+    settings: EmbedSettings = EmbedSettings(),
 ) -> tuple[Collection, Embedder]:
     """A model ready to embed photographs, and the collection that it makes.
 
@@ -34,10 +38,11 @@ def load_collection(
     Raises:
         ModelError: the model or its weights cannot be had.
     """
-    loaded = load_model(model, checkpoint=checkpoint)
+    loaded = with_head(load_model(model, checkpoint=checkpoint), head)
     embedder = Embedder(loaded, resolve_preprocessing(loaded.model, shrink_on_load=True), settings)
     file = None if checkpoint is None else str(Path(checkpoint).resolve())
-    return Collection(model, file, embedder.settings.amp_dtype is not None, embedder.key), embedder
+    kept = head if head in (None, "none") else str(Path(head).resolve())
+    return Collection(model, file, embedder.settings.amp_dtype is not None, embedder.key, kept), embedder
 
 
 def load_default(settings: EmbedSettings = EmbedSettings()) -> tuple[Collection, Embedder, str]:
@@ -129,10 +134,10 @@ class QueryModel:
             DataError: one cannot be read.
             ModelError: the embedding is no mean over places.
         """
-        if self.collection.views:
+        if self.collection.views or "head" in self.collection.key:
             raise ModelError(
-                f"these vectors were pooled or averaged over views ({', '.join(self.collection.views)}), so their "
-                "cosine does not split over places; index without those options for that"
+                "these vectors were pooled, averaged over views or projected by a head, so their cosine does not "
+                "split over places; index without those options for that"
             )
         with self._lock:
             loaded, preprocessing = self._embedder.loaded, self._embedder.preprocessing
@@ -153,7 +158,7 @@ class QueryModel:
             limits=self._limits,
             **collection.views,
         )
-        _, embedder = load_collection(collection.model, collection.checkpoint, settings=settings)
+        _, embedder = load_collection(collection.model, collection.checkpoint, head=collection.head, settings=settings)
         differ = sorted(name for name, value in collection.key.items() if embedder.key.get(name) != value)
         if set(differ) - {"versions"}:
             raise DataError(

@@ -30,11 +30,15 @@ if TYPE_CHECKING:
     from hub.publish import Published
 
 _EPILOG = """\
-example
+examples
   publish every finished run below runs/ (plain, SE, CBAM, GAM) as v1.0 and record the commits:
     python -m hub.release runs --tag corel --revision v1.0
+  from photographs to a published zoo, in two commands:
+    python -m eval.table1 --data-dir coreldb
+    python -m hub.release runs/table1 --tag corel --revision v1.0
 
-A run that cannot be published does not stop the others; the same command again does what is left.
+Of several seeds of a model the lowest is published. A run that cannot be published does not stop the others; the same
+command again does what is left.
 exit codes: 0 all published, 2 refused or some failed (the table says which), 130 interrupted
 """
 
@@ -61,8 +65,10 @@ def release_zoo(
 ) -> list[Row]:
     """Publish the best weights of every run below a folder, and record each commit as it is there.
 
+    Of several seeds of a model the lowest is published: the best of them would promise more than a training gives.
+
     Args:
-        runs: Folder of run folders of `python -m timm_gam.train`.
+        runs: Folder of run folders of `python -m timm_gam.train` or `python -m eval.table1`.
         releases: File of releases to bring up to date, see `timm_gam.models.releases`.
         weights_tag: Publish each run as MODEL.TAG; default the name of the images that it trained on.
         say: Called with each line of progress.
@@ -72,7 +78,7 @@ def release_zoo(
         One row per run, in order of model name.
 
     Raises:
-        RefusedError: no runs, or two of the same model.
+        RefusedError: no runs, or two of the same model and seed.
         OutputError: `releases` cannot be written.
     """
     check_writable(releases)
@@ -91,23 +97,26 @@ def release_zoo(
 
 
 def _find_runs(runs: Path) -> dict[str, Path]:
-    """Model name -> its run folder."""
+    """Model name -> its run folder: of several seeds the lowest, which no score has chosen."""
     import yaml
 
-    found: dict[str, Path] = {}
+    found: dict[str, dict[int, Path]] = {}
     for config in sorted(runs.glob("*/config.yaml")):
         try:
-            model = str(yaml.safe_load(config.read_text(encoding="utf-8"))["model"]).partition(".")[0]
-        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            recipe = yaml.safe_load(config.read_text(encoding="utf-8"))
+            model, seed = str(recipe["model"]).partition(".")[0], int(recipe.get("seed", 0))
+        except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise RefusedError(f"'{config}' is no training recipe ({error!r}); move that folder away") from error
-        if model in found:
+        earlier = found.setdefault(model, {})
+        if seed in earlier:
             raise RefusedError(
-                f"'{found[model].name}' and '{config.parent.name}' are both runs of {model}; keep the one to release"
+                f"'{earlier[seed].name}' and '{config.parent.name}' are both runs of {model} with seed {seed}; "
+                "keep the one to release"
             )
-        found[model] = config.parent
+        earlier[seed] = config.parent
     if not found:
         raise RefusedError(f"no training runs in '{runs}'; name a folder of run folders of python -m timm_gam.train")
-    return found
+    return {model: seeds[min(seeds)] for model, seeds in found.items()}
 
 
 def _record(releases: Path, published: Published) -> None:

@@ -67,5 +67,5 @@ def test_refuses_unclear_folders(run: Path, tmp_path: Path, capsys: pytest.Captu
     shutil.copytree(run, tmp_path / "runs" / "a")
     shutil.copytree(run, tmp_path / "runs" / "b")
     assert main([str(tmp_path / "runs"), *releases]) == 2
-    assert "'a' and 'b' are both runs of test_resnet_gam" in capsys.readouterr().err
+    assert "'a' and 'b' are both runs of test_resnet_gam with seed 0" in capsys.readouterr().err
     assert not (tmp_path / "releases.json").exists()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from timm_gam.core import CommandParser, DataError, check_writable, positive, run_command
+from timm_gam.core import CommandParser, DataError, check_writable, positive, run_command, write_text
 
 FORMATS = ("trec", "qrels", "mteb", "parquet", "eval-results", "timm-csv")
 
@@ -52,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     from eval.results import export
     from eval.results.result import RetrievalResult
-    from timm_gam.core import atomic_path
 
     if args.to == "eval-results" and args.dataset is None:
         raise DataError("eval-results name the benchmark they are of; give its Hub id with --dataset owner/name")
@@ -69,8 +68,7 @@ def _run(args: argparse.Namespace) -> None:
     elif args.to == "eval-results":
         export.write_eval_results(result, args.output, args.dataset, revision=args.revision)
     else:
-        with atomic_path(args.output) as temporary:
-            temporary.write_text(export.results_csv([export.results_row(result)]), encoding="utf-8")
+        write_text(args.output, export.results_csv([export.results_row(result)]))
     print(f"wrote {args.output}")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.options import add_image_options, add_results_file, check_results_file, show
-from timm_gam.core import CommandParser, DataError, progress_bar, run_command
+from timm_gam.core import CommandParser, DataError, printable, progress_bar, run_command
 from timm_gam.images import DecodeLimits, add_decoding_arguments
 
 if TYPE_CHECKING:
@@ -207,12 +207,13 @@ def _run(args: argparse.Namespace) -> bool:
 
 
 def _text(one: Replay, other: list[tuple[str, Any, Any]]) -> str:
-    same = f"{one.name}: all {one.compared} metrics are the same"
-    moved = f"{one.name}: {len(one.metrics)} of {one.compared} metrics differ"
+    name = printable(one.name)
+    same = f"{name}: all {one.compared} metrics are the same"
+    moved = f"{name}: {len(one.metrics)} of {one.compared} metrics differ"
     lines = [moved if one.metrics else same]
     for name, (then, now) in sorted(one.metrics.items(), key=lambda item: -abs(item[1][0] - item[1][1]))[:6]:
         lines.append(f"  {name:<14} {100 * then:8.3f} recorded, {100 * now:8.3f} now ({100 * (now - then):+.3f})")
-    lines += [f"  {what}: {then} recorded, {now} now" for what, then, now in [*one.differences, *other]]
+    lines += [printable(f"  {what}: {then} recorded, {now} now") for what, then, now in [*one.differences, *other]]
     return "\n".join(lines)
 
 

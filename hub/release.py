@@ -23,6 +23,7 @@ from timm_gam.core import (
     atomic_path,
     check_writable,
     print_line,
+    printable,
     run_command,
 )
 
@@ -154,7 +155,7 @@ def _summary(rows: Sequence[Row]) -> str:
     for row in rows:
         cells = [f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "-" for name in shown]
         lines.append([row.model, *cells, row.state, row.run])
-    ends = [f"{row.model}: {row.error or row.url}" for row in rows]
+    ends = [printable(f"{row.model}: {row.error or row.url}") for row in rows]
     return text_table(lines, rules=(0,)) + "\n\n" + "\n".join(ends)
 
 

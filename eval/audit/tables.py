@@ -8,6 +8,7 @@ from typing import Any
 
 from eval.audit.audit import Audit
 from eval.results.tables import text_table
+from timm_gam.core import printable
 
 _WIDTH = 110
 
@@ -39,7 +40,7 @@ def _findings(audit: Audit) -> str:
     lines = []
     for finding in audit.findings:
         head = f"{finding.level.upper():<6} {finding.check}: "
-        lines += textwrap.wrap(head + finding.text, _WIDTH, subsequent_indent=" " * 7)
+        lines += textwrap.wrap(head + printable(finding.text), _WIDTH, subsequent_indent=" " * 7)
     return "\n".join(lines)
 
 

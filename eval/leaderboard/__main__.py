@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.options import add_image_options
-from timm_gam.core import CommandParser, DataError, print_line, run_command
+from timm_gam.core import CommandParser, DataError, print_line, printable, run_command, write_text
 
 if TYPE_CHECKING:
     from eval.leaderboard.runs import Run
@@ -56,7 +56,6 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     from eval.leaderboard.runs import run_models
     from eval.results.export import results_csv, results_row
     from eval.results.standings import standings
-    from timm_gam.core import atomic_path
 
     if args.data_dir is None and args.dataset is None:
         raise DataError("no images to score on; name them with --data-dir or --dataset")
@@ -70,11 +69,12 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     order = standings(results, args.metric)
     page, table = args.output / "leaderboard.html", args.output / "results.csv"
     write_page(page, runs, order, args.metric)
-    with atomic_path(table) as temporary:
-        temporary.write_text(results_csv([results_row(result) for result in results]), encoding="utf-8")
+    write_text(table, results_csv([results_row(result) for result in results]))
     for one in order:
         low, high = one.place_interval
-        print_line(f"{one.place:>4}  {100 * one.value:6.2f}  {one.group:<4} rank {low} to {high}  {one.result.name}")
+        print_line(
+            f"{one.place:>4}  {100 * one.value:6.2f}  {one.group:<4} rank {low} to {high}  {printable(one.result.name)}"
+        )
     print_line(f"wrote {page} and {table}")
 
 
@@ -94,7 +94,7 @@ def _expanded(names: Sequence[str]) -> list[str]:
 
 
 def _say(run: Run) -> None:
-    print_line(f"{run.model}: " + (f"not scored: {run.reason}" if run.result is None else f"{run.result!r}"))
+    print_line(printable(f"{run.model}: " + (f"not scored: {run.reason}" if run.result is None else f"{run.result!r}")))
 
 
 if __name__ == "__main__":

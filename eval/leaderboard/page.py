@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader
 
 from eval.leaderboard.runs import Run
 from eval.results.standings import Standing
-from timm_gam.core import atomic_path
+from timm_gam.core import write_text
 
 _COLUMNS = ("map", "hit@1", "hit@10", "precision@10", "map@r")
 
@@ -31,8 +31,7 @@ def write_page(path: Path, runs: Sequence[Run], order: Sequence[Standing], metri
         data=first.data,
         protocol=first.protocol,
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _row(one: Standing, order: Sequence[Standing], metric: str) -> dict[str, object]:

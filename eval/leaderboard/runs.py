@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.results.result import RetrievalResult
-from timm_gam.core import DataError, OutputError, atomic_path, available_memory
+from timm_gam.core import DataError, OutputError, available_memory, write_text
 
 _BYTES_PER_PARAMETER = 12
 """What a network takes while it is loaded: its weights, the file they come from, and room to run it."""
@@ -56,8 +56,7 @@ def _same_options(folder: Path, options: Sequence[str]) -> None:
             raise OutputError(f"'{folder}' holds models scored with other options; name another --output")
     except (OSError, ValueError) as error:
         raise OutputError(f"cannot use '{folder}': {error}; name another --output") from error
-    with atomic_path(kept) as temporary:
-        temporary.write_text(json.dumps(list(options)), encoding="utf-8")
+    write_text(kept, json.dumps(list(options)))
 
 
 def _run(model: str, options: Sequence[str], folder: Path) -> Run:

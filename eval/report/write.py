@@ -12,7 +12,7 @@ from eval.report.explanation import Explanation
 from eval.results.comparison import check_same_queries
 from eval.results.result import HEADLINE, RetrievalResult
 from eval.scoring.metrics import DEFINITIONS
-from timm_gam.core import atomic_path
+from timm_gam.core import write_text
 from timm_gam.images import DecodeLimits, page_environment
 
 
@@ -66,8 +66,7 @@ def write_report(
             notes=list(notes),
         )
     )
-    with atomic_path(Path(path)) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_text(Path(path), html)
 
 
 def _classes(results: Sequence[RetrievalResult]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import numpy as np
 
 from eval.results.result import RetrievalResult
-from timm_gam.core import DataError, atomic_path
+from timm_gam.core import DataError, atomic_path, write_text
 
 RESULTS_COLUMNS = (
     "model",
@@ -84,8 +84,7 @@ def write_mteb_predictions(
         "mteb_model_meta": {"model_name": result.name, "revision": weights.sha256[:40] if weights else None},
         subset: {split: _mapping(result, depth)},
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
+    write_text(path, json.dumps(content))
 
 
 def write_ranking_parquet(result: RetrievalResult, path: Path, depth: int | None = None) -> None:
@@ -159,8 +158,7 @@ def write_eval_results(result: RetrievalResult, path: Path, dataset_id: str, *, 
     import yaml
 
     entries = eval_results(result, dataset_id, revision=revision)
-    with atomic_path(path) as temporary:
-        temporary.write_text(yaml.safe_dump(entries, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
 
 
 def results_row(result: RetrievalResult) -> dict[str, str]:

@@ -15,7 +15,7 @@ from eval.results.facts import Model, PreprocessingRecord
 from eval.results.result import RetrievalResult
 from eval.results.tables import PAPER_TABLE
 from eval.scoring.significance import Difference, Summary, compare, summarise
-from timm_gam.core import DataError, atomic_path, hardware, versions
+from timm_gam.core import DataError, hardware, versions, write_text
 from timm_gam.models import count_macs, images_per_second
 from timm_gam.train import DATA_KEYS, Recipe, RunFolder, TrainingData, read_training_data
 
@@ -68,8 +68,7 @@ def write_table(output: Path, runs: Runs, device: str) -> str:
     document = _document(runs, results, costs, summaries, differences)
     markdown = _markdown(document)
     for name, text in (("table1.json", json.dumps(document, indent=1) + "\n"), ("table1.md", markdown)):
-        with atomic_path(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(output / name, text)
     return markdown
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from eval.results.result import RetrievalResult
 from eval.results.standings import standings
 from eval.scoring.intervals import Average
+from timm_gam.core import markdown_text, printable
 
 # Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
 PAPER_TABLE = (
@@ -22,11 +23,11 @@ def summary(result: RetrievalResult) -> str:
     data, protocol = result.facts.data, result.facts.protocol
     fingerprint = f", fingerprint {data.fingerprint[:12]}" if data.fingerprint else ""
     lines = [
-        f"data      {data.name}: {data.images} images{fingerprint}",
-        f"protocol  {protocol.description}; {protocol.distance}",
+        f"data      {printable(data.name)}: {data.images} images{fingerprint}",
+        f"protocol  {printable(protocol.description)}; {protocol.distance}",
     ]
     if protocol.split_rule != "none":
-        lines.append(f"splits    {protocol.split_rule}")
+        lines.append(f"splits    {printable(protocol.split_rule)}")
     if protocol.queries_without_relevant:
         left_out = f"{protocol.queries_without_relevant} of {protocol.queries}"
         lines.append(f"left out  {left_out} queries without another image of their class")
@@ -35,8 +36,8 @@ def summary(result: RetrievalResult) -> str:
     if data.unreadable:
         lines.append(f"skipped   {len(data.unreadable)} unreadable images")
     if data.left_out:
-        lines.append(f"not read  {', '.join(f'{count} {kind}' for kind, count in data.left_out.items())}")
-    lines += [f"warning   {line}" for line in data.warnings]
+        lines.append(f"not read  {', '.join(f'{count} {printable(kind)}' for kind, count in data.left_out.items())}")
+    lines += [f"warning   {printable(line)}" for line in data.warnings]
     return "\n".join([*lines, ""])
 
 
@@ -61,7 +62,7 @@ def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> 
     header, *rows = _standing_rows(results, rank_by)
     lines = [*(f"    {line}" for line in summary(results[0]).splitlines()), ""] if results else []
     lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+    lines += [f"| {' | '.join([markdown_text(row[0]), *row[1:]])} |" for row in rows]
     return "\n".join([*lines, "", f"In %, micro averages; ranked by {rank_by}{_TIES}."]) + "\n"
 
 
@@ -164,7 +165,8 @@ def _cell(average: Average) -> str:
 
 
 def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
-    """Left-align the first column, right-align the others; a rule below each row named in `rules`."""
+    """Left-align the first column, right-align the others; a rule below each row in `rules`; names are escaped."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):

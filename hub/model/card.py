@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval import PAPER_TABLE
 from hub.model.trained import TrainedModel
-from timm_gam.core import RefusedError
+from timm_gam.core import RefusedError, markdown_code, markdown_text
 from timm_gam.models import COREL_TAG, corel_repository
 
 _PAPER = "Tang, Jiang, Yang, Research on Image Retrieval Algorithms Based on Global Attention Mechanism (2023)"
@@ -54,7 +54,7 @@ def render_model_card(trained: TrainedModel, page: ModelPage, *, half: bool = Fa
     if not page.license:
         raise RefusedError(f"no licence is known for {trained.name}; name the weights' licence with --license")
     sections = [
-        f"# {trained.name}",
+        f"# {markdown_text(trained.name)}",
         _introduction(trained),
         _usage(trained, page),
         _limits(trained),
@@ -174,7 +174,9 @@ def _model(trained: TrainedModel, half: bool) -> str:
 def _training(trained: TrainedModel) -> str:
     if trained.recipe is None:
         return "## Training\n\nNo training record came with these weights."
-    rows = [(key, f"`{value}`") for key, value in trained.recipe.items() if value not in (None, [], {}, False)]
+    rows = [
+        (key, markdown_code(str(value))) for key, value in trained.recipe.items() if value not in (None, [], {}, False)
+    ]
     return (
         "## Training\n\nThe effective recipe; the files in `training/` hold it whole, with the split, the versions and "
         "every epoch.\n\n" + _table(("setting", "value"), rows)
@@ -190,11 +192,12 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
         (name, _percent(a["micro"], a["micro_ci95"]), _percent(a["macro"], a["macro_ci95"]))
         for name, a in result["metrics"].items()
     ]
+    name, description, split = map(markdown_text, (data["name"], protocol["description"], protocol["split_rule"]))
     lines = [
-        f"Data: {data['name']}, {data['images']} images in {data['classes']} classes, fingerprint "
-        f"`{data['fingerprint'][:16]}`. Protocol: {protocol['description']}; {protocol['queries_scored']} queries, "
+        f"Data: {name}, {data['images']} images in {data['classes']} classes, fingerprint "
+        f"`{data['fingerprint'][:16]}`. Protocol: {description}; {protocol['queries_scored']} queries, "
         f"{protocol['gallery']} gallery images, {protocol['distance']}, ties: {protocol['ties']}. "
-        f"Split: {protocol['split_rule']}. Intervals: 95 %, {bootstrap['replicates']} bootstrap replicates, "
+        f"Split: {split}. Intervals: 95 %, {bootstrap['replicates']} bootstrap replicates, "
         f"{bootstrap['method']}. Computed in {result['precision']}"
         + (", from the weights before they were rounded to float16." if half else "."),
         "Micro is the mean over queries, macro the mean over classes, both in per cent. `evaluation.json` has the "

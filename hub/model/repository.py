@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hub.model.card import ModelPage, render_model_card
 from hub.model.trained import TrainedModel, is_finite
-from timm_gam.core import RefusedError, atomic_path, write_json
+from timm_gam.core import RefusedError, atomic_path, write_json, write_text
 from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some
 
 
@@ -38,16 +38,14 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
         save_file(tensors, temporary, {"format": "pt"})
     with atomic_path(folder / "config.json") as temporary:
         save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=_data_config(trained))
-    with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text(render_model_card(trained, page, half=half), encoding="utf-8")
+    write_text(folder / "README.md", render_model_card(trained, page, half=half))
     if trained.head is not None:
         trained.head.save(folder / HEAD_NAME)
     if trained.evaluation is not None:
         write_json(folder / "evaluation.json", trained.evaluation)
     for name, text in trained.records.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        with atomic_path(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
 
 
 def _as_half(trained: TrainedModel) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import DatasetCardData
 
 from hub.photos.audit import Audit
+from timm_gam.core import markdown_code, markdown_text
 
 _SHOWN = 20  # duplicates listed in the card; audit.json has all
 
@@ -91,16 +92,16 @@ def _statistics(audit: Audit) -> str:
     rows = {
         "images": f"{len(audit.rows):,}, {audit.bytes / 1e6:.1f} MB",
         "splits": ", ".join(
-            f"{split} {count:,}" for split, count in sorted(Counter(audit.splits).items(), reverse=True)
+            f"{markdown_text(split)} {count:,}" for split, count in sorted(Counter(audit.splits).items(), reverse=True)
         ),
-        "split rule": audit.split_rule,
+        "split rule": markdown_text(audit.split_rule),
         "classes": f"{len(of_class)}, of {counts[0]} to {counts[-1]} images (median {median(counts):g})",
         "pixels": sizes + more,
         "fingerprint": f"`{audit.fingerprint}`, over id, class and bytes of every image",
         "unreadable files left out": str(len(audit.unreadable)),
     }
     if audit.warnings:
-        rows["warning"] = "; ".join(audit.warnings)
+        rows["warning"] = markdown_text("; ".join(audit.warnings))
     return "## Statistics\n\n| | |\n| --- | --- |\n" + "\n".join(
         f"| {name} | {value} |" for name, value in rows.items()
     )
@@ -114,8 +115,10 @@ def _duplicates(audit: Audit) -> str:
         f"Nearly the same picture (difference hash of 256 bits): {len(audit.near)} pairs, {len(crossing)} of them "
         "across splits. They were left in, and make retrieval look easier than it is; `audit.json` lists all of them."
     ]
-    shown = [", ".join(f"`{ids[row]}`" for row in group) + " (same bytes)" for group in audit.exact]
-    shown += [f"`{ids[i]}`, `{ids[j]}` ({bits} bits)" for i, j, bits in crossing or audit.near]
+    shown = [", ".join(markdown_code(ids[row]) for row in group) + " (same bytes)" for group in audit.exact]
+    shown += [
+        f"{markdown_code(ids[i])}, {markdown_code(ids[j])} ({bits} bits)" for i, j, bits in crossing or audit.near
+    ]
     lines += [f"- {line}" for line in shown[:_SHOWN]]
     return "## Duplicates\n\n" + lines[0] + ("\n\n" + "\n".join(lines[1:]) if len(lines) > 1 else "")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hub.photos.audit import Audit
 from hub.photos.card import render_dataset_card
-from timm_gam.core import atomic_path, write_json
+from timm_gam.core import atomic_path, write_json, write_text
 
 _SHARD_BYTES = 250_000_000  # of image files; a shard is in memory while it is written
 
@@ -33,8 +33,7 @@ def write_dataset_repository(folder: Path, audit: Audit, repo_id: str, license: 
         sizes[split] = sum(
             _write_shard(folder / name, audit, rows, features) for name, rows in zip(names, shards, strict=True)
         )
-    with atomic_path(folder / "README.md") as temporary:
-        temporary.write_text(render_dataset_card(audit, features, sizes, repo_id, license), encoding="utf-8")
+    write_text(folder / "README.md", render_dataset_card(audit, features, sizes, repo_id, license))
     write_json(folder / "audit.json", audit.as_dict())
 
 

@@ -36,6 +36,7 @@ from timm_gam.core.errors import one_line as one_line
 from timm_gam.core.files import atomic_path as atomic_path
 from timm_gam.core.files import check_writable as check_writable
 from timm_gam.core.files import write_json as write_json
+from timm_gam.core.files import write_text as write_text
 from timm_gam.core.hub_download import RepoType as RepoType
 from timm_gam.core.hub_download import check_repository as check_repository
 from timm_gam.core.hub_download import download_file as download_file
@@ -51,3 +52,9 @@ from timm_gam.core.signals import handle_signals as handle_signals
 from timm_gam.core.signals import note_signals as note_signals
 from timm_gam.core.signals import terminable as terminable
 from timm_gam.core.silence import silent_libraries as silent_libraries
+from timm_gam.core.text import markdown_code as markdown_code
+from timm_gam.core.text import markdown_text as markdown_text
+from timm_gam.core.text import message_text as message_text
+from timm_gam.core.text import print_error as print_error
+from timm_gam.core.text import printable as printable
+from timm_gam.core.text import redacted as redacted

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from timm_gam.core.errors import TimmGamError
 from timm_gam.core.signals import exit_code, handle_signals
+from timm_gam.core.text import guarded_output, message_text, print_error
 
 ProgressBar = Callable[[str, str, int | None], AbstractContextManager[Callable[[int], None]]]
 """(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
@@ -54,7 +55,8 @@ class CommandParser(argparse.ArgumentParser):
             given = rest.split()[0].partition("=")[0]
             near = difflib.get_close_matches(given.lower(), self._option_string_actions, 1)
             message += f"; did you mean {near[0]}?" if near else ""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        print_error(f"{message}; see {self.prog} --help")
+        self.exit(2)
 
 
 def run_command(action: Callable[[], None], *, interrupted: str = "interrupted") -> int:
@@ -64,15 +66,16 @@ def run_command(action: Callable[[], None], *, interrupted: str = "interrupted")
         action: What the command does.
         interrupted: What to tell after Ctrl-C (130) or SIGTERM (143).
     """
-    try:
-        action()
-    except TimmGamError as error:
-        if str(error):  # empty where another process has said why the run ends
-            print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        print(interrupted, file=sys.stderr)
-        return exit_code(error)
+    with guarded_output():
+        try:
+            action()
+        except TimmGamError as error:
+            if str(error):  # empty where another process has said why the run ends
+                print_error(str(error))
+            return 2
+        except KeyboardInterrupt as error:
+            print(interrupted, file=sys.stderr)
+            return exit_code(error)
     return 0
 
 
@@ -96,7 +99,9 @@ def progress_bar(
     from tqdm import tqdm
 
     disable = None if show else True  # None: where there is no terminal
-    with tqdm(total=total, desc=what, unit=unit, delay=1, leave=False, file=sys.stderr, disable=disable) as bar:
+    with tqdm(
+        total=total, desc=message_text(what), unit=unit, delay=1, leave=False, file=sys.stderr, disable=disable
+    ) as bar:
 
         def advance(done: int) -> None:
             bar.update(done)

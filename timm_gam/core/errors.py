@@ -24,9 +24,17 @@ TimmGamError                  what was received, what is legal, what to do next,
 
 from __future__ import annotations
 
+from timm_gam.core.text import message_text
+
 
 class TimmGamError(Exception):
-    """Base class: what was received, what is legal, what to do next, in one line."""
+    """Base class: what was received, what is legal, what to do next, in one printable line without secrets."""
+
+    def __str__(self) -> str:
+        return message_text(self._message())
+
+    def _message(self) -> str:
+        return super().__str__()
 
 
 class DataError(TimmGamError):
@@ -41,7 +49,7 @@ class UnreadableImageError(DataError):
         self.reason = reason
         super().__init__(image_id, reason)
 
-    def __str__(self) -> str:
+    def _message(self) -> str:
         return f"cannot read image '{self.image_id}': {self.reason}"
 
 
@@ -114,5 +122,5 @@ class UploadError(PublishError):
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message, or its kind where it has none."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message, or its kind where it has none; printable, without secrets."""
+    return message_text((str(error).splitlines() or [type(error).__name__])[0])

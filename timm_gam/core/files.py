@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from timm_gam.core.errors import OutputError
+from timm_gam.core.text import redacted
 
 
 @contextlib.contextmanager
@@ -58,14 +59,23 @@ def check_writable(path: Path) -> None:
         raise _cannot_write(path, error) from error
 
 
-def write_json(path: Path, content: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
-    """Write a document to `path`, whole or not at all.
+def write_text(path: Path, text: str) -> None:
+    """Write a text to `path` without secrets (`timm_gam.core.text.redacted`), whole or not at all.
 
     Raises:
         OutputError: it cannot be written.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(redacted(text), encoding="utf-8")
+
+
+def write_json(path: Path, content: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Write a document to `path` likewise.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

@@ -21,6 +21,7 @@ from timm_gam.core import (
     join_world,
     note_signals,
     peak_memory_mb,
+    printable,
     versions,
 )
 from timm_gam.data import ImageSet
@@ -102,9 +103,9 @@ def train(
             saver.resumed()
         with Progress(recipe, position, updates, show=world.leads, say=say) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
-            progress.say(f"{_describe(model, frozen)}, {since}; {data}")
+            progress.say(f"{_describe(model, frozen)}, {since}; {printable(str(data))}")
             for line in data.warnings:
-                progress.say(f"warning: {line}")
+                progress.say(f"warning: {printable(line)}")
             _train_epochs(trainer, data, position, saver, progress, evaluator)
         if not world.leads:
             return None

@@ -7,7 +7,7 @@ import socket
 import threading
 from contextlib import suppress
 
-from timm_gam.core import MachineError, TimmGamError, print_line
+from timm_gam.core import MachineError, TimmGamError, print_line, printable
 from timm_gam.images import DecodeLimits
 from timm_gam.search.page.access import LOOPBACK
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
@@ -48,7 +48,7 @@ def serve(
     threading.Thread(target=app.state.answers.warm_up).start()  # a daemon would crash an exit while it loads
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listening.getsockname()[1]}/" + (f"?token={token}" if token else "")
-    print_line(f"{index.catalogue.count():,} photographs of '{index.root}' at {address}  (Ctrl-C ends)")
+    print_line(f"{index.catalogue.count():,} photographs of '{printable(str(index.root))}' at {address}  (Ctrl-C ends)")
     with suppress(KeyboardInterrupt):
         uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
 

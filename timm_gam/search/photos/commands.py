@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from timm_gam.core import check_writable, progress_bar
+from timm_gam.core import check_writable, printable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings, chosen_views
 from timm_gam.images import DecodeLimits
 from timm_gam.search.photos.catalogue import PhotoFilter
@@ -71,7 +71,7 @@ def query(args: argparse.Namespace) -> None:
         return
     print(f"{'rank':>4}  {'cosine':>7}  path")
     for match in matches:
-        print(f"{match.rank:>4}  {match.score:7.4f}  {match.photo.path}{_copies(match)}")
+        print(f"{match.rank:>4}  {match.score:7.4f}  {printable(match.photo.path)}{_copies(match)}")
     if len(matches) < args.k:
         print(
             f"{len(matches)} of {args.k}: there are no more"
@@ -103,7 +103,7 @@ def duplicates(args: argparse.Namespace) -> None:
         return
     for kind, groups in (("same", found.exact), ("near", found.near)):
         for group in groups:
-            print(f"{kind}  {', '.join(group)}")
+            print(f"{kind}  {', '.join(map(printable, group))}")
     copies, more = found.photographs - found.distinct, found.distinct - found.pictures
     print(
         f"{found.photographs:,} photographs: {copies:,} copies in {len(found.exact):,} groups "
@@ -156,12 +156,15 @@ def _model(
 def _summary(made: PhotoIndex, collection: Collection, update: Update) -> str:
     counts = {name: getattr(update, name) for name in ("new", "changed", "moved", "deleted")}
     changes = ", ".join(f"{number:,} {name}" for name, number in counts.items() if number) or "nothing new"
+    root = printable(str(made.root))
     lines = [
-        f"{update.photos:,} photographs in '{made.root}' by {collection.model}: {changes}; {update.embedded:,} embedded"
+        f"{update.photos:,} photographs in '{root}' by {collection.model}: {changes}; {update.embedded:,} embedded"
     ]
     if update.unreadable:
         lines.append(f"{len(update.unreadable):,} cannot be read:")
-        lines += [f"  {path}: {reason}" for path, reason in list(update.unreadable.items())[:_NAMED]]
+        lines += [
+            f"  {printable(path)}: {printable(reason)}" for path, reason in list(update.unreadable.items())[:_NAMED]
+        ]
         if len(update.unreadable) > _NAMED:
             lines.append(f"  and {len(update.unreadable) - _NAMED:,} more (--json lists all)")
     return "\n".join(lines)
@@ -173,4 +176,4 @@ def _caption(match: Match) -> str:
 
 
 def _copies(match: Match) -> str:
-    return f"  (also {', '.join(match.copies)})" if match.copies else ""
+    return f"  (also {', '.join(map(printable, match.copies))})" if match.copies else ""

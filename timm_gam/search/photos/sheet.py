@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from timm_gam.core import UnreadableImageError, atomic_path
+from timm_gam.core import UnreadableImageError, atomic_path, write_text
 from timm_gam.images import DecodeLimits, load_image
 
 _SIDE = 320
@@ -62,8 +62,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         f"<h2>{escape(heading)}</h2>\n<div>" + "\n".join(_figure(*photo) for photo in photos) + "</div>"
         for heading, photos in sections
     )
-    with atomic_path(path) as temporary:
-        temporary.write_text(_PAGE.format(title=escape(title), sections=text), encoding="utf-8")
+    write_text(path, _PAGE.format(title=escape(title), sections=text))
 
 
 def draw_picture(path: Path, title: str, sections: Sequence[Section]) -> None:

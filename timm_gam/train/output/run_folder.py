@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import OutputError, RunFolderError, atomic_path
+from timm_gam.core import OutputError, RunFolderError, write_text
 
 COLUMNS = (
     "epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10", "images_per_second",
@@ -74,8 +74,7 @@ class RunFolder:
 
     def write_text(self, path: Path, text: str) -> None:
         """Write one of the text files."""
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(path, text)
 
     def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
         """Write one of the JSON files."""

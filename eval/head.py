@@ -7,14 +7,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from eval.embedding_options import add_embedding_options, read_embedding_options
 from timm_gam.core import CommandParser, check_writable, count, positive, progress_bar, run_command, seed
-from timm_gam.embed import add_view_arguments, chosen_views
-from timm_gam.images import add_preprocessing_arguments
 
 if TYPE_CHECKING:
-    from eval.results.result import RetrievalResult
+    from eval.results.result import RetrievalResult, Settings
     from timm_gam.data import ImageSet, Protocol
     from timm_gam.embed import Head
     from timm_gam.images import Preprocessing
@@ -49,13 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         "timm-gam head", "Train a linear layer or MLP on frozen embeddings, in seconds, and score it.", _EPILOG
     )
-    parser.add_argument("--model", required=True, metavar="NAME", help="a timm model, as timm-gam score takes it")
-    parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="safetensors weights for --model")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the head, as .safetensors")
-    data = parser.add_argument_group("data")
-    data.add_argument("--data-dir", metavar="PATH", help="a folder of class folders of images, or local parquet")
-    data.add_argument("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic' (drawn by code)")
-    data.add_argument(
+    add_embedding_options(parser, head=False)
+    parser.add_argument(
         "--protocol",
         choices=("leave-one-out", "query-gallery", "class-disjoint"),
         default="leave-one-out",
@@ -80,12 +75,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--power", type=float, default=0.5, metavar="P", help="of the embeddings that go in; 1: as they are (0.5)"
     )
     training.add_argument("--seed", type=seed, default=0, help="(%(default)s)")
-    add_view_arguments(parser.add_argument_group("embeddings"), head=False)
-    add_preprocessing_arguments(parser)
-    compute = parser.add_argument_group("computing")
-    compute.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
-    compute.add_argument("--device", default="cpu", help="of the network: cpu, cuda, mps (default: %(default)s)")
-    compute.add_argument("--cache-dir", type=Path, metavar="FOLDER", help="keep embeddings here and reuse them")
     parser.add_argument("--results-file", type=Path, metavar="FILE", help="write both results: .json, .csv, .md")
     return parser
 
@@ -94,8 +83,6 @@ def _run(args: argparse.Namespace) -> None:
     from eval.results.files import RESULTS_SUFFIXES, check_suffix, write_results
     from eval.results.tables import model_table, summary
     from timm_gam.data import choose_protocol, read_images
-    from timm_gam.images import resolve_preprocessing
-    from timm_gam.models import load_model
     from timm_gam.train import HeadRecipe
 
     check_writable(args.output)
@@ -109,10 +96,8 @@ def _run(args: argparse.Namespace) -> None:
     images = read_images(args.data_dir, args.dataset)
     split = {"split": "test"} if args.protocol == "leave-one-out" else {}
     protocol = choose_protocol(images, args.protocol, **split)
-    loaded = replace(load_model(args.model, checkpoint=args.checkpoint), head=None)
-    changed = ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
-    preprocessing = resolve_preprocessing(loaded.model, **{name: getattr(args, name) for name in changed})
-    head, plain, better = train_and_score(loaded, images, protocol, recipe, preprocessing, **_embedding(args))
+    loaded, preprocessing, settings = read_embedding_options(args)
+    head, plain, better = train_and_score(loaded, images, protocol, recipe, preprocessing, settings)
     head.save(args.output)
     print(f"head      {args.loss}, {' -> '.join(map(str, head.layers))}, on {head.facts.trained_on}")
     print(summary(plain))
@@ -132,7 +117,7 @@ def train_and_score(
     protocol: Protocol,
     recipe: HeadRecipe,
     preprocessing: Preprocessing | None = None,
-    **embedding: Any,
+    settings: Settings | None = None,
 ) -> tuple[Head, RetrievalResult, RetrievalResult]:
     """Train a head on the training images of a protocol and score it, and the embeddings without it.
 
@@ -142,7 +127,7 @@ def train_and_score(
         protocol: What is scored; `timm_gam.data.training_rows` of it are trained on.
         recipe: How the head is trained.
         preprocessing: Default: the model's own data config.
-        embedding: Of `EmbedSettings`, and `cache_folder`.
+        settings: How images are embedded and rankings scored; default `Settings()`.
 
     Returns:
         The head, the result without it, and the result with it.
@@ -158,11 +143,10 @@ def train_and_score(
     from eval.results.result import Settings
     from timm_gam.core import ALONE
     from timm_gam.data import training_rows
-    from timm_gam.embed import Embedder, EmbedSettings
+    from timm_gam.embed import Embedder
     from timm_gam.train import train_head
 
-    cache_folder = embedding.pop("cache_folder", None)
-    settings = Settings(EmbedSettings(**embedding), cache_folder=cache_folder)
+    settings = settings or Settings()
     embedder = Embedder(loaded, preprocessing, settings.embed)
     rows, trained_on = training_rows(images, protocol)
     known, _ = embed_rows(embedder, images, rows, settings, progress_bar, ALONE)
@@ -188,15 +172,6 @@ def train_and_score(
         plain,
         ranked_result(better.ranking, settings, better.facts, images=images, progress=progress_bar),
     )
-
-
-def _embedding(args: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "workers": args.workers,
-        "device": args.device,
-        "cache_folder": args.cache_dir,
-        **chosen_views(args),
-    }
 
 
 if __name__ == "__main__":

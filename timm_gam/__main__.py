@@ -14,6 +14,7 @@ COMMANDS = {
     "demo": ("eval.demo", "see it work on scenes drawn by code: no data, GPU or network"),
     "score": ("eval.retrieval", "how well models retrieve images: metrics, intervals, a page to look at"),
     "compare": ("eval.leaderboard.__main__", "many models side by side, with tied groups"),
+    "tune": ("eval.tune", "the best way to rank a model's embeddings, chosen on validation images"),
     "report": ("eval.report.__main__", "a page of results that were kept"),
     "audit": ("eval.audit.__main__", "embeddings or results of another program: are they sound?"),
     "search": ("timm_gam.search.__main__", "photographs in a folder that look like others, without labels"),

@@ -78,7 +78,8 @@ def test_as_the_last_layer_of_a_model_it_scores_what_training_said(tmp_path: Pat
     images = draw_synthetic(10)
     protocol = choose_protocol(images, split="test")
     recipe = HeadRecipe(hidden=64, dim=32, epochs=40, batch_size=32)
-    head, plain, better = train_and_score(loaded, images, protocol, recipe, flip=True, workers=0)
+    settings = Settings(EmbedSettings(flip=True, workers=0))
+    head, plain, better = train_and_score(loaded, images, protocol, recipe, settings=settings)
     assert better.averages["map"].micro > plain.averages["map"].micro
     head.save(tmp_path / "head.safetensors")
     under = replace(loaded, head=tmp_path / "head.safetensors")

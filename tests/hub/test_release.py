@@ -29,6 +29,9 @@ def test_a_release_goes_on_after_a_failure(
 ) -> None:
     runs, releases = tmp_path / "runs", tmp_path / "releases.json"
     shutil.copytree(run, runs / "gam")
+    shutil.copytree(run, runs / "another")  # of several seeds the lowest is released, whichever scored best
+    recipe = (runs / "another" / "config.yaml").read_text()
+    (runs / "another" / "config.yaml").write_text(f"{recipe}seed: 3\n")
     write_run(runs / "se", "test_resnet_se")
     record = (runs / "se" / "evaluation.json").read_text()
     (runs / "se" / "evaluation.json").write_text(record.replace('"sha256": "', '"sha256": "0')[:-1])

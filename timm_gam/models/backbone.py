@@ -74,6 +74,10 @@ def from_backbone(
         CheckpointError: the source cannot be read, or its backbone is not the variant's.
         HubError: the source is on the Hub and cannot be had.
         TimmGamError: `model_name` is not one of our variants.
+
+    >>> model, report = from_backbone("test_resnet_gam", "test_resnet.corel", num_classes=80)
+    >>> report.unexpected, all(".se." in name for name in report.missing)
+    ((), True)
     """
     name = check_model_name(model_name.partition(".")[0])
     if not is_model_in_modules(name, ["attention_resnet"]):

@@ -64,9 +64,15 @@ def fit_tensors(tensors: Mapping[str, Tensor], model: nn.Module, *, adapt_channe
         model: A timm model; on the meta device is enough.
         adapt_channels: Let a first convolution of 3 channels stand for another number, by timm's rule. False where
             timm itself comes after.
+
+    >>> import timm
+    >>> trained = timm.create_model("test_resnet", num_classes=4).state_dict()
+    >>> fit = fit_tensors({f"module.{name}": t for name, t in trained.items()}, timm.create_model("test_resnet"))
+    >>> fit.misshapen, fit.but_for(["fc."]).complete
+    (('fc.weight', 'fc.bias'), True)
     """
     own = model.state_dict()
-    found: dict[str, Tensor] = clean_state_dict(dict(tensors))
+    found: dict[str, Tensor] = clean_state_dict(clean_state_dict(dict(tensors)))  # older timm takes off one prefix only
     if not _agree(found, own):
         found = _by_the_architecture(found, model)
     if adapt_channels:

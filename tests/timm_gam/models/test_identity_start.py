@@ -6,6 +6,7 @@ the same files, and every value must be the same, bit for bit.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,22 @@ def test_files_that_are_not_the_plain_network(damage: str, hub: LoopbackHub, wei
 def test_the_name_decides_the_gates() -> None:
     with pytest.raises(CheckpointError, match="starts at identity gates; for others: timm_gam.from_backbone"):
         create("gam", gate_init="paper")
+
+
+def test_scores_say_that_the_attention_does_nothing_yet(
+    on_hub: LoopbackHub, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from eval.retrieval import main
+
+    options = ["--data-dir", str(photos), "--img-size", "32", "-j", "0", "--bootstrap", "9", "--results-file", "-"]
+    assert main(["--model", "resnet18_gam", "resnet18.a1_in1k", *options]) == 0
+    said = capsys.readouterr()
+    assert (
+        "resnet18_gam: ImageNet weights of the plain resnet18.a1_in1k; the GAM attention is untrained and does"
+        in said.err
+    )
+    document = json.loads(said.out)
+    ours, theirs = document["results"]
+    assert ours["weights"]["reference"] == theirs["weights"]["reference"]
+    assert ours["metrics"] == theirs["metrics"]
+    assert any("untrained" in note for note in document["notes"])

@@ -15,18 +15,25 @@ from tests.test_order import ORDER
 DOORS = ("timm_gam", *ORDER, "eval.demo", "timm_gam.__main__")
 
 
+def _names(door: str) -> list[str]:
+    """What a door exports; of a command's module what it defines."""
+    module = importlib.import_module(door)
+    own = [name for name, thing in vars(module).items() if getattr(thing, "__module__", None) == door]
+    return getattr(module, "__all__", own)
+
+
 def _examples() -> Iterator[doctest.DocTest]:
     finder, seen = doctest.DocTestFinder(recurse=False), set()
     for door in DOORS:
         module = importlib.import_module(door)
-        for name in module.__all__:
+        for name in _names(door):
             thing = getattr(module, name)
             if id(thing) in seen or not (inspect.isfunction(thing) or inspect.isclass(thing)):
                 continue
             seen.add(id(thing))
             names = {
                 **vars(importlib.import_module(thing.__module__)),
-                **{n: getattr(module, n) for n in module.__all__},
+                **{n: getattr(module, n) for n in _names(door)},
             }
             yield from (test for test in finder.find(thing, f"{door}.{name}", globs=names) if test.examples)
 

@@ -29,7 +29,7 @@ def gem(maps: Tensor, power: float = 3.0) -> Tensor:
         (B, C).
 
     >>> gem(torch.tensor([[[[0.0, 2.0]]]]), power=1.0)
-    tensor([[1.]])
+    tensor([[1.0000]])
     """
     return maps.float().clamp(min=1e-6).pow(power).mean(dim=(2, 3)).pow(1 / power).to(maps)
 

@@ -74,7 +74,7 @@ class QueryExpansion(Reranker):
 
     >>> vectors = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.1, 0.9], [0.0, 1.0]])
     >>> QueryExpansion(vectors, vectors, own=torch.arange(4), neighbours=1).block(slice(0, 1)).argsort()[0, -2:]
-    tensor([0, 1])
+    tensor([1, 0])
     """
 
     def __init__(

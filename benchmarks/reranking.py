@@ -41,7 +41,6 @@ RANKINGS = (
     "--rerank diffusion",
     "--rerank diffusion --transductive",
     "--rerank k-reciprocal",
-    "--rerank k-reciprocal --transductive",
     "--power 0.5 --rerank dba",
     "--power 0.5 --rerank diffusion",
     "--power 0.5 --rerank diffusion --transductive",
@@ -74,6 +73,8 @@ def main() -> int:
         record |= {name: document[name] for name in ("created", "seed", "versions", "hardware")}
         entry = document["results"][-1]
         entry.pop("per_class")
+        for gain in (entry["recipe"] or {}).get("gains_per_class", []):
+            gain["differences"] = {"map": gain["differences"]["map"]}
         record["rows"][options] = entry
         write_json(args.record, record)
     return 0

@@ -105,6 +105,12 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-k", type=positive, default=10, metavar="K", help="how many (default: %(default)s)")
     parser.add_argument("--model", metavar="NAME", help="of several that indexed (default: the last)")
+    parser.add_argument(
+        "--rerank",
+        metavar="METHOD",
+        help="order by what is near in the whole collection, not by cosine alone: qe, dba, diffusion or k-reciprocal, "
+        "with options as of timm-gam score; reads every vector",
+    )
     _add_filter(parser)
     add_decoding_arguments(parser)
     _add_sheets(parser)

@@ -14,10 +14,12 @@ import torch
 from timm_gam.core import check_writable, printable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings, chosen_views
 from timm_gam.images import DecodeLimits
+from timm_gam.rerank import Recipe, read_method
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates
 from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, load_collection, load_default
+from timm_gam.search.photos.reranking import search_reranked
 from timm_gam.search.photos.sheet import Section, draw_picture, write_page
 from timm_gam.search.photos.update import Update, update_index
 from timm_gam.search.stores.choice import StoreChoice
@@ -55,7 +57,12 @@ def query(args: argparse.Namespace) -> None:
     made = _opened(args.index, limits)
     collection = made.collection(args.model)
     model = QueryModel(made, collection, args.device, limits)
-    matches = made.search(collection, model.of_files(args.photo), args.k, chosen)
+    recipe = None if args.rerank is None else Recipe(1.0, None, *read_method(args.rerank))
+    sought = model.of_files(args.photo)
+    if recipe is None:
+        matches = made.search(collection, sought, args.k, chosen)
+    else:
+        matches = search_reranked(made, collection, sought, recipe, args.k, chosen)
     if model.note:
         print(model.note, file=sys.stderr)
     queries = [(photo, photo.name) for photo in args.photo]

@@ -33,6 +33,7 @@ from timm_gam.core.errors import UnknownModelError as UnknownModelError
 from timm_gam.core.errors import UnreadableImageError as UnreadableImageError
 from timm_gam.core.errors import UploadError as UploadError
 from timm_gam.core.errors import one_line as one_line
+from timm_gam.core.files import atomic_folder as atomic_folder
 from timm_gam.core.files import atomic_path as atomic_path
 from timm_gam.core.files import check_writable as check_writable
 from timm_gam.core.files import write_json as write_json
@@ -41,6 +42,7 @@ from timm_gam.core.hub_download import RepoType as RepoType
 from timm_gam.core.hub_download import check_repository as check_repository
 from timm_gam.core.hub_download import download_file as download_file
 from timm_gam.core.hub_download import file_sha256 as file_sha256
+from timm_gam.core.leftovers import sweep as sweep
 from timm_gam.core.namespace import hub_namespace as hub_namespace
 from timm_gam.core.processes import ALONE as ALONE
 from timm_gam.core.processes import World as World

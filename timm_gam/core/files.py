@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from timm_gam.core.errors import OutputError
+from timm_gam.core.leftovers import temporary_beside
 from timm_gam.core.text import redacted
 
 
@@ -18,28 +19,38 @@ from timm_gam.core.text import redacted
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
 
-    Where `path` is a link, the file it names is written and the link stays.
+    Where `path` is a link, the file it names is written and the link stays. What a killed process left is removed.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     path = path.resolve()
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with temporary_beside(path) as temporary:
+            yield temporary
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)  # it was private; a result is as readable as any other file
+            temporary.replace(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    os.close(handle)
-    temporary = Path(name)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Likewise for a folder that is not there yet, nor need its parent be.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
     try:
-        yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is as readable as any other file
-        temporary.replace(path)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(folder, folder=True) as temporary:
+            yield temporary
+            temporary.chmod(0o755)
+            temporary.replace(folder)
     except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise _cannot_write(folder, error) from error
 
 
 def check_writable(path: Path) -> None:

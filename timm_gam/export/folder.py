@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from timm_gam.core import ExportError, OutputError, file_sha256, versions, write_json
+from timm_gam.core import ExportError, OutputError, atomic_folder, file_sha256, versions, write_json
 from timm_gam.export.formats import FORMATS, Run
 from timm_gam.export.network import Layer, network_to_export, output_name
 from timm_gam.images import Preprocessing, resolve_preprocessing
@@ -80,7 +77,8 @@ def export_model(
         FORMATS[name].require()
     preprocessing = preprocessing or resolve_preprocessing(loaded.model)
     network = network_to_export(loaded.model, layer, normalize=normalize).requires_grad_(False)
-    with _new_folder(folder) as temporary:
+    check_new(folder)
+    with atomic_folder(folder) as temporary:
         images = _images(preprocessing.input_size)
         with torch.no_grad():
             expected = _expected(network, images, loaded.info.name)
@@ -230,30 +228,6 @@ def check_new(folder: Path) -> None:
     """
     if folder.exists() or folder.is_symlink():
         raise OutputError(f"'{folder}' exists already; name another --output, or remove it")
-
-
-@contextlib.contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder beside `folder`; rename it on success, remove it on any failure."""
-    check_new(folder)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".tmp"))
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _cannot_write(folder: Path, error: OSError) -> OutputError:
-    reason = error.strerror or error
-    return OutputError(f"cannot write '{folder}': {reason}; name a folder in one you can write to")
 
 
 def _cannot(name: str, what: str, error: Exception) -> ExportError:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from timm_gam.core import OutputError, atomic_path, check_writable
+from timm_gam.core import OutputError, atomic_path, check_writable, sweep
 
 
 def test_success_replaces_and_failure_leaves_what_was(tmp_path: Path) -> None:
@@ -53,3 +55,40 @@ def test_what_cannot_be_written_is_refused_and_kept(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     with pytest.raises(OutputError, match="cannot write"), atomic_path(tmp_path / "no" / "r.json"):
         pass
+
+
+PROGRAM = """
+import os, sys, time
+from pathlib import Path
+from timm_gam.core import {how}
+with {how}(Path(sys.argv[1])) as temporary:
+    if temporary.is_dir():
+        (temporary / "half").write_text("half")
+    else:
+        temporary.write_text("half")
+    print("there", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
+@pytest.mark.parametrize("how", ["atomic_path", "atomic_folder"])
+def test_what_a_killed_process_left_is_removed_and_what_is_written_stays(how: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM.format(how=how)]
+    with (
+        subprocess.Popen([*command, tmp_path / "a"], stdout=subprocess.PIPE, text=True) as killed,
+        subprocess.Popen([*command, tmp_path / "b"], stdout=subprocess.PIPE, text=True) as writing,
+    ):
+        for process in (killed, writing):
+            assert process.stdout is not None
+            assert process.stdout.readline() == "there\n"
+        killed.kill()
+        killed.wait()
+        (tmp_path / ".somebody.elses.tmp").touch()
+        assert len(list(tmp_path.glob(".*.tmp"))) == 3
+        with atomic_path(tmp_path / "other") as temporary:
+            temporary.write_text("whole")
+        assert sorted(path.name[:3] for path in tmp_path.iterdir()) == [".b.", ".so", "oth"]
+        writing.kill()
+    sweep(tmp_path)
+    assert sorted(path.name[:3] for path in tmp_path.iterdir()) == [".so", "oth"]

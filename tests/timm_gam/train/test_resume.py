@@ -129,7 +129,7 @@ def test_kill_9_and_resume_by_command_line(photos: Path, tmp_path: Path) -> None
     process.wait()
     done = len(metrics(folder))
     assert 1 <= done < 20
-    (folder.path / ".last.safetensors.x.tmp").touch()  # as a write in progress leaves it
+    (folder.path / ".last.safetensors.x.timm-gam.tmp").touch()  # as a write in progress leaves it
     assert main(["--resume", str(folder.path)]) == 0
     assert not [path for path in folder.path.iterdir() if path.name.startswith(".")]
     assert len(metrics(folder)) == 20

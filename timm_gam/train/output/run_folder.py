@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import OutputError, RunFolderError, write_text
+from timm_gam.core import OutputError, RunFolderError, sweep, write_text
 
 COLUMNS = (
     "epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10", "images_per_second",
@@ -69,8 +69,7 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what a killed process left half-written."""
-        for path in self.path.glob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        sweep(self.path)
 
     def write_text(self, path: Path, text: str) -> None:
         """Write one of the text files."""

@@ -1,0 +1,75 @@
+"""kill -9 at any moment, then the same command again to its end: nothing half-written is left anywhere."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers import write_class_folders
+
+SLOW_WRITES = """
+import sys, time
+from pathlib import Path
+from timm_gam.core import leftovers
+made = leftovers._made
+def slow(path, folder):
+    result = made(path, folder)
+    Path(sys.argv[1], "writing").write_text(path.name)
+    time.sleep(30 if sys.argv[2] in path.name else 0)
+    return result
+leftovers._made = slow
+from {module} import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def training(root: Path) -> tuple[str, list[str], list[str]]:
+    run = str(root / "run")
+    command = ["--data-dir", str(root / "photos"), "--model", "test_resnet", "--start-from", "scratch", "--output", run]
+    return (
+        "timm_gam.train.__main__",
+        [*command, *["--epochs", "2", "-b", "8", "--img-size", "32", "-j", "0"]],
+        ["--resume", run],
+    )
+
+
+def scoring(root: Path) -> tuple[str, list[str], list[str]]:
+    command = ["--data-dir", str(root / "photos"), "--model", "test_resnet.corel", "--bootstrap", "0", "-j", "0"]
+    command += ["--cache-dir", str(root / "cache"), "--results-file", str(root / "r.json"), "--img-size", "32"]
+    return "eval.retrieval", command, command
+
+
+def exporting(root: Path) -> tuple[str, list[str], list[str]]:
+    command = ["test_resnet.corel", "--output", str(root / "made"), "--format", "torch"]
+    return "timm_gam.export.__main__", command, command
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
+@pytest.mark.parametrize(
+    ("prepare", "while_writing"),
+    [(training, "last"), (scoring, "r.json"), (scoring, ".safetensors"), (exporting, "made")],
+    ids=["run", "record", "cache", "export"],
+)
+def test_nothing_is_left(
+    prepare: Callable[[Path], tuple[str, list[str], list[str]]], while_writing: str, tmp_path: Path
+) -> None:
+    write_class_folders(tmp_path / "photos", classes=3, images=12)
+    module, first, again = prepare(tmp_path)
+    program = [sys.executable, "-c", SLOW_WRITES.format(module=module), str(tmp_path), while_writing, *first]
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL)
+    writing = tmp_path / "writing"
+    while not (writing.exists() and while_writing in writing.read_text()):
+        assert process.poll() is None, "it ended before it wrote that"
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list(tmp_path.rglob("*.tmp"))
+    subprocess.run([sys.executable, "-m", module, *again], check=True, stdout=subprocess.DEVNULL)
+    assert list(tmp_path.rglob("*.tmp")) == []

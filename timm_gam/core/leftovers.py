@@ -1,0 +1,96 @@
+"""Temporary files and folders beside a result, and the removal of those that a killed process left.
+
+Who makes one holds a lock on it, which the system gives back however the process ends. One that nobody holds is a
+leftover. Where there are no such locks (Windows, some network file systems) leftovers stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+_ENDING = ".timm-gam.tmp"
+_swept: set[tuple[int, Path]] = set()  # (process, folder): once is enough, what is left is left by others
+
+
+@contextlib.contextmanager
+def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
+    """An empty file or folder beside `path`, removed at the end where it still is. Leftovers there are removed first.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if (os.getpid(), path.parent) not in _swept:
+        _swept.add((os.getpid(), path.parent))
+        sweep(path.parent)
+    temporary, lock = _made(path, folder)
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            _remove(temporary)
+        if lock is not None:
+            os.close(lock)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder; what another process still writes stays."""
+    with contextlib.suppress(OSError):
+        for entry in folder.glob(f".*{_ENDING}"):
+            lock = _locked(entry)
+            if lock is not None:
+                with contextlib.suppress(OSError):
+                    _remove(entry)
+                os.close(lock)
+
+
+def _made(path: Path, folder: bool) -> tuple[Path, int | None]:
+    while True:
+        prefix = f".{path.name}."
+        if folder:
+            name = tempfile.mkdtemp(dir=path.parent, prefix=prefix, suffix=_ENDING)
+        else:
+            handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_ENDING)
+            os.close(handle)
+        temporary = Path(name)
+        lock = _locked(temporary)
+        if lock is None or _is_at(lock, temporary):
+            return temporary, lock
+        os.close(lock)  # taken for a leftover before it was locked
+
+
+def _locked(path: Path) -> int | None:
+    """An open descriptor that holds the lock; None where another one does, or where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except OSError:
+        return False
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

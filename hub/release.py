@@ -70,7 +70,7 @@ def release_zoo(
 
     Args:
         runs: Folder of run folders of `python -m timm_gam.train` or `python -m eval.table1`.
-        releases: File of releases to bring up to date, see `timm_gam.models.releases`.
+        releases: File of releases to bring up to date, see `timm_gam.models.weights.releases`.
         weights_tag: Publish each run as MODEL.TAG; default the name of the images that it trained on.
         say: Called with each line of progress.
         **options: Of `hub.publish.publish_model`, for every run.

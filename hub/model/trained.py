@@ -42,7 +42,7 @@ class TrainedModel:
         tag: Of these weights: the repository is called "architecture.tag".
         tensors: The whole state dict, mapped from the file rather than read into memory.
         network: The network on the meta device: shapes without weights.
-        sha256: `timm_gam.models.checkpoint.weights_digest` of `tensors`.
+        sha256: `timm_gam.models.weights.checkpoint.weights_digest` of `tensors`.
         evaluation: A document of `python -m eval.retrieval`, or None where the weights were not scored.
         recipe: config.yaml of the training run, or None.
         data: data.json of the training run: classes, split, start weights; empty for a bare checkpoint.

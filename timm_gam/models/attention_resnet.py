@@ -27,10 +27,10 @@ from torch import nn
 
 from timm_gam.core import CheckpointError
 from timm_gam.models.attention import GateInit, init_gates, rescale_backbone, starts_from_plain
-from timm_gam.models.fit import adopt_fit, check_fit
 from timm_gam.models.gam import GlobalAttention
-from timm_gam.models.pretrained import fetch_weights
-from timm_gam.models.tags import as_released, is_identity, variant_tags
+from timm_gam.models.weights.fit import adopt_fit, check_fit
+from timm_gam.models.weights.pretrained import fetch_weights
+from timm_gam.models.weights.tags import as_released, is_identity, variant_tags
 
 
 class AttentionResNet(ResNet):  # type: ignore[misc]

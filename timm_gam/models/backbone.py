@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from timm_gam.core import CheckpointError, TimmGamError
 from timm_gam.models.attention import GateInit, attention_layers
-from timm_gam.models.checkpoint import read_safetensors
-from timm_gam.models.fit import classifier_names, fit_tensors, name_some
-from timm_gam.models.pretrained import check_model_name, find_pretrained
+from timm_gam.models.weights.checkpoint import read_safetensors
+from timm_gam.models.weights.fit import classifier_names, fit_tensors, name_some
+from timm_gam.models.weights.pretrained import check_model_name, find_pretrained
 
 __all__ = ["TransferReport", "from_backbone"]
 

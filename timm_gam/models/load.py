@@ -19,10 +19,11 @@ from torch import Tensor, nn
 import timm_gam  # registers our models  # noqa: F401
 from timm_gam.core import ModelError, TimmGamError, one_line
 from timm_gam.models.attention import starts_from_plain
-from timm_gam.models.checkpoint import read_safetensors, weights_digest
-from timm_gam.models.fit import classifier_names, fit_tensors
-from timm_gam.models.pretrained import PretrainedSource, check_model_name, find_pretrained
+from timm_gam.models.weights.checkpoint import read_safetensors, weights_digest
+from timm_gam.models.weights.fit import classifier_names, fit_tensors
+from timm_gam.models.weights.pretrained import PretrainedSource, check_model_name, find_pretrained
 
+_LARGER = 10  # GAM in a ResNet-101 has 6 times the parameters of the plain network it may start from
 WeightsKind = Literal["pretrained", "checkpoint", "random", "module"]
 
 
@@ -117,6 +118,7 @@ def _with_weights(
     name: str, kind: Literal["pretrained", "checkpoint"], source: PretrainedSource, tensors: dict[str, Tensor]
 ) -> LoadedModel:
     template = _build(source, device="meta")
+    _refuse_larger(source, template, tensors)
     model = _build(source, num_classes=_classes_in(fit_tensors(tensors, template).tensors, template), device="cpu")
     fit = fit_tensors(tensors, model)
     rest = fit.but_for(starts_from_plain(model, fit.tensors))
@@ -143,6 +145,17 @@ def _build(source: PretrainedSource, **kwargs: Any) -> nn.Module:
         source.model_args
     )  # where timm's filters look for the size that positions are for
     return model
+
+
+def _refuse_larger(source: PretrainedSource, template: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a network far larger than its file before memory is taken for it: a config may ask for any size."""
+    wanted = sum(parameter.numel() for parameter in template.parameters())
+    found = sum(tensor.numel() for tensor in tensors.values())
+    if source.model_args and wanted > _LARGER * (found + 1_000_000):
+        raise ModelError(
+            f"'{source.reference}' is not for {source.architecture}: its config.json asks for {wanted:,} parameters, "
+            f"its file holds {found:,}"
+        )
 
 
 def _classes_in(tensors: Mapping[str, Tensor], template: nn.Module) -> int:

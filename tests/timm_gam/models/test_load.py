@@ -90,6 +90,15 @@ def test_config_of_a_stranger_cannot_name_other_files(tmp_path: Path) -> None:
         load_model(f"local-dir:{tmp_path}")
 
 
+def test_config_of_a_stranger_cannot_take_all_memory(tmp_path: Path) -> None:
+    timm.models.save_for_hf(timm.create_model("test_resnet"), tmp_path, safe_serialization=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"]["channels"] = [2**16, 2**17, 2**18, 2**19]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"its config.json asks for [\d,]{15,} parameters, its file holds 471,783"):
+        load_model(f"local-dir:{tmp_path}")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

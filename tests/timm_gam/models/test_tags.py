@@ -14,7 +14,7 @@ from timm.models import get_arch_pretrained_cfgs
 import timm_gam
 from timm_gam.core import CheckpointError, HubError
 from timm_gam.models import find_pretrained
-from timm_gam.models.tags import variant_tags
+from timm_gam.models.weights.tags import variant_tags
 
 VARIANTS = timm.list_models(module="attention_resnet")
 BIG = [name for name in VARIANTS if not name.startswith("test_")]
@@ -33,7 +33,7 @@ def test_each_imagenet_tag_of_the_plain_network_is_a_start(name: str) -> None:
         theirs = plain[f"{base}.{cfg.tag.removesuffix('_identity')}"]
         assert cfg.hf_hub_id == theirs.hf_hub_id == f"timm/{base}.{theirs.tag}"
         assert "the plain " + cfg.hf_hub_id.removeprefix("timm/") in cfg.description
-        assert "attention is untrained and does nothing yet" in cfg.description
+        assert "attention is untrained and does nothing" in cfg.description
         assert not cfg.url
         for same in (
             "input_size",

@@ -13,9 +13,9 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_
 from timm.models._hub import _parse_model_cfg, load_cfg_from_json
 
 from timm_gam.core import CheckpointError, UnknownModelError, download_file
-from timm_gam.models.releases import find_release
-from timm_gam.models.shipped_weights import find_shipped
-from timm_gam.models.tags import as_released, is_identity
+from timm_gam.models.weights.releases import find_release
+from timm_gam.models.weights.shipped_weights import find_shipped
+from timm_gam.models.weights.tags import as_released, is_identity
 
 WEIGHTS_NAME = "model.safetensors"
 HEAD_NAME = "head.safetensors"

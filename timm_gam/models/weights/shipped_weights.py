@@ -1,8 +1,8 @@
 """The tiny family's weights, which ship in the package: pretrained models with no network at all.
 
-Each folder in `timm_gam/shipped` is what `python -m hub.publish` makes of a training run: float16 weights, timm's
-config.json, the record of the test split and the records of the training. `python -m timm_gam.train` made the runs from
-scratch on CorelDB at 64 x 64 pixels; MODEL_CARD.md has their recipe and their scores.
+Each folder in `timm_gam/models/shipped` is what `python -m hub.publish` makes of a training run: float16 weights,
+timm's config.json, the record of the test split and the training's records. `python -m timm_gam.train` made the
+runs from scratch on CorelDB at 64 x 64 pixels; MODEL_CARD.md has their recipe and their scores.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 __all__ = ["SHIPPED", "find_shipped", "shipped_names"]
 
-SHIPPED = Path(__file__).with_name("shipped")
+SHIPPED = Path(__file__).parents[1] / "shipped"
 
 
 def shipped_names() -> list[str]:

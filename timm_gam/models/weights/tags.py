@@ -16,8 +16,8 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_cfg
 
 from timm_gam.core import CheckpointError, HubError, hub_namespace
-from timm_gam.models.releases import find_release
-from timm_gam.models.shipped_weights import find_shipped
+from timm_gam.models.weights.releases import find_release
+from timm_gam.models.weights.shipped_weights import find_shipped
 
 COREL_CLASSES = 80
 """Classes of the COREL data set the `.corel` weights are trained on."""
@@ -116,7 +116,7 @@ def _identity(name: str, base: str, attention: str) -> dict[str, dict[str, Any]]
             cfg,
             str(cfg.hf_hub_id),
             description=f"ImageNet weights of the plain {plain}; the {attention} attention is untrained and does "
-            f"nothing yet: the features are those of {plain}, bit for bit",
+            f"nothing: until the model is trained further, its features are those of {plain}, bit for bit",
         )
         for plain, cfg in get_arch_pretrained_cfgs(base).items()
         if str(cfg.hf_hub_id or "").startswith("timm/")

@@ -1,6 +1,6 @@
 """Released weights: which commit, and which bytes, a repository of the zoo stands for.
 
-`releases.json` beside this module maps "owner/name" to {"revision": commit, "sha256": digest of model.safetensors}.
+`timm_gam/models/releases.json` maps "owner/name" to {"revision": commit, "sha256": digest of model.safetensors}.
 `python -m hub.release` writes it. Weights that are not in it are pulled from the head of their repository.
 """
 
@@ -30,7 +30,7 @@ class Release:
 
 def releases_file() -> Path:
     """The file of releases: the package's own, or the one that TIMM_GAM_RELEASES names for a zoo of your own."""
-    return Path(os.environ.get("TIMM_GAM_RELEASES") or Path(__file__).with_name("releases.json"))
+    return Path(os.environ.get("TIMM_GAM_RELEASES") or Path(__file__).parents[1] / "releases.json")
 
 
 def find_release(repo_id: str) -> Release | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -111,11 +112,16 @@ def _first() -> Iterator[Recipe]:
 
 def _near(recipe: Recipe) -> Iterator[Recipe]:
     """With one option changed."""
+    from timm_gam.rerank import METHODS
+
     for power in (1.0, 0.5, 0.7, 0.3):
         yield replace(recipe, power=power)
-    for name, values in _STEPS.get(recipe.method or "", {}).items():
-        for value in values:
-            yield replace(recipe, options={**recipe.options, name: value})
+    if recipe.method is not None:
+        usual = inspect.signature(METHODS[recipe.method].__init__).parameters
+        for name, values in _STEPS[recipe.method].items():
+            others = {other: value for other, value in recipe.options.items() if other != name}
+            for value in values:
+                yield replace(recipe, options=others if value == usual[name].default else {**others, name: value})
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import doctest
 import json
 from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 import eval.scoring.reranked as module
 from eval import Recipe, Settings, document, score
+from eval.replay import main as replay
 from eval.retrieval import main
 from tests.timm_gam.rerank import naive
 from timm_gam.core import DataError
@@ -135,6 +137,14 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
             main(["--dataset", "synthetic", *wrong.split()])
     assert main(["--dataset", "synthetic", "--rerank", "dba:neighbours"]) == 2
     assert "OPTION=NUMBER" in capsys.readouterr().err
+
+
+def test_a_replay_ranks_by_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = tmp_path / "r.json"
+    command = "--model test_resnet_gam.corel --dataset synthetic --split test --bootstrap 0 -j 0 --tta flip --power 0.5"
+    assert main([*command.split(), "--rerank", "diffusion:neighbours=4", "--results-file", str(record)]) == 0
+    assert replay([str(record), "--dataset", "synthetic"]) == 0
+    assert "diffusion:neighbours=4: all 24 metrics are the same" in capsys.readouterr().out
 
 
 def test_examples() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import stat
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from timm_gam.images.bombs import check_file_size, check_header, open_bytes, too
 from timm_gam.images.limits import DecodeLimits
 
 __all__ = ["Shrink", "content_digest", "load_image"]
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr; others still get it
 
 _NOISY = ("TIFF", "WEBP", "AVIF")  # decoded by libraries that Pillow does not keep from printing
 _BAND_PIXELS = 2**20  # of a 16-bit image, scaled to 8 bits at once

@@ -68,7 +68,7 @@ def join_labels(name: str, column: str, parts: Sequence[LabelPart]) -> tuple[tup
         classes = sorted({text for names in names_of for text in names})
     index = {text: number for number, text in enumerate(classes)}
     labels = [
-        index[names[value] if is_named else names[row]]
+        index[names[int(value) if is_named else row]]
         for part, is_named, names in zip(parts, named, names_of, strict=True)
         for row, value in enumerate(part.values)
     ]

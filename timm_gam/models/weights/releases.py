@@ -56,6 +56,6 @@ def read_releases(path: Path) -> dict[str, Release]:
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise HubError(f"'{path}' is no file of releases: {error}; restore it, or unset TIMM_GAM_RELEASES") from error
     for repo_id, release in releases.items():
-        if not (_COMMIT.fullmatch(release.revision) and _SHA256.fullmatch(release.sha256)):
+        if not (_COMMIT.fullmatch(str(release.revision)) and _SHA256.fullmatch(str(release.sha256))):
             raise HubError(f"'{path}' names no commit and SHA-256 for '{repo_id}'; restore it")
     return releases

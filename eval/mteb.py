@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from timm_gam.core import ModelError
-from timm_gam.embed import EmbedSettings, embedding_network
-from timm_gam.images import Preprocessing, resolve_preprocessing
+from timm_gam.embed import Embedder, EmbedSettings
+from timm_gam.images import Preprocessing
 from timm_gam.models import LoadedModel, load_model
 
 try:
@@ -37,7 +37,7 @@ def timm_encoder(
         name: "name", "name.tag", "hf-hub:owner/repo[@revision]" or "local-dir:folder".
         checkpoint: A safetensors file instead of the pretrained weights.
         pretrained: Without `checkpoint`: the pretrained weights or random ones.
-        settings: Layer, device and precision; MTEB's own loader makes the batches.
+        settings: Layer, pooling, views, device and precision; MTEB's own loader makes the batches.
 
     Raises:
         TimmGamError: as `timm_gam.load_model`.
@@ -54,9 +54,10 @@ class TimmEncoder(AbsEncoder):  # type: ignore[misc]
     """
 
     def __init__(self, loaded: LoadedModel, settings: EmbedSettings) -> None:
-        self.loaded, self.settings = loaded, settings
-        self.preprocessing: Preprocessing = resolve_preprocessing(loaded.model)
-        self.model = embedding_network(loaded.model, settings.layer).to(settings.device)
+        embedder = Embedder(loaded, settings=settings)
+        self.loaded, self.settings = loaded, embedder.settings
+        self.preprocessing: Preprocessing = embedder.preprocessing
+        self.model = embedder.network().to(settings.device)
         info = loaded.info
         self.mteb_model_meta = ModelMeta.create_empty(
             {

@@ -52,6 +52,8 @@ class Embedder:
         self.head = None if loaded.head is None else read_head(loaded.head)
         if self.head is not None:
             self.settings = _of_head(self.head.facts, self.settings, loaded.info)
+        if self.settings.optimize and self.settings.scales != (1.0,):
+            raise ModelError("several scales came with --optimize, which prepares the network for one size of input")
         self.optimizations: list[str] = []
 
     @property
@@ -84,19 +86,27 @@ class Embedder:
         """
         settings = self.settings
         with compiler_errors(settings.compile_backend):
-            network = embedding_network(self.loaded.model, settings.layer, pool=settings.pool, stages=settings.stages)
+            network = self._network()
             if settings.compile_backend is not None:
                 network.compile(backend=settings.compile_backend)
             if settings.optimize:
                 network = optimize(network, dtype=settings.amp_dtype)
-            optimized = network
-            if settings.flip or settings.scales != (1.0,):
-                network = Views(network, flip=settings.flip, scales=settings.scales)
-            if self.head is not None:
-                network = nn.Sequential(network, self.head)
-            embed_batches(network, images, self.preprocessing, take, settings, rows=rows)
-            if isinstance(optimized, OptimizedNetwork):
-                self.optimizations = list(optimized.applied)
+            embed_batches(self._of_views(network), images, self.preprocessing, take, settings, rows=rows)
+            if isinstance(network, OptimizedNetwork):
+                self.optimizations = list(network.applied)
+
+    def network(self) -> nn.Module:
+        """(B, 3, H, W) float -> (B, D) float: pooling, views and head, neither compiled nor optimised."""
+        return self._of_views(self._network())
+
+    def _network(self) -> nn.Module:
+        settings = self.settings
+        return embedding_network(self.loaded.model, settings.layer, pool=settings.pool, stages=settings.stages)
+
+    def _of_views(self, network: nn.Module) -> nn.Module:
+        flip, scales = self.settings.flip, self.settings.scales
+        views = Views(network, flip=flip, scales=scales) if flip or scales != (1.0,) else network
+        return views if self.head is None else nn.Sequential(views, self.head)
 
 
 def _of_head(facts: HeadFacts, settings: EmbedSettings, info: ModelInfo) -> EmbedSettings:

@@ -112,6 +112,16 @@ def test_the_key_knows_views_and_only_those_chosen() -> None:
     assert EmbedSettings(**recorded_views(chosen.views)) == chosen
 
 
+def test_the_whole_network_is_that_of_embedding() -> None:
+    loaded = load_model("test_resnet", pretrained=False)
+    pixels = torch.randn(2, 3, 64, 64)
+    network = Embedder(loaded, settings=EmbedSettings(pool="max", flip=True)).network()
+    plain = embedding_network(loaded.model, pool="max")
+    torch.testing.assert_close(network(pixels), (plain(pixels) + plain(pixels.flip(3))) / 2)
+    with pytest.raises(ModelError, match="one size of input"):
+        Embedder(loaded, settings=EmbedSettings(scales=(1.0, 0.5), optimize=True))
+
+
 def test_what_a_network_cannot_do_is_said() -> None:
     model = timm.create_model("test_vit", dynamic_img_size=False).eval()
     with pytest.raises(ModelError, match="one size of input"):

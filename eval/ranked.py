@@ -87,9 +87,7 @@ def ranked_result(
     if not recipe.name:
         return plain
     began = time.perf_counter()
-    vectors = recipe.transform(_tensor(ranking.vectors, ranking.device))
-    improve = _exactly if recipe.method is None else _reranked
-    scores, neighbours, values = improve(ranking, vectors, settings, progress, world)
+    scores, neighbours, values = _improved(ranking, settings, progress, world)
     timings = plain.facts.timings.model_copy(
         update={"scoring_seconds": round(time.perf_counter() - began, 3), "scoring_products": scores.products}
     )
@@ -181,16 +179,22 @@ def _exactly(ranking: Ranking, vectors: Vectors, settings: Settings, progress: P
     return scores, neighbours, values
 
 
-def _reranked(ranking: Ranking, vectors: Vectors, settings: Settings, progress: ProgressBar, world: World) -> Scored:
-    """By the recipe's re-ranking, which has two thirds of the memory; counting a block has the rest."""
-    assert isinstance(vectors, Tensor)
-    query, gallery = ranking.protocol.query, ranking.protocol.gallery
+def _improved(ranking: Ranking, settings: Settings, progress: ProgressBar, world: World) -> Scored:
+    """By the recipe. A re-ranking has two thirds of the memory; counting a block has the rest."""
+    recipe, query, gallery = settings.recipe, ranking.protocol.query, ranking.protocol.gallery
+    vectors = recipe.transform(_tensor(ranking.vectors, ranking.device))
+    if recipe.method is None:
+        return _exactly(ranking, vectors, settings, progress, world)
     memory = settings.memory_budget // 3
-    ranked = vectors if len(gallery) == len(vectors) else vectors[torch.from_numpy(gallery)]
+    whole = np.array_equal(gallery, np.arange(len(vectors)))
+    ranked = vectors if whole else vectors[torch.from_numpy(gallery)]
     queries = ranked if np.array_equal(query, gallery) else vectors[torch.from_numpy(query)]
+    own = torch.from_numpy(places(query, gallery))
+    reranker = recipe.reranker(queries, ranked, own=own, memory=2 * memory)
+    del vectors, ranked, queries  # it has its own
     with progress(settings.recipe.name, "query", len(query)) as on_progress:
         found = score_reranking(
-            settings.recipe.reranker(queries, ranked, own=torch.from_numpy(places(query, gallery)), memory=2 * memory),
+            reranker,
             ranking.labels[query],
             ranking.labels[gallery],
             depth=settings.depth,

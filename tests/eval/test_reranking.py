@@ -92,6 +92,14 @@ def test_a_querys_own_image_never_helps_it(vectors: NDArray[np.float64], method:
         np.testing.assert_array_equal(alone.neighbours[0], before.neighbours[row])
 
 
+def test_the_order_of_the_gallery_says_nothing(vectors: NDArray[np.float64]) -> None:
+    shuffled = np.random.default_rng(0).permutation(IMAGES)
+    found = score(vectors, LABELS, gallery=shuffled, settings=DBA)
+    expected = score(vectors, LABELS, settings=DBA)
+    np.testing.assert_allclose(found.metric("map"), expected.metric("map"), atol=1e-12)
+    np.testing.assert_array_equal(found.neighbours, expected.neighbours)
+
+
 def test_the_transductive_form_is_named(vectors: NDArray[np.float64]) -> None:
     recipe = replace(DBA.recipe, transductive=True)
     result = score(vectors, LABELS, settings=replace(DBA, recipe=recipe))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from timm_gam.rerank.query_expansion import augmented, expand_queries
+from timm_gam.rerank.query_expansion import augmented, expanded
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import neighbour_lists, similarity_weights
 from timm_gam.rerank.without_own import ListedBy
@@ -49,13 +49,12 @@ class DatabaseAugmentation(Reranker):
         self._vectors = augmented(
             self.gallery, self.gallery, self._rows[:, first], self._weights[:, first], self.memory // 2
         )
-        self._sought = expand_queries(
-            self.queries, self.gallery, neighbours=neighbours, alpha=alpha, own=self.own, memory=self.memory // 2
-        )
+        self._neighbours, self._alpha = neighbours, alpha
         self._listed_by = ListedBy(self._rows[:, first]) if self.strict else None
 
     def block(self, rows: slice) -> Tensor:
-        sought = self._sought[rows]
+        own, memory = self.own[rows], self.memory // 2
+        sought = expanded(self.queries[rows], self.gallery, self._neighbours, self._alpha, own, memory)
         scores = sought @ self._vectors.T
         if self._listed_by is not None:
             listing = self._listed_by.of(self.own[rows])

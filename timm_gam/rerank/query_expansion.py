@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from timm_gam.rerank.reranker import Reranker
-from timm_gam.rerank.sparse_lists import neighbour_lists, similarity_weights, unit
+from timm_gam.rerank.sparse_lists import check_width, neighbour_lists, similarity_weights, unit
 
 __all__ = ["QueryExpansion", "expand_queries"]
 
@@ -44,9 +44,15 @@ def expand_queries(
     >>> expand_queries(torch.tensor([[0.6, 0.8]]), gallery, neighbours=1, alpha=1)[0].tolist()
     [0.3511..., 0.9363...]
     """
-    sought, found = unit(queries), unit(gallery)
-    lists = neighbour_lists(sought, found, neighbours, own=own, memory=memory)
-    return augmented(sought, found, lists.rows, similarity_weights(lists.similarities, alpha), memory)
+    return expanded(unit(queries), unit(gallery), neighbours, alpha, own, memory)
+
+
+def expanded(
+    queries: Tensor, gallery: Tensor, neighbours: int, alpha: float, own: Tensor | None, memory: int
+) -> Tensor:
+    """`expand_queries` of rows that have length 1 already."""
+    lists = neighbour_lists(queries, gallery, neighbours, own=own, memory=memory)
+    return augmented(queries, gallery, lists.rows, similarity_weights(lists.similarities, alpha), memory)
 
 
 def augmented(vectors: Tensor, gallery: Tensor, rows: Tensor, weights: Tensor, memory: int) -> Tensor:
@@ -81,9 +87,10 @@ class QueryExpansion(Reranker):
         self, queries: Tensor, gallery: Tensor, *, neighbours: int = 10, alpha: float = 3.0, **others: object
     ) -> None:
         super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
-        self._sought = expand_queries(
-            self.queries, self.gallery, neighbours=neighbours, alpha=alpha, own=self.own, memory=self.memory // 2
-        )
+        check_width(neighbours, len(self.gallery) - 1)
+        self._neighbours, self._alpha = neighbours, alpha
 
     def block(self, rows: slice) -> Tensor:
-        return self._sought[rows] @ self.gallery.T
+        own, memory = self.own[rows], self.memory // 2
+        sought = expanded(self.queries[rows], self.gallery, self._neighbours, self._alpha, own, memory)
+        return sought @ self.gallery.T

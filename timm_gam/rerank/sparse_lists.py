@@ -55,9 +55,7 @@ def neighbour_lists(
     >>> neighbour_lists(unit(vectors), unit(vectors), 1).rows.tolist()
     [[0], [1], [2]]
     """
-    others = len(gallery) - (own is not None)
-    if not 1 <= width <= others:
-        raise DataError(f"{width} neighbours of each image were asked for; 1 to {others} can be had of this gallery")
+    check_width(width, len(gallery) - (own is not None))
     step = max(1, memory // (2 * gallery.element_size() * len(gallery)))
     rows, similarities = [], []
     for start in range(0, len(queries), step):
@@ -68,6 +66,16 @@ def neighbour_lists(
         rows.append(found.indices)
         similarities.append(found.values)
     return NeighbourLists(torch.cat(rows), torch.cat(similarities))
+
+
+def check_width(width: int, others: int) -> None:
+    """Refuse more neighbours than there are others.
+
+    Raises:
+        DataError: so many cannot be had.
+    """
+    if not 1 <= width <= others:
+        raise DataError(f"{width} neighbours of each image were asked for; 1 to {others} can be had of this gallery")
 
 
 def hide(block: Tensor, own: Tensor, value: float = -float("inf")) -> None:

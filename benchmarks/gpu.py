@@ -101,7 +101,7 @@ def scoring(
         list(rank_relevant(scorer, labels, labels, self_index=np.arange(count), memory_budget=budget))
 
     def whole(values: Any = there) -> Any:
-        return score_retrieval(values, labels, replicates=0, memory_budget=budget)
+        return score_retrieval(values, labels, intervals="none", memory_budget=budget)
 
     flops = 2.0 * count**2 * dim
     if device.type == "cuda":

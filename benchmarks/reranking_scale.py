@@ -39,7 +39,7 @@ def measure(images: int, queries: int, method: str, transductive: bool, budget: 
     recipe = Recipe(method=method, transductive=transductive)
     reranker = recipe.reranker(vectors[own], vectors, own=own, memory=budget * 2**20 * 2 // 3)
     prepared = time.perf_counter()
-    found = score_reranking(reranker, labels[own.numpy()], labels, replicates=0, memory_budget=budget * 2**20 // 3)
+    found = score_reranking(reranker, labels[own.numpy()], labels, intervals="none", memory_budget=budget * 2**20 // 3)
     return {
         "images": images,
         "queries": queries,

@@ -55,7 +55,7 @@ def main() -> None:
     network = evaluation.embedding_network(loaded.model)
 
     def score(pixels: Pixels) -> dict[str, float]:
-        averages = evaluation.score_retrieval(embed(network, whole, pixels), images.labels, replicates=0).averages
+        averages = evaluation.score_retrieval(embed(network, whole, pixels), images.labels, intervals="none").averages
         return {name: float(average.micro) for name, average in averages.items()}
 
     facts: dict[str, Any] = {

@@ -12,6 +12,7 @@ from eval.report.explanation import Explanation as Explanation
 from eval.report.explanation import explain as explain
 from eval.report.write import write_report as write_report
 from eval.results.comparison import Comparison as Comparison
+from eval.results.facts import IntervalsRecord as IntervalsRecord
 from eval.results.record import document as document
 from eval.results.record import read_document as read_document
 from eval.results.result import QueryRanking as QueryRanking
@@ -24,6 +25,7 @@ from eval.results.tables import PAPER_TABLE as PAPER_TABLE
 from eval.results.tables import metric_table as metric_table
 from eval.results.tables import summary as summary
 from eval.results.tables import text_table as text_table
+from eval.scoring.influence import Influence as Influence
 from eval.scoring.intervals import average as average
 from eval.scoring.intervals import class_means as class_means
 from eval.scoring.judged_retrieval import score_judged as score_judged

@@ -84,7 +84,7 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
     return vectors
 
 
-def measure(index: ApproximateIndex, sample: QuerySample, *, seed: int = 0) -> dict[str, Any]:
+def measure(index: ApproximateIndex, sample: QuerySample) -> dict[str, Any]:
     """Recall with its 95 % interval and speed of an index, beside exact search."""
     import numpy as np
 
@@ -97,7 +97,7 @@ def measure(index: ApproximateIndex, sample: QuerySample, *, seed: int = 0) -> d
         found = index.search(sample.queries, sample.k, self_index=sample.self_index)
         seconds.append(time.perf_counter() - began)
     recall = sample.recall(found)
-    summary = average({"recall": recall}, np.zeros(len(recall), dtype=np.int64), seed=seed)["recall"]
+    summary = average({"recall": recall}, np.zeros(len(recall), dtype=np.int64))["recall"]
     exact_rate, rate = len(recall) / sample.exact_seconds, len(recall) / float(np.median(seconds))
     return {
         **asdict(index.facts),
@@ -134,7 +134,7 @@ def _run(args: argparse.Namespace) -> None:
             reached = index.tune(args.recall, tuning)
             if not reached:
                 notes.append(f"{index.facts.factory} does not reach a recall of {args.recall}; its best is shown")
-        result = measure(index, measured, seed=args.seed)
+        result = measure(index, measured)
         results.append(result)
         rank = reached, result["queries_per_second"] if reached else result[f"recall@{args.k}"]
         if best is None or rank > best[0]:

@@ -176,13 +176,13 @@ def build_parser() -> argparse.ArgumentParser:
     compute.add_argument(
         "--memory-budget", type=positive, default=768, metavar="MB", help="for ranking (default: %(default)s)"
     )
-    compute.add_argument("--seed", type=seed, default=0, help="of random weights and of the bootstrap (default: 0)")
+    compute.add_argument("--seed", type=seed, default=0, help="of random weights (default: 0)")
     compute.add_argument(
-        "--bootstrap",
-        type=count,
-        default=1000,
-        metavar="N",
-        help="replicates for 95%% intervals, 0 for none (default: 1000)",
+        "--interval",
+        choices=("auto", "queries", "images", "classes", "none"),
+        default="auto",
+        help="what the 95%% intervals are for: other queries against the same gallery, other images of the same "
+        "classes (queries and gallery change), other classes, or none (default: images in leave-one-out, else queries)",
     )
 
     output = parser.add_argument_group("output")

@@ -77,7 +77,7 @@ def demo_results(images_per_class: int = 30) -> tuple[list[RetrievalResult], lis
 
 
 def demo_table(trained: Sequence[RetrievalResult], untrained: Sequence[RetrievalResult]) -> str:
-    """Four rows and the chance level; the difference is paired over queries, with a 95 % bootstrap interval."""
+    """Four rows and the chance level; the difference is paired over queries, with its 95 % interval."""
     import numpy as np
 
     from eval.results.tables import text_table
@@ -88,7 +88,7 @@ def demo_table(trained: Sequence[RetrievalResult], untrained: Sequence[Retrieval
     rows = [["hit@1, %", "trained", "untrained", "difference"]]
     for good, random in zip(trained, untrained, strict=True):
         paired = good.compare(random, "hit@1")
-        low, high = (100 * bound for bound in paired.interval)
+        low, high = (100 * bound for bound in paired.interval or (np.nan, np.nan))
         values = (100 * float(np.nanmean(result.metric("hit@1"))) for result in (good, random))
         cells = [f"{value:.1f}" for value in values]
         rows.append([good.name, *cells, f"{100 * paired.difference:+.1f} [{low:+.1f}, {high:+.1f}]"])

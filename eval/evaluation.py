@@ -41,7 +41,7 @@ def score(
         ids: N unique names of the rows; default their numbers.
         query: Rows that are queries; default all.
         gallery: Distinct rows that are ranked; default all. A query among them is left out of its own ranking.
-        settings: Distance, cutoffs, bootstrap; default `Settings()`.
+        settings: Distance, cutoffs, intervals; default `Settings()`.
         name: How tables call the result.
 
     Raises:

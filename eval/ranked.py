@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.results.facts import (
-    Bootstrap,
     ClassGain,
     Facts,
     Gain,
+    IntervalsRecord,
     ProtocolRecord,
     RecipeRecord,
     Timings,
@@ -24,7 +24,7 @@ from eval.results.facts import (
 )
 from eval.results.neighbours import first_ranked
 from eval.results.result import HEADLINE, RetrievalResult, Settings
-from eval.scoring.intervals import average, class_means
+from eval.scoring.intervals import class_means, difference
 from eval.scoring.reranked import score_reranking
 from eval.scoring.retrieval_scores import RetrievalScores, places, score_retrieval
 from eval.scoring.significance import p_of_pairs
@@ -97,10 +97,16 @@ def ranked_result(
         scores=values,
         per_query=scores.per_query,
         averages=scores.averages,
+        influence=scores.influence,
         plain=plain,
     )
-    record = _record(better, plain, recipe, fitted_on, settings)
-    return replace(better, facts=plain.facts.model_copy(update={"recipe": record, "timings": timings}))
+    record = _record(better, plain, recipe, fitted_on)
+    return replace(
+        better,
+        facts=plain.facts.model_copy(
+            update={"recipe": record, "timings": timings, "intervals": IntervalsRecord.of(scores)}
+        ),
+    )
 
 
 def _plain(
@@ -126,7 +132,7 @@ def _plain(
             gallery=len(protocol.gallery),
             distance=settings.distance,
         ),
-        "bootstrap": Bootstrap(replicates=settings.replicates, seed=settings.seed),
+        "intervals": IntervalsRecord.of(scores),
         "timings": Timings(scoring_seconds=round(time.perf_counter() - began, 3), scoring_products=scores.products),
     }
     return RetrievalResult(
@@ -139,6 +145,7 @@ def _plain(
         scores=values,
         per_query=scores.per_query,
         averages=scores.averages,
+        influence=scores.influence,
         facts=facts(common),
         images=images,
     )
@@ -159,8 +166,7 @@ def _exactly(ranking: Ranking, vectors: Vectors, settings: Settings, progress: P
             gallery=protocol.gallery,
             ks=settings.ks,
             distance=settings.distance,
-            replicates=settings.replicates,
-            seed=settings.seed,
+            intervals=settings.intervals,
             memory_budget=settings.memory_budget,
             device=ranking.device,
             on_progress=on_progress,
@@ -199,8 +205,7 @@ def _improved(ranking: Ranking, settings: Settings, progress: ProgressBar, world
             ranking.labels[gallery],
             depth=settings.depth,
             ks=settings.ks,
-            replicates=settings.replicates,
-            seed=settings.seed,
+            intervals=settings.intervals,
             memory_budget=memory,
             on_progress=on_progress,
             world=world,
@@ -214,15 +219,12 @@ def _tensor(vectors: Vectors, device: str) -> Tensor:
     return tensor.to(there) if tensor.is_floating_point() else tensor.to(there, torch.float32)
 
 
-def _record(
-    better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fitted_on: str, settings: Settings
-) -> RecipeRecord:
+def _record(better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fitted_on: str) -> RecipeRecord:
     names = [name for name in HEADLINE if name in plain.averages]
     scored = plain.scored
     differences = {name: better.per_query[name][scored] - plain.per_query[name][scored] for name in names}
     labels = plain.query_labels[scored]
-    intervals = average(differences, labels, replicates=settings.replicates or 1000, seed=settings.seed)
-    ps = p_of_pairs(np.stack(list(differences.values()), axis=1), settings.seed)
+    ps = p_of_pairs(np.stack(list(differences.values()), axis=1))
     whitening = None
     if isinstance(recipe.whitening, Whitening):
         parts = {"mean": recipe.whitening.mean, "projection": recipe.whitening.projection}
@@ -231,9 +233,8 @@ def _record(
         )
     gains = {}
     for name, p in zip(names, ps, strict=True):
-        interval = intervals[name].micro_interval
-        assert interval is not None  # replicates were asked for
-        gains[name] = Gain(difference=float(differences[name].mean()), ci95=interval, p=p)
+        mean, interval, _ = difference(name, differences[name], labels)
+        gains[name] = Gain(difference=mean, ci95=interval, p=p)
     return RecipeRecord(
         name=recipe.name,
         power=recipe.power,

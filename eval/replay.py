@@ -132,7 +132,7 @@ def _score(
         embed,
         distance=entry.protocol.distance,
         ks=sorted({int(name.partition("@")[2]) for name in entry.metrics if name.partition("@")[2].isdigit()}),
-        replicates=0,
+        intervals="none",
         recipe=_recipe(entry),
     )
     splits = entry.protocol.splits or ["all"]

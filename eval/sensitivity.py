@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,7 @@ example
     python -m eval.sensitivity --model resnet50.a1_in1k --data-dir photos --classes 20
 
 Each row scores the same images with one thing changed and everything else the model's own: the paired difference from
-its own preprocessing, with its interval and permutation p. Every variant embeds all images anew: --classes keeps it
+its own preprocessing, with its interval and p. Every variant embeds all images anew: --classes keeps it
 short.
 exit codes: 0 scored, 2 bad input (one line says what is legal), 130 interrupted
 """
@@ -48,7 +49,7 @@ class Effect:
     variant: str
     value: float
     difference: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     p: float
 
 
@@ -209,7 +210,7 @@ def _run(args: argparse.Namespace) -> None:
     }
     table = [[f"{args.model}, {len(rows)} images", f"{args.metric}, %", "difference", "95 %", "p"]]
     for effect in effects:
-        low, high = effect.interval
+        low, high = effect.interval or (math.nan, math.nan)
         cells = [f"{100 * effect.difference:+.2f}", f"[{100 * low:+.2f}, {100 * high:+.2f}]", f"{effect.p:.2g}"]
         changed = cells if effect.variant != "own" else ["", "", ""]
         table.append([effect.variant, f"{100 * effect.value:.2f}", *changed])

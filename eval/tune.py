@@ -204,9 +204,9 @@ def validation_score(vectors: Tensor, labels: NDArray[np.int64], recipe: Recipe,
 
     made = recipe.transform(vectors)
     if recipe.method is None:
-        return score_retrieval(made, labels, replicates=0).averages[metric].micro
+        return score_retrieval(made, labels, intervals="none").averages[metric].micro
     reranker = recipe.reranker(made, made, own=torch.arange(len(made)))
-    return score_reranking(reranker, labels, labels, replicates=0).scores.averages[metric].micro
+    return score_reranking(reranker, labels, labels, intervals="none").scores.averages[metric].micro
 
 
 def _line(trial: Trial) -> str:

@@ -56,8 +56,8 @@ def test_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
         "test_resnet.corel",
         "--data-dir",
         str(photos),
-        "--bootstrap",
-        "0",
+        "--interval",
+        "none",
         "--img-size",
         "32",
         "-j",
@@ -97,7 +97,7 @@ def pages(root: Path, names: list[str]) -> list[Path]:
     """A report and a contact sheet of photographs in classes of these names."""
     photos = photos_named(root / "photos", names)
     loaded = evaluation.load_model("test_resnet.corel")
-    result = evaluation.evaluate(loaded, evaluation.read_folder(photos), settings=evaluation.Settings(replicates=5))
+    result = evaluation.evaluate(loaded, evaluation.read_folder(photos), settings=evaluation.Settings(intervals="none"))
     evaluation.write_report(result, root / "report.html", notes=names[1:2])
     assert search(["index", str(photos), "--model", "test_resnet.corel", "-j", "0"]) == 0
     query = str(next(photos.iterdir()) / "0.jpg")

@@ -60,8 +60,6 @@ def build_parser() -> CommandParser:
         metavar="POINTS",
         help="how far ties may move a metric before that is wrong, in per cent points (default: 0.1)",
     )
-    add("--bootstrap", type=positive, default=1000, metavar="N", help="replicates for 95%% intervals (default: 1000)")
-    add("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
     add_results_file(parser)
     return parser
 
@@ -85,8 +83,6 @@ def _run(args: argparse.Namespace) -> int:
         qrels,
         ks=sorted(set(args.k)),
         tolerance=args.tolerance / 100,
-        replicates=args.bootstrap,
-        seed=args.seed,
     )
     show(args.results_file, document(result), lambda: tables(result))
     return len(result.wrong)

@@ -27,7 +27,7 @@ class Audit:
         rows: Rows of the ranking.
         findings: What is wrong or to be known, wrong ones first.
         measures: Metric name -> our value and its range over ties.
-        intervals: Metric name -> 95 % bootstrap interval over queries.
+        intervals: Metric name -> 95 % interval for other queries; None where there are too few.
         conventions: What other libraries print.
     """
 
@@ -37,7 +37,7 @@ class Audit:
     rows: int
     findings: list[Finding]
     measures: dict[str, Measure]
-    intervals: dict[str, tuple[float, float]]
+    intervals: dict[str, tuple[float, float] | None]
     conventions: list[Convention]
 
     @property
@@ -52,8 +52,6 @@ def audit_ranking(
     *,
     ks: Sequence[int] = (1, 5, 10),
     tolerance: float = 0.001,
-    replicates: int = 1000,
-    seed: int = 0,
 ) -> Audit:
     """Look at a ranking: what is wrong with it, its metrics with ranges and intervals, and what others would print.
 
@@ -62,8 +60,6 @@ def audit_ranking(
         qrels: From `read_qrels`, or `Qrels`.
         ks: Cutoffs, each >= 1.
         tolerance: Range of a metric over the orders of ties, in [0, 1], above which ties are wrong.
-        replicates: Bootstrap replicates of the intervals over queries.
-        seed: Of the bootstrap.
 
     Raises:
         DataError: the ranking has none of the judged queries.
@@ -76,7 +72,7 @@ def audit_ranking(
     judged = judge(ranking, qrels)
     measures = measure(judged, ks)
     everyone = np.zeros(len(judged.queries), dtype=np.int64)  # judgements know no classes
-    averages = average(per_query(judged, ks), everyone, replicates=replicates, seed=seed)
+    averages = average(per_query(judged, ks), everyone)
     return Audit(
         name=ranking.name,
         queries=len(judged.queries),
@@ -84,6 +80,6 @@ def audit_ranking(
         rows=len(ranking.query),
         findings=audit_findings(ranking, qrels, ks, measures, tolerance),
         measures=measures,
-        intervals={name: one.micro_interval for name, one in averages.items() if one.micro_interval is not None},
+        intervals={name: one.micro_interval for name, one in averages.items()},
         conventions=conventions(ranking, qrels, max(ks)),
     )

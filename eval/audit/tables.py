@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from dataclasses import asdict
 from typing import Any
@@ -29,7 +30,7 @@ def document(audit: Audit) -> dict[str, Any]:
         "queries": audit.queries,
         "queries_ranked": audit.ranked,
         "findings": [asdict(finding) for finding in audit.findings],
-        "metrics": {name: {**asdict(one), "ci95": list(audit.intervals[name])} for name, one in audit.measures.items()},
+        "metrics": {name: {**asdict(one), "ci95": audit.intervals[name]} for name, one in audit.measures.items()},
         "conventions": [asdict(one) for one in audit.conventions],
     }
 
@@ -47,7 +48,7 @@ def _findings(audit: Audit) -> str:
 def _measures(audit: Audit) -> str:
     rows = [["metric, %", "mean", "95 % over queries", "over orders of ties"]]
     for name, one in audit.measures.items():
-        low, high = audit.intervals[name]
+        low, high = audit.intervals[name] or (math.nan, math.nan)
         ties = f"{100 * one.least:.2f} to {100 * one.most:.2f}" if one.range else "-"
         rows.append([name, f"{100 * one.mean:.2f}", f"[{100 * low:.2f}, {100 * high:.2f}]", ties])
     return text_table(rows, rules=(0,))

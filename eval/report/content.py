@@ -62,6 +62,7 @@ def page_content(
     chosen = choose_queries(results, _MOST_IMAGES)
     content = {
         "document": document(results, notes),
+        "intervals": results[0].facts.intervals.meaning,
         "models": [_model(result, some, pictures) for result, some in zip(results, chosen, strict=True)],
         "comparisons": [
             _comparison(c, results[0], other, pictures) for c, other in zip(comparisons, results[1:], strict=True)
@@ -138,7 +139,8 @@ def _comparison(comparison: Comparison, a: RetrievalResult, b: RetrievalResult, 
         "b": comparison.b,
         "metric": comparison.metric,
         "difference": comparison.difference,
-        "interval": list(comparison.interval),
+        "interval": comparison.interval,
+        "population": comparison.population,
         "p": comparison.p,
         "won": comparison.won,
         "lost": comparison.lost,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.scoring.intervals import average
+from eval.scoring.intervals import Population, difference
 from eval.scoring.significance import p_over_queries
 from timm_gam.core import DataError
 
@@ -25,8 +26,10 @@ class Comparison:
         b: Name of the second.
         metric: What was compared.
         difference: Mean of the paired differences; metrics are shares in [0, 1].
-        interval: Its 95 % bootstrap interval over queries; the weights stay fixed.
-        p: Two-sided paired permutation test over queries.
+        interval: Its 95 % interval for other queries, images or classes; None where the data are too few.
+        p: Two-sided: for queries a paired permutation test, for images and classes Student's t, which agrees with the
+            interval; for images of which there are too few, the permutation test.
+        population: What interval and p are for, that of both results, else "queries".
         won: Queries that `a` does better.
         lost: Queries that `b` does better.
         per_query: (Q,) float64 differences; NaN where a query was not scored.
@@ -36,8 +39,9 @@ class Comparison:
     b: str
     metric: str
     difference: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     p: float
+    population: Population
     won: int
     lost: int
     per_query: NDArray[np.float64]
@@ -48,10 +52,11 @@ class Comparison:
         return int(np.isfinite(self.per_query).sum()) - self.won - self.lost
 
     def __repr__(self) -> str:
-        low, high = (100 * bound for bound in self.interval)
+        low, high = (100 * bound for bound in self.interval or (math.nan, math.nan))
+        answer = f"p {self.p:.2g}; {self.won} queries won, {self.lost} lost, {self.tied} tied"
         return (
             f"Comparison({self.metric}, points: {self.a!r} - {self.b!r} = {100 * self.difference:+.2f} "
-            f"[{low:+.2f}, {high:+.2f}], p {self.p:.2g}; {self.won} queries won, {self.lost} lost, {self.tied} tied)"
+            f"[{low:+.2f}, {high:+.2f}] for other {self.population}, {answer})"
         )
 
 
@@ -62,20 +67,32 @@ def compare_results(a: RetrievalResult, b: RetrievalResult, metric: str) -> Comp
     scored = np.isfinite(differences)
     if not scored.any():
         raise DataError("no query was scored in both results; compare results of the same protocol")
-    paired = differences[scored]
-    interval = average({metric: paired}, a.query_labels[scored])[metric].micro_interval
-    assert interval is not None  # replicates were asked for
+    paired, population = differences[scored], _population(a, b)
+    both = (a.influence, b.influence) if a.influence is not None and b.influence is not None else None
+    mean, interval, p = difference(
+        metric, differences, a.query_labels, population=population, influences=None if population == "queries" else both
+    )
     return Comparison(
         a.name,
         b.name,
         metric,
-        float(paired.mean()),
+        mean,
         interval,
-        p_over_queries(paired),
+        p_over_queries(paired) if population == "queries" or p is None else p,
+        population,
         int((paired > 0).sum()),
         int((paired < 0).sum()),
         differences,
     )
+
+
+def _population(a: RetrievalResult, b: RetrievalResult) -> Population:
+    """What both results' intervals are for, where both know what their gallery images do; else queries."""
+    mine, theirs = a.facts.intervals.population, b.facts.intervals.population
+    if mine != theirs or mine == "none" or a.influence is None or b.influence is None:
+        return "queries"
+    same = np.array_equal(a.influence.image, b.influence.image)
+    return mine if same else "queries"
 
 
 def check_same_queries(a: RetrievalResult, b: RetrievalResult) -> None:

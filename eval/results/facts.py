@@ -6,12 +6,15 @@ elsewhere is read by them too: what has another shape is refused.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eval.results.certificate import Certificate
 from timm_gam.search import Distance
+
+if TYPE_CHECKING:
+    from eval.scoring.retrieval_scores import RetrievalScores
 
 SCHEMA: Final = "timm-gam/retrieval/2"
 
@@ -115,7 +118,7 @@ class PreprocessingRecord(_Record):
 
 class Gain(_Record):
     difference: float = Field(description="Mean over queries of this ranking's metric less the plain one's.")
-    ci95: Interval = Field(description="Bootstrap over queries of that difference.")
+    ci95: Interval | None = Field(description="Of that difference, for other queries; null: there are too few.")
     p: Share = Field(description="Two-sided paired permutation test over queries.")
 
 
@@ -146,11 +149,36 @@ class RecipeRecord(_Record):
     gains_per_class: list[ClassGain]
 
 
-class Bootstrap(_Record):
-    replicates: Count
+class IntervalsRecord(_Record):
+    population: Literal["queries", "images", "classes", "none"] = Field(
+        description="Other ... of the same kind, for which the intervals are; images and classes change the gallery."
+    )
     confidence: float = 0.95
-    method: str = "percentile over queries; macro within classes"
-    seed: Count
+    method: str = "infinitesimal jackknife; Wilson's interval with Student's t"
+
+    @classmethod
+    def of(cls, scores: RetrievalScores) -> IntervalsRecord:
+        """Of what was scored."""
+        return cls(population=scores.population or "none")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_bootstrap(cls, value: Any) -> Any:
+        """Records had bootstrap intervals over queries."""
+        if not isinstance(value, dict) or "replicates" not in value:
+            return value
+        method = f"{value['replicates']} bootstrap replicates, {value.get('method')}"
+        return {"population": "queries" if value["replicates"] else "none", "method": method}
+
+    @property
+    def meaning(self) -> str:
+        """What the intervals are for, in words."""
+        return {
+            "queries": "for other queries of the same classes; the gallery stays",
+            "images": "for other images of the same classes, those of the gallery too",
+            "classes": "for other classes",
+            "none": "none",
+        }[self.population]
 
 
 class Timings(_Record):
@@ -185,7 +213,7 @@ class Facts(_Record):
     certificate: Certificate | None = Field(default=None, description="Enough to make the same pixels again.")
     precision: str = Field(default="float32", description="float32, or the dtype of mixed precision.")
     recipe: RecipeRecord | None = Field(default=None, description="null: the plain ranking.")
-    bootstrap: Bootstrap
+    intervals: IntervalsRecord = Field(validation_alias=AliasChoices("intervals", "bootstrap"))
     timings: Timings
 
     @property
@@ -231,7 +259,7 @@ class Document(_Record):
     schema_: Literal["timm-gam/retrieval/2"] = Field(default=SCHEMA, alias="schema")
     created: str = Field(description="UTC, ISO 8601.")
     notes: list[str] = Field(description="What a reader must know, such as why the embedded default ran.")
-    seed: Count = Field(description="Of random weights and of the bootstrap.")
+    seed: Count = Field(description="Of random weights; 0 where there are none.")
     definitions: dict[str, str]
     versions: dict[str, str | None]
     hardware: Hardware

@@ -64,6 +64,7 @@ def flat_row(result: RetrievalResult) -> dict[str, Any]:
         "protocol": facts.protocol.description,
         "distance": facts.protocol.distance,
         "queries": facts.protocol.queries_scored,
+        "intervals": facts.intervals.population,
     }
     for name, average in result.averages.items():
         low, high = average.micro_interval or (None, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from eval.results.result import RetrievalResult
 from eval.results.tables import text_table
 
@@ -18,7 +20,7 @@ def gain_table(result: RetrievalResult, *, per_class: bool = False) -> str:
         return ""
     rows = [["in %, micro averages", "plain", recipe.form, "difference [95 %]", "p"]]
     for name, gain in recipe.gains.items():
-        low, high = (100 * bound for bound in gain.ci95)
+        low, high = (100 * bound for bound in gain.ci95 or (math.nan, math.nan))
         averages = [f"{100 * each.averages[name].micro:.2f}" for each in (plain, result)]
         difference = f"{100 * gain.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         rows.append([name, *averages, difference, f"{gain.p:.2g}"])

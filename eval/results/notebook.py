@@ -17,7 +17,8 @@ def result_html(result: RetrievalResult) -> str:
     cells = "".join(f"<td>{_cell(average)}</td>" for average in averages.values())
     return (
         f"<table><caption>{escape(result.name)} on {escape(result.facts.data.name)}, {protocol.queries_scored} queries,"
-        f" {escape(protocol.description)}; {protocol.distance}; in % [95 % interval]</caption>"
+        f" {escape(protocol.description)}; {protocol.distance}; in % [95 % interval"
+        f" {escape(result.facts.intervals.meaning)}]</caption>"
         f"<thead><tr>{head}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"
     )
 

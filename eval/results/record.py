@@ -30,7 +30,7 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
             "schema": SCHEMA,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "notes": list(notes),
-            "seed": results[0].facts.bootstrap.seed,
+            "seed": next((s for s in map(_random_seed, results) if s is not None), 0),
             "definitions": DEFINITIONS,
             "versions": versions(),
             "hardware": hardware(),
@@ -38,6 +38,11 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
         }
     )
     return content.model_dump(mode="json", by_alias=True)
+
+
+def _random_seed(result: RetrievalResult) -> int | None:
+    weights = result.facts.weights
+    return int(weights.reference.removeprefix("seed ")) if weights is not None and weights.kind == "random" else None
 
 
 def read_document(path: Path) -> Document:

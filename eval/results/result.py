@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.results.facts import ClassRecord, Facts
+from eval.scoring.influence import Influence
 from eval.scoring.intervals import Average, class_means
 from eval.scoring.metrics import DEFAULT_KS
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET
+from eval.scoring.retrieval_scores import Intervals
 from timm_gam.core import DataError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbedSettings
@@ -40,8 +42,7 @@ class Settings:
     embed: EmbedSettings = EmbedSettings()
     distance: Distance = "cosine"
     ks: Sequence[int] = DEFAULT_KS
-    replicates: int = 1000  # bootstrap replicates of the 95 % intervals
-    seed: int = 0  # of the bootstrap
+    intervals: Intervals = "auto"  # what the 95 % intervals are for
     memory_budget: int = DEFAULT_MEMORY_BUDGET  # bytes for ranking beyond the embeddings
     cache_folder: Path | None = None  # None: embeddings are not kept
     depth: int = DEPTH  # ranked images kept for each query
@@ -88,6 +89,7 @@ class RetrievalResult:
         facts: Model, data, protocol, preprocessing, timings.
         images: The images themselves, where they are at hand; neither saved nor loaded.
         plain: The plain ranking of the same embeddings, where this is a better one; neither saved nor loaded.
+        influence: What gallery images do to the averages, where the intervals are for other images or classes.
     """
 
     ids: tuple[str, ...]
@@ -102,6 +104,7 @@ class RetrievalResult:
     facts: Facts
     images: ImageSet | None = field(default=None)
     plain: RetrievalResult | None = field(default=None)
+    influence: Influence | None = field(default=None)
 
     @property
     def name(self) -> str:

@@ -15,11 +15,13 @@ from safetensors.numpy import save_file
 from eval.results.facts import AverageRecord, Facts
 from eval.results.record import average_record
 from eval.results.result import RetrievalResult
+from eval.scoring.influence import Influence
 from eval.scoring.intervals import Average
 from timm_gam.core import DataError, atomic_path
 
 _FORMAT = "timm-gam/result/1"
-_METRIC = "metric/"
+_METRIC, _INFLUENCE, _EFFECT = "metric/", "influence/", "effect/"
+_IMAGES = ("image", "label", "own", "class_size")  # of `Influence`
 _TEXTS = ("ids", "class_names", "facts", "averages")
 
 
@@ -36,6 +38,9 @@ def save_result(result: RetrievalResult, path: Path) -> None:
     }
     tensors |= {name: np.ascontiguousarray(getattr(result, name)) for name in _ARRAYS}
     tensors |= {f"{_METRIC}{name}": values for name, values in result.per_query.items()}
+    if result.influence is not None:
+        tensors |= {f"{_INFLUENCE}{name}": getattr(result.influence, name) for name in _IMAGES}
+        tensors |= {f"{_EFFECT}{name}": np.ascontiguousarray(v) for name, v in result.influence.effects.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"format": _FORMAT})
 
@@ -64,6 +69,7 @@ def load_result(path: Path) -> RetrievalResult:
         reason = f"no {error}" if isinstance(error, KeyError) else error.errors()[0]["msg"]
         raise _refuse(path, reason) from error
     per_query = {name.removeprefix(_METRIC): t for name, t in tensors.items() if name.startswith(_METRIC)}
+    influence = _influence(tensors, arrays["gallery"], per_query)
     wrong = _wrong(arrays, per_query, set(averages), len(ids), len(class_names))
     if wrong:
         raise _refuse(path, wrong)
@@ -74,7 +80,33 @@ def load_result(path: Path) -> RetrievalResult:
         per_query={name: per_query[name] for name in averages},
         averages={name: Average(a.micro, a.macro, a.micro_ci95, a.macro_ci95) for name, a in averages.items()},
         facts=facts,
+        influence=influence,
     )
+
+
+def _influence(
+    tensors: dict[str, NDArray[Any]], gallery: NDArray[np.int64], per_query: dict[str, NDArray[Any]]
+) -> Influence | None:
+    """What is kept of it, where it fits the rest; else intervals of comparisons are over queries."""
+    images = [tensors.get(f"{_INFLUENCE}{name}") for name in _IMAGES]
+    effects = {name: tensors.get(f"{_EFFECT}{name}") for name in per_query}
+    first = images[0]
+    if first is None or not len(gallery):
+        return None
+    queries = len(next(iter(per_query.values()))) if per_query else 0
+    known = [one for one in images if one is not None and one.dtype == np.int64 and one.shape == (len(first),)]
+    fitting = {
+        name: values
+        for name, values in effects.items()
+        if values is not None and values.dtype == np.float64 and values.shape == (2, 2, len(first))
+    }
+    if len(known) < len(_IMAGES) or len(fitting) < len(effects) or not len(first):
+        return None
+    image, label, own, class_size = known
+    inside = image.min() >= 0 and image.max() < len(gallery) and own.max() < queries and class_size.min() > 0
+    if not inside or not all(np.isfinite(values).all() for values in fitting.values()):
+        return None
+    return Influence(image, label, own, class_size, len(gallery), fitting)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:

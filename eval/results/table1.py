@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def _markdown(document: dict[str, Any]) -> str:
     lines = [
         f"{data['name']}: {data['test_images']} test images, {data['classes']} classes; {document['protocol']}; "
         f"input {document['input_size'][1]} px; {' or '.join(str(n) for n in document['epochs'])} epochs. "
-        "In %: mean over runs ± standard deviation over runs [95 % interval over queries].",
+        "In %: mean over runs ± standard deviation over runs [95 % interval for other queries].",
         "",
         "| model | runs | params | GMACs | img/s | Top-1 (hit@1) | Top-10 (hit@10) | precision@10 | mAP | paper Top-1 |"
         " paper Top-10 |",
@@ -213,13 +214,13 @@ def _markdown(document: dict[str, Any]) -> str:
 
 
 def _cell(summary: dict[str, Any]) -> str:
-    low, high = summary["interval"]
+    low, high = summary["interval"] or (math.nan, math.nan)
     spread = "" if summary["spread"] is None else f" ± {100 * summary['spread']:.2f}"
     return f"{100 * summary['mean']:.2f}{spread} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def _difference(d: dict[str, Any]) -> str:
-    low, high = d["interval"]
+    low, high = d["interval"] or (math.nan, math.nan)
     return f"{100 * d['mean']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {d['p_queries']:.2g} / {d['p_runs']:.2g}"
 
 

@@ -28,6 +28,7 @@ def summary(result: RetrievalResult) -> str:
     ]
     if protocol.split_rule != "none":
         lines.append(f"splits    {printable(protocol.split_rule)}")
+    lines.append(f"intervals {_intervals(result)}")
     if protocol.queries_without_relevant:
         left_out = f"{protocol.queries_without_relevant} of {protocol.queries}"
         lines.append(f"left out  {left_out} queries without another image of their class")
@@ -154,6 +155,15 @@ def _speed(result: RetrievalResult) -> str:
     if not timings.embedding_seconds:
         return "-"
     return "cached" if timings.embedding_from_cache else f"{timings.images_embedded / timings.embedding_seconds:.1f}"
+
+
+def _intervals(result: RetrievalResult) -> str:
+    about = result.facts.intervals
+    if about.population == "none":
+        return "none"
+    if all(average.micro_interval is None for average in result.averages.values()):
+        return f"none: there are too few {about.population}"
+    return f"95 %, {about.meaning}"
 
 
 def _cell(average: Average) -> str:

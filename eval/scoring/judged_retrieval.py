@@ -28,8 +28,6 @@ def score_judged(
     gallery_ids: Sequence[str],
     *,
     ks: Sequence[int] = DEFAULT_KS,
-    replicates: int = 1000,
-    seed: int = 0,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     on_progress: Callable[[int], None] = lambda queries: None,
 ) -> RetrievalScores:
@@ -45,8 +43,6 @@ def score_judged(
         query_ids: Q ids; queries without a relevant item get NaN and count nowhere.
         gallery_ids: G ids.
         ks: Cutoffs, each >= 1.
-        replicates: Bootstrap replicates of the 95 % intervals over queries; 0 for none.
-        seed: Of the bootstrap.
         memory_budget: Bytes for blocks of scores.
         on_progress: Called with the number of queries just counted.
 
@@ -76,9 +72,8 @@ def score_judged(
     if not scored.any():
         raise DataError(f"none of {len(query_ids)} queries has a relevant item; give judgements of these queries")
     everyone = np.zeros(len(query_ids), dtype=np.int64)  # judgements know no classes
-    values = {name: column[scored] for name, column in per_query.items()}
-    averages = average(values, everyone[scored], replicates=replicates, seed=seed)
-    return RetrievalScores(averages, per_query, everyone, scored)
+    averages = average(per_query, everyone)
+    return RetrievalScores(averages, per_query, everyone, scored, population="queries")
 
 
 def _scorer(queries: Vectors, gallery: Vectors | None) -> Scorer:

@@ -45,12 +45,14 @@ class RelevantRanks:
         row: (P,) int64 in [0, Q), ascending: the query of each pair.
         above: (P,) int64, gallery images that score higher than the pair's relevant image, ascending within a query.
         tied: (P,) int64 >= 1, gallery images with exactly its score, itself included.
+        score: (P,) float64, the score of the pair's relevant image; None where only its place is known.
     """
 
     query: Tensor
     row: Tensor
     above: Tensor
     tied: Tensor
+    score: Tensor | None = None
 
 
 def rank_relevant(
@@ -230,6 +232,7 @@ class _Counter(ABC):
                 row=torch.nonzero(best_first)[:, 0],
                 above=above.flip(1)[best_first].long(),
                 tied=tied.flip(1)[best_first].long(),
+                score=self.targets[part].flip(1)[best_first],
             )
 
 

@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eval.scoring.intervals import Population
 from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
-from eval.scoring.retrieval_scores import RetrievalScores, averaged, check_sizes
+from eval.scoring.retrieval_scores import Intervals, RetrievalScores, averaged, check_sizes
 from timm_gam.core import ALONE, World
 from timm_gam.rerank import Reranker
 from timm_gam.search import Rows, Scorer, highest, slices
@@ -42,8 +43,7 @@ def score_reranking(
     *,
     depth: int = 100,
     ks: Sequence[int] = DEFAULT_KS,
-    replicates: int = 1000,
-    seed: int = 0,
+    intervals: Intervals = "auto",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     on_progress: Callable[[int], None] = lambda queries: None,
     world: World = ALONE,
@@ -56,8 +56,8 @@ def score_reranking(
         gallery_labels: (G,) class of each gallery image, likewise.
         depth: First images to keep, fewer where the gallery has fewer.
         ks: Cutoffs, each >= 1.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
+        intervals: Population of the 95 % intervals: "queries", "classes" or "none"; others are "queries", as what an
+            image does to a re-ranking of the others is not known.
         memory_budget: Bytes for counting a block, beside what the re-ranking takes.
         on_progress: Called with the number of queries just scored.
         world: The processes that share the queries; each calls this alike and gets the result.
@@ -91,9 +91,8 @@ def score_reranking(
         rows[some], values[some] = first.rows, first.scores
         on_progress(some.stop - some.start)
     per_query = {name: world.sum(torch.from_numpy(column)).numpy() for name, column in metrics.items()}
-    scores = averaged(
-        per_query, labels, classes, replicates=replicates, seed=seed, products=str(reranker.gallery.dtype)[6:]
-    )
+    population: Population | None = {"none": None, "classes": "classes"}.get(intervals, "queries")
+    scores = averaged(per_query, labels, classes, population, products=str(reranker.gallery.dtype)[6:])
     return RerankedScores(
         scores, world.sum(torch.from_numpy(rows)).numpy(), world.sum(torch.from_numpy(values)).numpy()
     )

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.scoring.intervals import Average, average
+from eval.scoring.influence import Influence, InfluenceCounter
+from eval.scoring.intervals import Average, Population, average
 from eval.scoring.labels import Labels, class_codes
-from eval.scoring.metrics import DEFAULT_KS, query_metrics
+from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from timm_gam.core import ALONE, DataError, World
 from timm_gam.rerank import Reranker
 from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, resident
+
+Intervals = Literal["auto", "queries", "images", "classes", "none"]
+"""What intervals are for: other queries, images or classes; "auto": images where every image is a query of the others,
+else queries, as the gallery is fixed; or no intervals. See `eval.scoring.intervals`."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,8 @@ class RetrievalScores:
         labels: (Q,) class of each query, as given.
         scored: (Q,) bool, False for queries without relevant images, which no average counts.
         products: How scores were computed, such as "float64"; all ways give the same digits.
+        population: What the intervals are for; None where there are none.
+        influence: What gallery images do to the averages, where the population needs it.
     """
 
     averages: dict[str, Average]
@@ -36,6 +43,8 @@ class RetrievalScores:
     labels: NDArray[Any]
     scored: NDArray[np.bool_]
     products: str = ""
+    population: Population | None = None
+    influence: Influence | None = None
 
 
 def score_retrieval(
@@ -46,8 +55,7 @@ def score_retrieval(
     gallery: NDArray[np.int64] | None = None,
     ks: Sequence[int] = DEFAULT_KS,
     distance: Distance = "cosine",
-    replicates: int = 1000,
-    seed: int = 0,
+    intervals: Intervals = "auto",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     device: torch.device | str | None = None,
     on_progress: Callable[[int], None] = lambda queries: None,
@@ -63,8 +71,7 @@ def score_retrieval(
         gallery: (G,) distinct rows that are ranked; default all. A query among them is left out of its own ranking.
         ks: Cutoffs, each >= 1.
         distance: "cosine" (rows are L2-normalised) or "euclidean".
-        replicates: Bootstrap replicates for the 95 % intervals; 0 for none.
-        seed: Of the bootstrap.
+        intervals: Population of the 95 % intervals, "auto" by protocol, or "none".
         memory_budget: Bytes that ranking may use beyond the embeddings.
         device: Where to rank, with the same numbers everywhere; default where the embeddings are. Those that are
             elsewhere are copied there where they fit half of the budget, and moved block by block where not.
@@ -100,8 +107,7 @@ def score_retrieval(
         given[gallery],
         self_index=places(query, gallery),
         ks=ks,
-        replicates=replicates,
-        seed=seed,
+        intervals=intervals,
         memory_budget=memory_budget,
         on_progress=on_progress,
         world=world,
@@ -115,8 +121,7 @@ def score_rankings(
     *,
     self_index: NDArray[np.int64] | None = None,
     ks: Sequence[int] = DEFAULT_KS,
-    replicates: int = 1000,
-    seed: int = 0,
+    intervals: Intervals = "auto",
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     on_progress: Callable[[int], None] = lambda queries: None,
     world: World = ALONE,
@@ -129,8 +134,7 @@ def score_rankings(
         gallery_labels: (G,) class of each gallery image, likewise.
         self_index: (Q,) gallery row that is the query itself and is left out, -1 for none; default none.
         ks: As for `score_retrieval`, like all that follow.
-        replicates: Bootstrap replicates.
-        seed: Of the bootstrap.
+        intervals: Population of the 95 % intervals.
         memory_budget: Bytes that ranking may use, the scorer's blocks included.
         on_progress: Called with the number of queries whose scores were just counted.
         world: The processes that share the work.
@@ -142,6 +146,16 @@ def score_rankings(
     labels = class_codes(query_labels)[0]
     codes = class_codes(np.concatenate([labels, class_codes(gallery_labels)[0]]))[1]
     classes = codes[: len(labels)]
+    itself = np.full(len(classes), -1, dtype=np.int64) if self_index is None else self_index
+    population = _population(intervals, itself, scorer)
+    counter = None
+    if population in ("images", "classes"):
+        scored = _relevant_counts(classes, codes[len(labels) :], itself) > 0
+        names = metric_names(ks)
+        counter = (
+            InfluenceCounter(scorer, classes, codes[len(labels) :], itself, scored, names) if scored.any() else None
+        )
+    parts = []
     ranks = rank_relevant(
         scorer,
         classes,
@@ -151,18 +165,22 @@ def score_rankings(
         on_progress=on_progress,
         world=world,
     )
-    parts = [query_metrics(group, ks) for group in ranks]
+    for number, group in enumerate(ranks):
+        parts.append(query_metrics(group, ks))
+        if counter is not None and number % world.size == world.rank:
+            counter.add(group)
     per_query = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return averaged(per_query, labels, classes, replicates=replicates, seed=seed, products=scorer.products)
+    influence = counter.result(world) if counter is not None else None
+    return averaged(per_query, labels, classes, population, influence, products=scorer.products)
 
 
 def averaged(
     per_query: dict[str, NDArray[np.float64]],
     labels: NDArray[Any],
     classes: NDArray[np.int64],
+    population: Population | None,
+    influence: Influence | None = None,
     *,
-    replicates: int,
-    seed: int,
     products: str,
 ) -> RetrievalScores:
     """Scores of metrics of (Q,) queries with labels and the codes of these."""
@@ -172,13 +190,24 @@ def averaged(
             f"none of {len(labels)} queries has a relevant image in its gallery; every class needs two images, or "
             "queries and gallery must share classes"
         )
-    averages = average(
-        {name: values[scored] for name, values in per_query.items()},
-        classes[scored],
-        replicates=replicates,
-        seed=seed,
-    )
-    return RetrievalScores(averages, per_query, labels, scored, products)
+    averages = average(per_query, classes, population=population, influence=influence)
+    return RetrievalScores(averages, per_query, labels, scored, products, population, influence)
+
+
+def _population(intervals: Intervals, self_index: NDArray[np.int64], scorer: Scorer) -> Population | None:
+    if intervals == "none":
+        return None
+    if intervals != "auto":
+        return intervals
+    return "images" if len(self_index) == scorer.gallery and bool((self_index >= 0).all()) else "queries"
+
+
+def _relevant_counts(
+    classes: NDArray[np.int64], gallery_classes: NDArray[np.int64], self_index: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(Q,) relevant images of each query: of its class, but for itself."""
+    sizes = np.bincount(gallery_classes, minlength=int(classes.max(initial=0)) + 1)
+    return sizes[classes] - (self_index >= 0)
 
 
 def check_sizes(scorer: Scorer | Reranker, query_labels: Labels, gallery_labels: Labels, ks: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Are two models different? Means over seeds, intervals over queries, and two permutation tests.
+"""Are two models different? Means over seeds, intervals for other queries, and two permutation tests.
 
 The tests ask different questions. Over queries: would these very weights differ on other queries of the same kind?
 Over runs: would the architectures differ if both were trained again? Three seeds each give 20 ways to deal six runs to
@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.scoring.intervals import average
+from eval.scoring.intervals import average, difference
 
 Floats = NDArray[np.float64]
 
@@ -30,13 +30,13 @@ class Summary:
     Attributes:
         mean: Of the runs.
         spread: Their standard deviation (n - 1); None for a single run.
-        interval: 95 % bootstrap interval over queries of `mean`; the weights stay fixed.
+        interval: 95 % interval of `mean` for other queries of the same classes; weights and gallery stay fixed.
         runs: The value of each run.
     """
 
     mean: float
     spread: float | None
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     runs: tuple[float, ...]
 
 
@@ -46,7 +46,7 @@ class Difference:
 
     Attributes:
         mean: Difference of their means over runs.
-        interval: 95 % bootstrap interval over queries, which both models share.
+        interval: 95 % interval for other queries of the same classes, which both models share.
         p_queries: Two-sided, paired over queries; Holm-adjusted over all pairs of the metric.
         p_runs: Two-sided, over runs, exact; adjusted likewise.
         p_runs_least: What `p_runs` could be at least before adjustment, by the number of runs.
@@ -55,7 +55,7 @@ class Difference:
     a: str
     b: str
     mean: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     p_queries: float
     p_runs: float
     p_runs_least: float
@@ -65,7 +65,8 @@ def summarise(values: Floats, labels: NDArray[np.int64]) -> Summary:
     """Summarise (S, Q) values of a metric, S runs by Q queries with (Q,) classes."""
     runs = values.mean(axis=1)
     spread = float(runs.std(ddof=1)) if len(runs) > 1 else None
-    return Summary(float(runs.mean()), spread, _interval(values.mean(axis=0), labels), tuple(runs.tolist()))
+    interval = average({"value": values.mean(axis=0)}, labels)["value"].micro_interval
+    return Summary(float(runs.mean()), spread, interval, tuple(runs.tolist()))
 
 
 def compare(models: dict[str, Floats], labels: NDArray[np.int64], seed: int = 0) -> list[Difference]:
@@ -87,7 +88,7 @@ def compare(models: dict[str, Floats], labels: NDArray[np.int64], seed: int = 0)
             a,
             b,
             float((per_query[a] - per_query[b]).mean()),
-            _interval(per_query[a] - per_query[b], labels),
+            difference("value", per_query[a] - per_query[b], labels)[1],
             over_queries[i],
             adjusted[i],
             over_runs[i][1],
@@ -141,9 +142,3 @@ def holm(ps: Sequence[float]) -> list[float]:
         worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))
         adjusted[index] = worst
     return adjusted
-
-
-def _interval(values: Floats, labels: NDArray[np.int64]) -> tuple[float, float]:
-    interval = average({"value": values}, labels)["value"].micro_interval
-    assert interval is not None  # replicates were asked for
-    return interval

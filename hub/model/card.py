@@ -12,7 +12,7 @@ from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from eval import PAPER_TABLE
+from eval import PAPER_TABLE, IntervalsRecord
 from hub.model.trained import TrainedModel
 from timm_gam.core import RefusedError, markdown_code, markdown_text
 from timm_gam.models import COREL_TAG, corel_repository
@@ -187,7 +187,8 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
     if trained.result is None:
         return "## Evaluation\n\nThese weights have not been scored; no figure is claimed for them."
     result = trained.result
-    data, protocol, bootstrap = result["data"], result["protocol"], result["bootstrap"]
+    data, protocol = result["data"], result["protocol"]
+    intervals = IntervalsRecord.model_validate(result.get("intervals") or result["bootstrap"])
     rows = [
         (name, _percent(a["micro"], a["micro_ci95"]), _percent(a["macro"], a["macro_ci95"]))
         for name, a in result["metrics"].items()
@@ -197,8 +198,8 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
         f"Data: {name}, {data['images']} images in {data['classes']} classes, fingerprint "
         f"`{data['fingerprint'][:16]}`. Protocol: {description}; {protocol['queries_scored']} queries, "
         f"{protocol['gallery']} gallery images, {protocol['distance']}, ties: {protocol['ties']}. "
-        f"Split: {split}. Intervals: 95 %, {bootstrap['replicates']} bootstrap replicates, "
-        f"{bootstrap['method']}. Computed in {result['precision']}"
+        f"Split: {split}. Intervals: 95 %, {intervals.meaning} "
+        f"({markdown_text(intervals.method)}). Computed in {result['precision']}"
         + (", from the weights before they were rounded to float16." if half else "."),
         "Micro is the mean over queries, macro the mean over classes, both in per cent. `evaluation.json` has the "
         "whole record: definitions, classes, preprocessing, versions and hardware.",

@@ -18,7 +18,7 @@ from eval.retrieval import main
 from eval.scoring.significance import p_of_pairs, p_over_queries
 from tests.helpers import write_class_folders
 
-QUICK = ["--img-size", "32", "-j", "0", "--bootstrap", "20"]
+QUICK = ["--img-size", "32", "-j", "0", "--interval", "none"]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_names_files_and_runs_mix_and_a_run_brings_its_image_size(photos: Path, 
     save_file(timm.create_model("test_resnet_gam", num_classes=3).state_dict(), folder / "best.safetensors")
     out = tmp_path / "r.json"
     models = ["test_resnet.corel", f"test_resnet_se={weights}", folder]
-    assert run("--model", *models, "--data-dir", photos, "-j", "0", "--bootstrap", "20", "--results-file", out) == 0
+    assert run("--model", *models, "--data-dir", photos, "-j", "0", "--interval", "none", "--results-file", out) == 0
     entries = json.loads(out.read_text())["results"]
     assert [entry["weights"]["kind"] for entry in entries] == ["pretrained", "checkpoint", "checkpoint"]
     assert [entry["model"]["name"] for entry in entries] == [str(name) for name in models]

@@ -83,7 +83,7 @@ def test_as_the_last_layer_of_a_model_it_scores_what_training_said(tmp_path: Pat
     assert better.averages["map"].micro > plain.averages["map"].micro
     head.save(tmp_path / "head.safetensors")
     under = replace(loaded, head=tmp_path / "head.safetensors")
-    result = evaluate(under, images, protocol, settings=Settings(EmbedSettings(workers=0), replicates=0))
+    result = evaluate(under, images, protocol, settings=Settings(EmbedSettings(workers=0), intervals="none"))
     np.testing.assert_allclose(result.metric("map"), better.metric("map"), atol=1e-6)
     model = result.facts.model
     assert model is not None and model.head is not None

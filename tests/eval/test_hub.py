@@ -155,7 +155,7 @@ def test_no_hub_and_nothing_cached_answers_in_one_line(environment: dict[str, st
 SCORE = """
 import json, sys
 from eval.retrieval import main
-code = main(["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "-j", "{workers}", "--bootstrap", "0",
+code = main(["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "-j", "{workers}", "--interval", "none",
              "--dataset", "timm-gam/corel", "--results-file", {out!r}, *{extra!r}])
 print(code)
 """
@@ -179,7 +179,7 @@ def test_data_set_downloaded_and_streamed_scores_as_its_folder(hub: LoopbackHub,
 
 
 def test_dead_hub_falls_back_and_says_why(tmp_path: Path) -> None:
-    code = "import sys; from eval.retrieval import main; sys.exit(main(['--bootstrap', '0', '--img-size', '32']))"
+    code = "import sys; from eval.retrieval import main; sys.exit(main(['--interval', 'none', '--img-size', '32']))"
     env = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=180, check=True

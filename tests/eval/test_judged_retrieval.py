@@ -33,7 +33,7 @@ def draw(seed: int, *, in_gallery: bool) -> tuple[np.ndarray, np.ndarray, list[s
 @pytest.mark.parametrize("seed", range(8))
 def test_equal_to_a_full_matrix(seed: int, in_gallery: bool) -> None:
     queries, gallery, query_names, names, qrels = draw(seed, in_gallery=in_gallery)
-    found = score_judged(queries, gallery, qrels, query_names, names, ks=KS, replicates=0, memory_budget=2**16)
+    found = score_judged(queries, gallery, qrels, query_names, names, ks=KS, memory_budget=2**16)
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, gallery)]
     cosine = np.round(unit[0] @ unit[1].T, 9)  # equal but for rounding: these tie
     run = {q: {g: float(cosine[i, j]) for j, g in enumerate(names)} for i, q in enumerate(query_names)}
@@ -50,7 +50,7 @@ def test_equal_to_trec_eval(seed: int) -> None:
     query_names, names = [f"q{i}" for i in range(10)], [f"g{i}" for i in range(50)]
     grades = {q: {g: int(rng.integers(0, 4)) for g in rng.permutation(names)[:15]} | {names[0]: 1} for q in query_names}
     tensors = torch.tensor(queries), torch.tensor(gallery)
-    found = score_judged(*tensors, Qrels(grades), query_names, names, ks=KS, replicates=0)
+    found = score_judged(*tensors, Qrels(grades), query_names, names, ks=KS)
     unit = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, gallery)]
     cosine = unit[0] @ unit[1].T
     run = {q: {g: float(cosine[i, j]) for j, g in enumerate(names)} for i, q in enumerate(query_names)}
@@ -66,8 +66,8 @@ def test_classes_as_judgements_give_what_labels_give() -> None:
     vectors = rng.normal(size=(40, 6)).astype(np.float32)
     names = [str(row) for row in range(40)]
     qrels = Qrels({q: {g: int(labels[i] == labels[j]) for j, g in enumerate(names)} for i, q in enumerate(names)})
-    found = score_judged(vectors, vectors, qrels, names, names, ks=KS, replicates=0)
-    expected = evaluation.score_retrieval(vectors, labels, ks=KS, replicates=0)
+    found = score_judged(vectors, vectors, qrels, names, names, ks=KS)
+    expected = evaluation.score_retrieval(vectors, labels, ks=KS, intervals="none")
     for name, values in expected.per_query.items():
         np.testing.assert_allclose(found.per_query[name], values, atol=1e-12, err_msg=name)
 

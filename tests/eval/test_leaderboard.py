@@ -14,7 +14,7 @@ from eval.results.result import Settings
 from eval.results.standings import standings
 from tests.helpers import write_class_folders
 
-NO_INTERVALS = Settings(replicates=0)
+NO_INTERVALS = Settings(intervals="none")
 
 
 def noisy(name: str, noise: float, seed: int) -> evaluation.RetrievalResult:
@@ -60,8 +60,8 @@ def test_command_line_keeps_what_is_finished(
         "--",
         "-j",
         "0",
-        "--bootstrap",
-        "9",
+        "--interval",
+        "queries",
     ]
     assert main(options) == 0
     out = capsys.readouterr().out

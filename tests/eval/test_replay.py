@@ -19,7 +19,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("replay")
     photos = write_class_folders(root / "photos", classes=3, images=12)
     record = root / "results.json"
-    options = ["--img-size", "48", "--split", "test", "--bootstrap", "10", "-j", "0"]
+    options = ["--img-size", "48", "--split", "test", "--interval", "none", "-j", "0"]
     assert retrieval([*MODEL, "--data-dir", str(photos), *options, "--results-file", str(record)]) == 0
     return photos, record
 

@@ -45,7 +45,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
     results, explanations = [], []
     for name in ("test_resnet_gam.corel", "test_resnet.corel"):
         loaded = evaluation.load_model(name)
-        result = evaluation.evaluate(loaded, images, settings=evaluation.Settings(replicates=20))
+        result = evaluation.evaluate(loaded, images, settings=evaluation.Settings(intervals="none"))
         results.append(result)
         explanations.append(evaluation.explain(result, loaded, resolve_preprocessing(loaded.model)))
     return results, explanations
@@ -166,7 +166,7 @@ def test_the_command_writes_a_page_of_saved_results(scored, tmp_path: Path, caps
 def test_many_images_make_no_large_page(tmp_path: Path) -> None:
     labels = np.repeat(np.arange(80), 135)
     vectors = np.random.default_rng(0).normal(size=(80, 16))[labels] + np.random.default_rng(1).normal(size=(10800, 16))
-    result = evaluation.score(vectors.astype(np.float32), labels, settings=evaluation.Settings(replicates=0))
+    result = evaluation.score(vectors.astype(np.float32), labels, settings=evaluation.Settings(intervals="none"))
     evaluation.write_report(result, tmp_path / "report.html")
     content, _ = parse(tmp_path / "report.html")
     assert len(content["images"]) < 2000, "of at most 4 KB each"

@@ -24,7 +24,7 @@ from timm_gam.data import choose_protocol, draw_synthetic, published_class_split
 
 IMAGES, CLASSES = 120, 8
 OPTIONS = {"neighbours": 5.0, "alpha": 2.0}
-DBA = Settings(recipe=Recipe(method="dba", options=OPTIONS), replicates=50)
+DBA = Settings(recipe=Recipe(method="dba", options=OPTIONS), intervals="none")
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def test_a_querys_own_image_never_helps_it(vectors: NDArray[np.float64], method:
     """Whatever stands in its own row of the gallery, another vector given as the query ranks the same."""
     recipe = Recipe(power=0.5, method=method, options={"neighbours": 5})
     query = np.arange(10)
-    before = score(vectors, LABELS, query=query, settings=Settings(recipe=recipe, replicates=0))
+    before = score(vectors, LABELS, query=query, settings=Settings(recipe=recipe, intervals="none"))
     assert before.facts.recipe is not None and before.facts.recipe.form == "strict"
     for row in range(0, 10, 3):
         # The query as a row of its own, outside of the gallery, its own image gone or replaced by a plant.
@@ -86,7 +86,7 @@ def test_a_querys_own_image_never_helps_it(vectors: NDArray[np.float64], method:
             np.append(LABELS, LABELS[row]),
             query=[IMAGES],
             gallery=gallery,
-            settings=Settings(recipe=recipe, replicates=0),
+            settings=Settings(recipe=recipe, intervals="none"),
         )
         assert alone.metric("map")[0] == pytest.approx(before.metric("map")[row], abs=1e-12)
         np.testing.assert_array_equal(alone.neighbours[0], before.neighbours[row])
@@ -133,7 +133,7 @@ def test_recipes_that_are_refused(options: Any, message: str) -> None:
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    command = "--model test_resnet_gam.corel --dataset synthetic --split test --bootstrap 20 --power 0.5 --whiten 8"
+    command = "--model test_resnet_gam.corel --dataset synthetic --split test --interval none --power 0.5 --whiten 8"
     assert main([*command.split(), "--tta", "flip", "--rerank", "qe:neighbours=3", "--results-file", "-"]) == 0
     written = json.loads(capsys.readouterr().out)
     plain, better = written["results"]

@@ -179,7 +179,7 @@ def test_bad_input_is_one_line(arguments, error, says: str) -> None:
 
 def test_from_a_model_and_a_folder(tmp_path: Path) -> None:
     photos = write_class_folders(tmp_path / "photos", classes=3, images=4)
-    settings = evaluation.Settings(replicates=10)
+    settings = evaluation.Settings(intervals="none")
     by_name = evaluation.evaluate("test_resnet.corel", photos, settings=settings)
     model = evaluation.load_model("test_resnet.corel").model
     by_module = evaluation.evaluate(model, evaluation.read_folder(photos), settings=settings)

@@ -22,7 +22,7 @@ from eval.retrieval import main
 from tests.helpers import write_class_folders
 from timm_gam.embed import EmbedSettings
 
-QUICK = ["--no-pretrained", "--img-size", "32", "-j", "0", "--bootstrap", "50"]
+QUICK = ["--no-pretrained", "--img-size", "32", "-j", "0", "--interval", "none"]
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_same_seed_same_numbers(photos: Path, tmp_path: Path) -> None:
         ["--split", "train", "--distance", "euclidean"],
         ["--layer", "pre_logits", "--channels-last", "--amp"],
         ["--crop-pct", "1.0", "--crop-mode", "squash", "--interpolation", "bilinear", "--mean", "0", "0", "0"],
-        ["--memory-budget", "1", "--bootstrap", "0"],
+        ["--memory-budget", "1", "--interval", "none"],
         ["--torchcompile", "eager"],
         ["--shrink-on-load"],
     ],
@@ -243,7 +243,7 @@ def offline(tmp_path: Path) -> dict[str, str]:
 
 
 def test_nothing_named_and_no_hub_runs_the_embedded_default(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "eval.retrieval", "--results-file", str(tmp_path / "r.json"), "--bootstrap", "9"]
+    command = [sys.executable, "-m", "eval.retrieval", "--results-file", str(tmp_path / "r.json"), "--interval", "none"]
     done = subprocess.run(command, env=offline(tmp_path), capture_output=True, text=True, timeout=300, check=True)
     assert "timm/resnet50.a1_in1k" in done.stderr
     assert "embedded default" in done.stderr

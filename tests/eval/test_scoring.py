@@ -57,13 +57,13 @@ def test_whole_run_equals_brute_force(split: str) -> None:
 def test_gallery_in_any_order_still_leaves_the_query_out() -> None:
     vectors = np.array([[1, 0], [0.9, 0.1], [0, 1], [0.1, 0.9]], dtype=np.float32)
     labels = np.array([0, 0, 1, 1])
-    got = score_retrieval(vectors, labels, gallery=np.array([3, 1, 0, 2]), replicates=0)
+    got = score_retrieval(vectors, labels, gallery=np.array([3, 1, 0, 2]), intervals="none")
     np.testing.assert_array_equal(got.per_query["precision@1"], 1.0)
     np.testing.assert_array_equal(got.per_query["recall@1"], 1.0)
 
 
 def test_single_image_classes_are_counted_not_averaged() -> None:
-    got = score_retrieval(np.eye(3, dtype=np.float32) + 1, np.array([0, 0, 1]), replicates=10)
+    got = score_retrieval(np.eye(3, dtype=np.float32) + 1, np.array([0, 0, 1]))
     assert got.scored.tolist() == [True, True, False]
     assert np.isnan(got.per_query["map"][2])
     assert np.isfinite(got.averages["map"].micro)
@@ -82,29 +82,14 @@ def test_large_label_ids_stay_apart() -> None:
     # float32 merges integers above 2^24.
     labels = np.array([2**24, 2**24 + 1, 2**24, 2**24 + 1])
     vectors = np.array([[1, 0], [0, 1], [1, 0.1], [0.1, 1]], dtype=np.float32)
-    assert score_retrieval(vectors, labels, replicates=0).averages["precision@1"].micro == 1.0
-
-
-def test_bootstrap_matches_theory_and_its_seed() -> None:
-    rng = np.random.default_rng(0)
-    values = {"hit": (rng.random(4000) < 0.3).astype(float)}
-    labels = np.repeat(np.arange(4), 1000)
-    first = average(values, labels, replicates=2000, seed=1)["hit"]
-    again = average(values, labels, replicates=2000, seed=1)["hit"]
-    other = average(values, labels, replicates=2000, seed=2)["hit"]
-    assert first == again
-    assert first.micro_interval != other.micro_interval
-    half = 1.96 * np.sqrt(first.micro * (1 - first.micro) / 4000)
-    assert first.micro_interval == pytest.approx((first.micro - half, first.micro + half), abs=0.1 * half)
-    assert first.macro_interval == pytest.approx((first.macro - half, first.macro + half), abs=0.1 * half)
+    assert score_retrieval(vectors, labels, intervals="none").averages["precision@1"].micro == 1.0
 
 
 def test_macro_weighs_classes_alike() -> None:
     values = {"m": np.array([1.0, 1.0, 1.0, 0.0])}
-    got = average(values, np.array([0, 0, 0, 1]), replicates=100)["m"]
+    got = average(values, np.array([0, 0, 0, 1]))["m"]
     assert got.micro == 0.75
     assert got.macro == 0.5
-    assert got.macro_interval == (0.5, 0.5), "within each class all queries are alike"
     assert [(label, count) for label, count, _ in class_means(values, np.array([0, 0, 0, 1]))] == [(0, 3), (1, 1)]
 
 
@@ -170,7 +155,7 @@ def test_labels_of_any_kind_and_vectors_of_any_kind_give_the_same() -> None:
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 5, 60)
     vectors = rng.normal(size=(60, 7)).astype(np.float32)
-    expected = score_retrieval(vectors, labels, replicates=0).per_query
+    expected = score_retrieval(vectors, labels, intervals="none").per_query
     names = np.array(["ash", "birch", "oak", "elm", "fir"])
     kinds: list[object] = [
         labels.tolist(),
@@ -189,11 +174,11 @@ def test_labels_of_any_kind_and_vectors_of_any_kind_give_the_same() -> None:
         labels.astype("datetime64[D]"),
     ]
     for kind in kinds:
-        got = score_retrieval(vectors, kind, replicates=0).per_query  # type: ignore[arg-type]
+        got = score_retrieval(vectors, kind, intervals="none").per_query  # type: ignore[arg-type]
         for name, values in expected.items():
             np.testing.assert_array_equal(got[name], values, err_msg=f"{name} {type(kind)}")
     for embeddings in (torch.from_numpy(vectors), torch.from_numpy(vectors).requires_grad_(), vectors.tolist()):
-        got = score_retrieval(embeddings, labels, replicates=0).per_query
+        got = score_retrieval(embeddings, labels, intervals="none").per_query
         np.testing.assert_array_equal(got["map"], expected["map"])
 
 

@@ -30,11 +30,11 @@ def test_each_variant_changes_the_pixels_it_names() -> None:
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photos = write_class_folders(tmp_path / "photos", classes=3, images=4)
+    photos = write_class_folders(tmp_path / "photos", classes=3, images=6)
     options = ["--model", "test_resnet.corel", "--data-dir", str(photos), "--classes", "2"]
     assert main([*options, "--results-file", str(tmp_path / "effects.json")]) == 0
     out = capsys.readouterr().out
-    assert "BGR for RGB" in out and "8 images" in out
+    assert "BGR for RGB" in out and "12 images" in out
     effects = json.loads((tmp_path / "effects.json").read_text())["effects"]
     assert effects[0]["variant"] == "own" and effects[0]["interval"] == [0, 0] and effects[0]["p"] == 1
     assert main(["--model", "no_such_model", "--data-dir", str(photos)]) == 2

@@ -16,7 +16,7 @@ import pytest
 from eval.retrieval import main
 from tests.helpers import write_class_folders
 
-MODEL = ["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "--bootstrap", "20"]
+MODEL = ["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "--interval", "none"]
 
 
 def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:

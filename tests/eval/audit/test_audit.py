@@ -34,7 +34,7 @@ def qrels(tmp_path: Path) -> Path:
 
 
 def audit(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([*map(str, arguments), "--bootstrap", "20"])
+    code = main([*map(str, arguments)])
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 

@@ -60,7 +60,7 @@ def test_a_whole_ranking_gives_the_metrics_of_its_embeddings() -> None:
     vectors = rng.integers(-2, 3, (40, 3)).astype(np.float32)
     vectors[np.abs(vectors).sum(axis=1) == 0] = 1
     labels = np.arange(40) % 5
-    expected = score_retrieval(vectors, labels, ks=KS, distance="euclidean", replicates=0).averages
+    expected = score_retrieval(vectors, labels, ks=KS, distance="euclidean", intervals="none").averages
     distances = ((vectors[:, None].astype(int) - vectors[None].astype(int)) ** 2).sum(axis=2)
     run = {str(q): {str(i): -float(distances[q, i]) for i in range(40)} for q in range(40)}
     qrels = Qrels({str(q): {str(i): int(labels[i] == labels[q]) for i in range(40)} for q in range(40)})

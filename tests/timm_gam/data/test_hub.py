@@ -130,7 +130,7 @@ def test_one_class_is_a_warning_on_the_table(
     streaming: bool, hub: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hub.add("datasets", REPO, write_class_folders(tmp_path / "d", classes=1))
-    options = ["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "--bootstrap", "0", "-j", "1"]
+    options = ["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "--interval", "none", "-j", "1"]
     assert main([*options, "--dataset", REPO, *(["--streaming"] if streaming else [])]) == 0
     assert "warning   only one class ('class0')" in capsys.readouterr().out
 

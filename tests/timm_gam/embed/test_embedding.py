@@ -125,7 +125,7 @@ def test_fingerprint_depends_on_content_ids_and_classes_only(photos, tmp_path: P
 def test_evaluation_reuses_only_what_is_still_true(photos, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     protocol = choose_protocol(photos)
     loaded = load_model("test_resnet", pretrained=False)
-    settings = Settings(EmbedSettings(workers=0), cache_folder=tmp_path / "cache", replicates=0)
+    settings = Settings(EmbedSettings(workers=0), cache_folder=tmp_path / "cache", intervals="none")
     preprocessing = resolve_preprocessing(loaded.model, img_size=32)
 
     def run(**changes: object):
@@ -178,7 +178,7 @@ def test_the_same_weights_built_otherwise_are_another_model(photos, tmp_path: Pa
         model = timm.create_model("test_resnet", num_classes=3, global_pool=pool)
         timm.models.save_for_hf(model, folder, model_args={"global_pool": pool}, safe_serialization=True)
         loaded = load_model(f"local-dir:{folder}")
-        settings = Settings(EmbedSettings(workers=0), cache_folder=tmp_path / "cache", replicates=0)
+        settings = Settings(EmbedSettings(workers=0), cache_folder=tmp_path / "cache", intervals="none")
         preprocessing = resolve_preprocessing(loaded.model, img_size=64)
         result = evaluate(loaded, photos, choose_protocol(photos), preprocessing=preprocessing, settings=settings)
         assert not result.facts.timings.embedding_from_cache

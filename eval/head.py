@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -103,7 +104,7 @@ def _run(args: argparse.Namespace) -> None:
     print(summary(plain))
     print(model_table([plain, better]))
     compared = better.compare(plain)
-    low, high = (100 * bound for bound in compared.interval)
+    low, high = (100 * bound for bound in compared.interval or (math.nan, math.nan))
     print(f"\nmap {100 * compared.difference:+.2f} [{low:+.2f}, {high:+.2f}] points, p {compared.p:.2g}; ", end="")
     print(f"{compared.won} queries won, {compared.lost} lost")
     if args.results_file is not None:

@@ -41,7 +41,7 @@ def training(root: Path) -> tuple[str, list[str], list[str]]:
 
 
 def scoring(root: Path) -> tuple[str, list[str], list[str]]:
-    command = ["--data-dir", str(root / "photos"), "--model", "test_resnet.corel", "--bootstrap", "0", "-j", "0"]
+    command = ["--data-dir", str(root / "photos"), "--model", "test_resnet.corel", "--interval", "none", "-j", "0"]
     command += ["--cache-dir", str(root / "cache"), "--results-file", str(root / "r.json"), "--img-size", "32"]
     return "eval.retrieval", command, command
 

@@ -22,7 +22,7 @@ from eval.retrieval import main
 from tests.helpers import write_class_folders
 from timm_gam.embed import EmbedSettings
 
-QUICK = ["--no-pretrained", "--img-size", "32", "-j", "0", "--interval", "none"]
+QUICK = ["--no-pretrained", "--img-size", "32", "-j", "0", "--interval", "queries"]
 
 
 @pytest.fixture

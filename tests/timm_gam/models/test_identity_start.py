@@ -176,7 +176,7 @@ def test_scores_say_that_the_attention_does_nothing_yet(
 ) -> None:
     from eval.retrieval import main
 
-    options = ["--data-dir", str(photos), "--img-size", "32", "-j", "0", "--bootstrap", "9", "--results-file", "-"]
+    options = ["--data-dir", str(photos), "--img-size", "32", "-j", "0", "--interval", "none", "--results-file", "-"]
     assert main(["--model", "resnet18_gam", "resnet18.a1_in1k", *options]) == 0
     said = capsys.readouterr()
     assert (

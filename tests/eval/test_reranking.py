@@ -149,8 +149,8 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_replay_ranks_by_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = tmp_path / "r.json"
-    command = "--model test_resnet_gam.corel --dataset synthetic --split test --interval none -j 0 --tta flip --power 0.5"
-    assert main([*command.split(), "--rerank", "diffusion:neighbours=4", "--results-file", str(record)]) == 0
+    command = "--model test_resnet_gam.corel --dataset synthetic --split test --interval none --tta flip --power 0.5"
+    assert main([*command.split(), "-j", "0", "--rerank", "diffusion:neighbours=4", "--results-file", str(record)]) == 0
     assert replay([str(record), "--dataset", "synthetic"]) == 0
     assert "diffusion:neighbours=4: all 24 metrics are the same" in capsys.readouterr().out
 

@@ -71,6 +71,7 @@ class KReciprocal(Reranker):
         lists = torch.cat([everyone[:, None], near], dim=1)
         encoded = _encodings(images, lists[:, : neighbours + 1], self.memory // 2)
         self._rows = _averaged(encoded, lists[:, :local], self.memory // 2)
+        del encoded, near, lists
         self._columns = self._rows.transposed()
 
     def block(self, rows: slice) -> Tensor:

@@ -16,7 +16,7 @@ class SparseRows:
 
     Attributes:
         first: (R + 1,) int64, where the entries of each row begin; the last is their number.
-        columns: (E,) int64, ascending within a row.
+        columns: (E,) int32, ascending within a row.
         values: (E,) float.
         width: C.
     """
@@ -32,7 +32,7 @@ class SparseRows:
         keys, places = torch.unique(rows * shape[1] + columns, return_inverse=True)
         total = torch.zeros(len(keys), dtype=values.dtype, device=values.device).index_add_(0, places, values)
         starts = torch.arange(shape[0] + 1, device=keys.device) * shape[1]
-        return cls(torch.searchsorted(keys, starts), keys % shape[1], total, shape[1])
+        return cls(torch.searchsorted(keys, starts), (keys % shape[1]).int(), total, shape[1])
 
     def __len__(self) -> int:
         return len(self.first) - 1
@@ -46,10 +46,12 @@ class SparseRows:
 
     def transposed(self) -> SparseRows:
         """(C, R)."""
-        row = torch.repeat_interleave(torch.arange(len(self), device=self.first.device), self.first.diff())
-        order = self.columns.sort(stable=True)
-        starts = torch.searchsorted(order.values, torch.arange(self.width + 1, device=row.device))
-        return SparseRows(starts, row[order.indices], self.values[order.indices], len(self))
+        device = self.first.device
+        counts = torch.bincount(self.columns, minlength=self.width)
+        order = self.columns.sort(stable=True).indices
+        row = torch.repeat_interleave(torch.arange(len(self), device=device, dtype=torch.int32), self.first.diff())
+        first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+        return SparseRows(first, row[order], self.values[order], len(self))
 
 
 def joined(parts: list[SparseRows]) -> SparseRows:

@@ -21,6 +21,7 @@ __all__ = ["Preprocessing", "Transform", "resolve_preprocessing"]
 Transform = Callable[[Image.Image], Tensor]
 """An RGB image -> (3, H, W) float32, or uint8 where what follows normalises; (1, H, W) for a network in grey."""
 
+_LARGEST_SIDE = 2**16
 SHRINK_MARGIN = 4
 """A JPEG that is shrunk on load stays at least this many times as large as it is resized to.
 
@@ -144,8 +145,12 @@ def _own(model: nn.Module) -> Preprocessing:
         cfg = resolve_data_config({}, model=model)
         channels, height, width = (int(side) for side in cfg["input_size"])
         mean, std = (_per_channel([float(value) for value in cfg[name]], channels) for name in ("mean", "std"))
-        if not (len(mean) == len(std) == channels and min(height, width) > 0 and float(cfg["crop_pct"]) > 0):
-            raise ValueError("one mean and one std per channel, and sizes above 0, are needed")
+        if not (
+            len(mean) == len(std) == channels
+            and 0 < min(height, width) <= max(height, width) <= _LARGEST_SIDE
+            and float(cfg["crop_pct"]) > 0
+        ):
+            raise ValueError("one mean and one std per channel, and sizes of 1 to 65,536 pixels, are needed")
         return Preprocessing(
             (channels, height, width),
             float(cfg["crop_pct"]),

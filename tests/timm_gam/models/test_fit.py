@@ -157,3 +157,23 @@ def test_publishing_takes_a_wrapped_checkpoint(tmp_path: Path) -> None:
     save_file({f"module.{name}": tensor for name, tensor in model.state_dict().items()}, file)
     trained = read_trained_model("test_resnet_se.mine", file)
     assert trained.sha256 == weights_digest(model.state_dict()) != weights_digest(load_file(file))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model_args": {"in_chans": False}},
+        {"model_args": {"features_only": 2}},
+        {"pretrained_cfg": {"classifier": 3, "first_conv": {"a": 1}}},
+        {"pretrained_cfg": {"first_conv": ["conv1", None]}},
+    ],
+    ids=str,
+)
+def test_configs_of_strangers_give_one_line_or_a_network(change: dict[str, Any], tmp_path: Path) -> None:
+    for name in ("test_resnet", "test_vit"):
+        folder = tmp_path / name
+        asked = saved(folder, network(name), lambda c: {**c, **{k: {**c.get(k, {}), **v} for k, v in change.items()}})
+        try:
+            load_model(asked)
+        except ModelError as error:
+            assert "\n" not in str(error)

@@ -24,6 +24,8 @@ def test_names_that_are_no_hub_id(name: str) -> None:
         ({"architecture": None}, "is for model 'None', which is not registered"),
         ({"architecture": ["resnet50"]}, "not registered"),
         ({"pretrained_cfg": 3}, "is not a timm config"),
+        ({"model_args": {"layers": [1, 2**31]}}, "sets layers to numbers above 65,536: refused"),
+        ({"model_args": {"layers": float("nan")}}, "sets layers to numbers above"),
         ({"model_args": {"device": "cuda"}}, "sets device: refused"),
         ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "sets checkpoint_path: refused"),
     ],

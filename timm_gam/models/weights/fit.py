@@ -76,7 +76,7 @@ def fit_tensors(tensors: Mapping[str, Tensor], model: nn.Module, *, adapt_channe
     if not _agree(found, own):
         found = _by_the_architecture(found, model)
     if adapt_channels:
-        found |= _adapted(found, model)
+        found |= _adapted(found, own, _first_convolutions(model))
     return Fit(
         found,
         tuple(name for name in own if name not in found and not name.endswith("num_batches_tracked")),
@@ -157,15 +157,14 @@ def _by_the_architecture(tensors: dict[str, Tensor], model: nn.Module) -> dict[s
         return tensors
 
 
-def _adapted(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _adapted(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """First convolutions of RGB weights for the model's number of channels, where that is another."""
     adapted = {}
-    for name in _first_convolutions(model):
-        if name not in tensors:
-            continue
-        channels, weight = model.get_parameter(name).shape[1], tensors[name]
-        if weight.ndim == 4 and channels != weight.shape[1] == 3:
-            adapted[name] = adapt_input_conv(channels, weight)
+    for name in names:
+        if name in tensors and name in own and tensors[name].ndim == own[name].ndim == 4:
+            channels = own[name].shape[1]
+            if channels > 0 and channels != tensors[name].shape[1] == 3:
+                adapted[name] = adapt_input_conv(channels, tensors[name])
     return adapted
 
 
@@ -174,4 +173,6 @@ def _first_convolutions(model: nn.Module) -> list[str]:
 
 
 def _names(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value or ())
+    """What a config says in one name or several; a config of a stranger may say anything."""
+    several = value if isinstance(value, list | tuple) else [value]
+    return [name for name in several if isinstance(name, str)]

@@ -32,6 +32,8 @@ _FACTORY_ARGUMENTS = {
     "pretrained_cfg_overlay",
 }
 
+# No network has more blocks, channels or pixels a side; building one of 2^31 blocks would never end.
+_LARGEST = 2**16
 # Of a config's pretrained_cfg, what describes the weights; not where they come from, which is known by now.
 _SOURCE_KEYS = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
 _CFG_KEYS = {field.name for field in fields(PretrainedCfg)} - _SOURCE_KEYS
@@ -180,6 +182,18 @@ def _from_config(config: Path, file: Path, reference: str) -> PretrainedSource:
         raise CheckpointError(
             f"the config.json of '{reference}' sets {', '.join(sorted(foreign))}: refused as untrusted"
         )
+    if huge := sorted(name for name, value in model_args.items() if name != "num_classes" and _is_huge(value)):
+        raise CheckpointError(
+            f"the config.json of '{reference}' sets {', '.join(huge)} to numbers above {_LARGEST:,}: "
+            "refused as untrusted"
+        )
     if not isinstance(architecture, str) or not is_model(architecture):
         raise UnknownModelError(f"'{reference}' is for model '{architecture}', which is not registered here")
     return PretrainedSource(architecture, file, reference, cfg, model_args)
+
+
+def _is_huge(value: Any) -> bool:
+    """Whether a value of a config is, or holds, a number that no network is built with."""
+    if isinstance(value, dict | list | tuple):
+        return any(_is_huge(part) for part in (value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and not abs(value) <= _LARGEST

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eval.options import add_image_options
 from timm_gam.core import count
 from timm_gam.embed import add_view_arguments, chosen_views, with_head
-from timm_gam.images import add_preprocessing_arguments
+from timm_gam.images import DecodeLimits, add_decoding_arguments, add_preprocessing_arguments
 
 if TYPE_CHECKING:
     from eval.results.result import Settings
@@ -24,6 +24,7 @@ def add_embedding_options(parser: argparse.ArgumentParser, *, head: bool = True)
     add_image_options(parser)
     add_view_arguments(parser.add_argument_group("embeddings"), head=head)
     add_preprocessing_arguments(parser)
+    add_decoding_arguments(parser)
     compute = parser.add_argument_group("computing")
     compute.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
     compute.add_argument("--device", default="cpu", help="cpu, cuda, mps (default: %(default)s)")
@@ -44,5 +45,6 @@ def read_embedding_options(args: argparse.Namespace) -> tuple[LoadedModel, Prepr
     loaded = with_head(load_model(args.model, checkpoint=args.checkpoint), getattr(args, "head", "none"))
     changed = ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     preprocessing = resolve_preprocessing(loaded.model, **{name: getattr(args, name) for name in changed})
-    embed = EmbedSettings(workers=args.workers, device=args.device, **chosen_views(args))
+    limits = DecodeLimits.of(args)
+    embed = EmbedSettings(workers=args.workers, device=args.device, limits=limits, **chosen_views(args))
     return loaded, preprocessing, Settings(embed, cache_folder=args.cache_dir)

@@ -61,6 +61,7 @@ def score_test(
     """
     loaded = load_model(recipe.model.partition(".")[0], checkpoint=folder.best)
     preprocessing = resolve_preprocessing(loaded.model, img_size=recipe.img_size)
-    embed = EmbedSettings(batch_size=min(recipe.batch_size, _BATCH), workers=recipe.workers, device=device)
+    batch_size = min(recipe.batch_size, _BATCH)
+    embed = EmbedSettings(batch_size=batch_size, workers=recipe.workers, device=device, limits=recipe.limits)
     settings = Settings(embed, cache_folder=cache_folder)
     return evaluate(loaded, images, test, preprocessing=preprocessing, settings=settings)

@@ -52,6 +52,8 @@ def test_each_is_one_line_or_skipped_and_counted(tmp_path: Path, capfd: pytest.C
 COMMANDS = {
     "eval.retrieval": [],
     "eval.sensitivity": ["--model", "m"],
+    "eval.tune": ["--model", "m"],
+    "eval.head": ["--model", "m", "--output", "o"],
     "eval.replay": ["record.json"],
     "timm_gam.train": [],
     "timm_gam.search": ["index", "photos"],

@@ -10,6 +10,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from timm_gam.core import print_error
+
 COMMANDS = {
     "demo": ("eval.demo", "see it work on scenes drawn by code: no data, GPU or network"),
     "score": ("eval.retrieval", "how well models retrieve images: metrics, intervals, a page to look at"),
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         near = difflib.get_close_matches(name.lower(), COMMANDS, 1)
         meant = f"did you mean {near[0]}? " if near else ""
-        print(f"error: '{name}' is no command; {meant}legal: {', '.join(COMMANDS)}", file=sys.stderr)
+        print_error(f"'{name}' is no command; {meant}legal: {', '.join(COMMANDS)}")
         return 2
     return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from eval.scoring.intervals import difference
 from eval.scoring.significance import holm, p_over_runs
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
@@ -56,12 +57,15 @@ def pack(folder: Path, path: Path) -> None:
 
 def show(name: str, packed: dict[str, Any]) -> None:
     runs = packed["runs"]
-    final = [run for run in runs if run["kind"] == "final"]
+    final = [run for run in runs if run["kind"] == "final" and "test" in run]
     arms = {run["arm"]: [one for one in final if one["arm"] == run["arm"]] for run in final}
     maps = _maps(arms, "test")
     images, hours = packed["data"]["images"], sum(run["seconds"] for run in runs) / 3600
     sizes = ", ".join(f"{count} {part}" for part, count in images.items())
     print(f"\n### {name}: {sizes}; {len(runs)} runs, {hours:.1f} core hours\n")
+    if len({tuple(sorted(run["seed"] for run in of)) for of in arms.values()}) > 1:
+        _show_partial(arms, packed)
+        return
     _show_arms(arms, maps, runs)
     pairs = [(f"{kind}-identity", f"{kind}-usual") for kind in ATTENTIONS]
     pairs += [(f"{kind}-identity", "plain") for kind in ATTENTIONS]
@@ -74,6 +78,44 @@ def show(name: str, packed: dict[str, Any]) -> None:
     _show_differences(maps, [pair for pair in pairs if pair[0] in maps and pair[1] in maps], adjust=False)
     print("\nGates of the trained network, replaced:\n")
     _show_gates({arm: of for arm, of in arms.items() if "gates" in of[0]}, maps)
+
+
+def _show_partial(arms: dict[str, list[dict[str, Any]]], packed: dict[str, Any]) -> None:
+    """Runs that time cut short: each seed by itself, its weights fixed, with intervals for other test queries."""
+    labels = np.array(packed["data"]["test_labels"])
+    seeds = sorted({run["seed"] for of in arms.values() for run in of})
+    print("Cut short: each seed by itself, weights fixed; differences with 95 % intervals for other queries.\n")
+    print(f"| arm | parameters | {' | '.join(f'seed {s}: mAP, less plain, frozen, shuffled' for s in seeds)} |")
+    print("|---|---|" + "---|" * len(seeds))
+    plain = {run["seed"]: run for run in arms["plain"]}
+    for arm, of in arms.items():
+        cells = []
+        for seed in seeds:
+            run = next((run for run in of if run["seed"] == seed), None)
+            if run is None:
+                cells.append("-")
+                continue
+            own = np.array(run["test"]["map"])
+            cell = f"{100 * own.mean():.2f}"
+            if arm != "plain" and seed in plain:
+                cell += f", {_over_queries(own, plain[seed], labels)}"
+            for part in ("test_gates_frozen", "test_gates_shuffled"):
+                cell += f", {100 * np.mean(run[part]['map']):.2f}" if part in run else ""
+            cells.append(cell)
+        print(f"| {arm} | {of[0]['parameters']:,} | {' | '.join(cells)} |")
+    print("\n| difference | " + " | ".join(f"seed {seed}" for seed in seeds) + " |\n|---|" + "---|" * len(seeds))
+    for kind in ATTENTIONS:
+        cells = []
+        for seed in seeds:
+            both = [run for arm in ("identity", "usual") for run in arms[f"{kind}-{arm}"] if run["seed"] == seed]
+            cells.append(_over_queries(np.array(both[0]["test"]["map"]), both[1], labels) if len(both) == 2 else "-")
+        print(f"| {kind}-identity less {kind}-usual | {' | '.join(cells)} |")
+
+
+def _over_queries(own: NDArray[np.float64], other: dict[str, Any], labels: NDArray[np.int64]) -> str:
+    mean, interval, _ = difference("map", own - np.array(other["test"]["map"]), labels)
+    low, high = interval or (np.nan, np.nan)
+    return f"{100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
 def _maps(arms: dict[str, list[dict[str, Any]]], part: str) -> Maps:

@@ -203,6 +203,16 @@ def tensors_case(folder: Path, whole: bytes, read: Callable[[Path], object]) -> 
     return case
 
 
+def bytes_case(file: Path, wholes: list[bytes], read: Callable[[Path], object]) -> Case:
+    """A file of some format, its bytes broken."""
+
+    def case(rng: np.random.Generator) -> None:
+        file.write_bytes(mutated(wholes[int(rng.integers(len(wholes)))], rng))
+        read(file)
+
+    return case
+
+
 def parquet_case(folder: Path) -> Case:
     """A parquet file of a label column and images."""
     import pyarrow as pa
@@ -227,11 +237,18 @@ def parquet_case(folder: Path) -> Case:
 
 def cases(folder: Path) -> dict[str, tuple[float, Case]]:
     """Name -> share of all mutations, and what reads one."""
+    import torch
+
     import eval as evaluation
+    from eval.approximate import read_vectors
+    from eval.audit.formats import read_qrels, read_ranking
+    from timm_gam.embed import Head, read_head
+    from timm_gam.embed.head import HeadFacts
     from timm_gam.models import check_safetensors, find_pretrained, find_shipped, read_releases, read_safetensors
+    from timm_gam.rerank import fit_whitening, load_whitening
 
     vectors = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
-    result = evaluation.score(vectors, [0, 1, 2, 3] * 3, settings=evaluation.Settings(replicates=5))
+    result = evaluation.score(vectors, [0, 1, 2, 3] * 3, settings=evaluation.Settings(intervals="none"))
     result.save(folder / "result.safetensors")
     saved = (folder / "result.safetensors").read_bytes()
     record = _record(result)
@@ -239,6 +256,21 @@ def cases(folder: Path) -> dict[str, tuple[float, Case]]:
     assert shipped is not None
     config, weights = (shipped / "config.json").read_text(), (shipped / "model.safetensors").read_bytes()
     release = {"me/x": {"revision": "a" * 40, "sha256": "b" * 64}}
+
+    head = Head(HeadFacts("a" * 64, "pooled", "whitening", "x"), torch.zeros(4), [torch.eye(4)], [torch.zeros(4)])
+    head.save(folder / "head.safetensors")
+    fit_whitening(torch.from_numpy(vectors)).save(folder / "whitening.safetensors")
+    np.save(folder / "vectors.npy", vectors)
+    np.save(folder / "neighbours.npy", np.arange(20).reshape(4, 5))
+    runs = [
+        b"q1 Q0 d1 1 0.9 a\nq1 Q0 d2 2 0.5 a\nq2 Q0 d1 1 -1e3 a\n",
+        b'{"q1": {"d1": 0.9, "d2": 1}, "q2": {"d1": 0}}',
+    ]
+    qrels = [
+        b"q1 0 d1 1\nq1 0 d2 0\nq2 0 d1 2\n",
+        b'{"q1": {"d1": 1}, "q2": {"d1": 0}}',
+        b"query-id\tcorpus-id\tscore\nq1\td1\t1\n",
+    ]
 
     def read_weights(file: Path) -> None:
         check_safetensors(file)
@@ -248,7 +280,7 @@ def cases(folder: Path) -> dict[str, tuple[float, Case]]:
     models.mkdir()
     (models / "model.safetensors").write_bytes(weights)
     return {
-        "images": (0.60, image_case()),
+        "images": (0.55, image_case()),
         "labels": (0.16, label_case()),
         "recipes": (0.06, recipe_case(folder)),
         "records": (0.05, json_case(folder, record, evaluation.read_document)),
@@ -256,6 +288,12 @@ def cases(folder: Path) -> dict[str, tuple[float, Case]]:
         "releases": (0.02, json_case(folder, json.dumps(release), read_releases)),
         "weights": (0.0385, tensors_case(folder, weights, read_weights)),
         "results": (0.02, tensors_case(folder, saved, evaluation.RetrievalResult.load)),
+        "heads": (0.01, tensors_case(folder, (folder / "head.safetensors").read_bytes(), read_head)),
+        "whitenings": (0.01, tensors_case(folder, (folder / "whitening.safetensors").read_bytes(), load_whitening)),
+        "vectors": (0.01, bytes_case(folder / "v.npy", [(folder / "vectors.npy").read_bytes()], read_vectors)),
+        "neighbours": (0.004, bytes_case(folder / "n.npy", [(folder / "neighbours.npy").read_bytes()], read_ranking)),
+        "rankings": (0.008, bytes_case(folder / "run.trec", runs, read_ranking)),
+        "judgements": (0.008, bytes_case(folder / "qrels.txt", qrels, read_qrels)),
         "parquet": (0.0015, parquet_case(folder)),
     }
 

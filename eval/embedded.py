@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.caveats.near_duplicates import near_duplicates
 from eval.ranked import Ranking
 from eval.results.certificate import certify
 from eval.results.facts import (
@@ -40,7 +41,7 @@ class EmbeddedImages:
         protocol: Without those that cannot be read; its rows are those of the image set.
         settings: Of the run.
         made: How many of the embeddings were made now.
-        processes: That shared the work.
+        world: The processes that share the work.
     """
 
     embedder: Embedder
@@ -49,7 +50,7 @@ class EmbeddedImages:
     protocol: Protocol
     settings: Settings
     made: int
-    processes: int
+    world: World
 
     @property
     def ranking(self) -> Ranking:
@@ -68,8 +69,9 @@ class EmbeddedImages:
             self.settings.embed.device,
         )
 
-    def facts(self, common: dict[str, Any]) -> Facts:
-        """What a record says beside the numbers and what it has in `common`."""
+    def facts(self, common: dict[str, Any], per_query: dict[str, NDArray[np.float64]]) -> Facts:
+        """What a record says beside the metrics of each query and what it has in `common`."""
+        ranking, settings = self.ranking, self.settings
         embed, info, head = self.embedder.settings, self.embedder.loaded.info, self.embedder.head
         timings: Timings = common.pop("timings")
         return Facts(
@@ -86,14 +88,28 @@ class EmbeddedImages:
             weights=Weights(kind=info.weights.kind, reference=info.weights.reference, sha256=info.weights.sha256),
             data=_data_facts(self.images, self.embeddings, self.protocol),
             preprocessing=PreprocessingRecord(**self.embedder.preprocessing.as_dict()),
-            certificate=certify(self.embedder.preprocessing, embed, self.settings.distance),
+            near_duplicates=near_duplicates(
+                ranking.vectors,
+                self.embeddings.signatures,
+                ranking.ids,
+                ranking.labels,
+                ranking.protocol,
+                per_query,
+                splits=_split_codes(self.images, self.embeddings.rows),
+                ks=settings.ks,
+                distance=settings.distance,
+                memory_budget=settings.memory_budget,
+                device=ranking.device,
+                world=self.world,
+            ),
+            certificate=certify(self.embedder.preprocessing, embed, settings.distance),
             precision=str(embed.amp_dtype or "float32").removeprefix("torch."),
             timings=timings.model_copy(
                 update={
                     "embedding_seconds": round(self.embeddings.seconds, 3),
                     "embedding_from_cache": self.made == 0,
                     "images_embedded": self.made,
-                    "processes": self.processes,
+                    "processes": self.world.size,
                     "optimizations": self.embedder.optimizations,
                     "batch_size": embed.batch_size,
                     "workers": embed.workers,
@@ -119,7 +135,7 @@ def embed_for(
     """
     embeddings, made = embed_rows(embedder, images, protocol.images, settings, progress, world)
     scored = protocol.restricted_to(embeddings.rows) if len(embeddings.rows) < len(protocol.images) else protocol
-    return EmbeddedImages(embedder, images, embeddings, scored, settings, made, world.size)
+    return EmbeddedImages(embedder, images, embeddings, scored, settings, made, world)
 
 
 def embed_rows(
@@ -187,6 +203,14 @@ def warnings_of_classes(labels: NDArray[np.int64], class_names: tuple[str, ...],
             f"('{class_names[int(lost[0])]}', ...); their queries are left out"
         )
     return warnings
+
+
+def _split_codes(images: ImageSet, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """(N,) the split of each row as a number, None where images have no splits or one."""
+    if images.splits is None:
+        return None
+    codes = np.unique([images.splits[row] for row in rows.tolist()], return_inverse=True)[1].astype(np.int64)
+    return codes if codes.any() else None
 
 
 def _queries_with_duplicate(embeddings: Embeddings, protocol: Protocol) -> int:

@@ -59,7 +59,7 @@ class Ranking:
 def ranked_result(
     ranking: Ranking,
     settings: Settings,
-    facts: Callable[[dict[str, Any]], Facts],
+    facts: Callable[[dict[str, Any], dict[str, NDArray[np.float64]]], Facts],
     *,
     images: ImageSet | None = None,
     fitted_on: str = "other vectors",
@@ -71,7 +71,7 @@ def ranked_result(
     Args:
         ranking: What is ranked for what.
         settings: Its recipe is fitted.
-        facts: From what all results have in common to facts.
+        facts: From what all results have in common, and the metrics of each query, to facts.
         images: The images, where they are at hand.
         fitted_on: In words, what the recipe's whitening was fitted on.
         progress: Makes a progress bar.
@@ -112,7 +112,7 @@ def ranked_result(
 def _plain(
     ranking: Ranking,
     settings: Settings,
-    facts: Callable[[dict[str, Any]], Facts],
+    facts: Callable[[dict[str, Any], dict[str, NDArray[np.float64]]], Facts],
     images: ImageSet | None,
     progress: ProgressBar,
     world: World,
@@ -146,7 +146,7 @@ def _plain(
         per_query=scores.per_query,
         averages=scores.averages,
         influence=scores.influence,
-        facts=facts(common),
+        facts=facts(common, scores.per_query),
         images=images,
     )
 

@@ -1,4 +1,3 @@
-from hub.dataset import NEAR_BITS as NEAR_BITS
 from hub.dataset import publish_dataset as publish_dataset
 from hub.model.card import count_macs as count_macs
 from hub.publish import publish_model as publish_model

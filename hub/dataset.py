@@ -20,9 +20,6 @@ if TYPE_CHECKING:
     from hub.photos.audit import Audit
     from hub.push import Pushed
 
-NEAR_BITS = 12
-"""Difference hashes of 256 bits that differ in at most so many are called near duplicates."""
-
 _EPILOG = """\
 examples
   look first: write the shards and the card to a folder and report duplicates, sending nothing:
@@ -42,7 +39,7 @@ def publish_dataset(
     license: str = "other",
     tag: str | None = None,
     private: bool = False,
-    near_bits: int = NEAR_BITS,
+    near: float | None = None,
     skip_unreadable: bool = False,
     dry_run: bool = False,
     out: Path | None = None,
@@ -58,7 +55,7 @@ def publish_dataset(
         license: Hub identifier; "other" warns that the photographs are under copyright.
         tag: Set at the published commit.
         private: Whether a new repository is private.
-        near_bits: Most bits, of 256, in which near duplicates differ.
+        near: How much alike near duplicates are at least; default `timm_gam.images.NEAR`.
         skip_unreadable: Leave out files that cannot be decoded, instead of refusing.
         dry_run: Build and compare, send nothing.
         limits: What one image may take to decode; default `DecodeLimits()`.
@@ -78,8 +75,9 @@ def publish_dataset(
     from hub.photos.repository import write_dataset_repository
     from hub.push import preview_push, push_folder
     from timm_gam.data import read_folder
+    from timm_gam.images import NEAR
 
-    audit = audit_images(read_folder(folder), near_bits, on_progress, limits or DecodeLimits())
+    audit = audit_images(read_folder(folder), NEAR if near is None else near, on_progress, limits or DecodeLimits())
     say(_findings(audit))
     if audit.unreadable and not skip_unreadable:
         name, reason = next(iter(audit.unreadable.items()))
@@ -154,10 +152,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--near",
-        type=_bits,
-        default=NEAR_BITS,
-        metavar="BITS",
-        help="near duplicates: bits of 256 (default: %(default)s)",
+        type=_likeness,
+        metavar="R",
+        help="near duplicates: edges that correlate by at least R, above 0, at most 1 (default: 0.85)",
     )
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out files that cannot be decoded (default: refuse)"
@@ -168,10 +165,14 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _bits(text: str) -> int:
-    if not text.isdigit() or int(text) > 256:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of bits from 0 to 256")
-    return int(text)
+def _likeness(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, at most 1")
+    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -188,7 +189,7 @@ def _run(args: argparse.Namespace) -> None:
             license=args.license,
             tag=args.revision,
             private=args.private,
-            near_bits=args.near,
+            near=args.near,
             skip_unreadable=args.skip_unreadable,
             limits=DecodeLimits.of(args),
             dry_run=args.dry_run,

@@ -149,6 +149,32 @@ class RecipeRecord(_Record):
     gains_per_class: list[ClassGain]
 
 
+class Means(_Record):
+    micro: Share = Field(description="Mean over queries.")
+    macro: Share = Field(description="Mean over classes of class means.")
+
+
+class NearPair(_Record):
+    query: str
+    match: str
+    likeness: float = Field(ge=-1, le=1)
+    across_splits: bool = False
+
+
+class NearDuplicates(_Record):
+    """Near-duplicates of queries in their gallery, and every metric without them: neither right nor wrong."""
+
+    likeness: float = Field(description="From this correlation of gradients on two pictures are near-duplicates.")
+    queries: Count = Field(description="Queries whose gallery holds a near-duplicate of them, itself not counted.")
+    pairs: Count = Field(description="Queries and their near-duplicates.")
+    across_splits: Count | None = Field(
+        default=None, description="Queries with a near-duplicate of another split; null where images have no splits."
+    )
+    queries_scored: Count = Field(description="Queries with a relevant image that is no near-duplicate.")
+    metrics: dict[str, Means] = Field(default={}, description="Every metric without near-duplicates of the query.")
+    examples: list[NearPair] = Field(default=[], description="Those most alike, across splits first.")
+
+
 class IntervalsRecord(_Record):
     population: Literal["queries", "images", "classes", "none"] = Field(
         description="Other ... of the same kind, for which the intervals are; images and classes change the gallery."
@@ -210,6 +236,9 @@ class Facts(_Record):
     data: Data
     protocol: ProtocolRecord
     preprocessing: PreprocessingRecord | None = None
+    near_duplicates: NearDuplicates | None = Field(
+        default=None, description="None where vectors were scored, whose pictures are not known."
+    )
     certificate: Certificate | None = Field(default=None, description="Enough to make the same pixels again.")
     precision: str = Field(default="float32", description="float32, or the dtype of mixed precision.")
     recipe: RecipeRecord | None = Field(default=None, description="null: the plain ranking.")

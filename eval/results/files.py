@@ -69,6 +69,9 @@ def flat_row(result: RetrievalResult) -> dict[str, Any]:
     for name, average in result.averages.items():
         low, high = average.micro_interval or (None, None)
         row |= {name: average.micro, f"{name}_low": low, f"{name}_high": high}
+    if (near := facts.near_duplicates) is not None:
+        row["queries_with_near_duplicate"] = near.queries
+        row |= {f"{name}_without_near": means.micro for name, means in near.metrics.items()}
     return row
 
 

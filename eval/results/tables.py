@@ -34,6 +34,13 @@ def summary(result: RetrievalResult) -> str:
         lines.append(f"left out  {left_out} queries without another image of their class")
     if data.queries_with_duplicate:
         lines.append(f"note      {data.queries_with_duplicate} queries have a byte-identical twin in their gallery")
+    if (near := result.facts.near_duplicates) is not None and near.queries:
+        across = f", {near.across_splits} of another split" if near.across_splits else ""
+        share = 100 * near.queries / protocol.queries
+        lines.append(
+            f"note      {share:.{1 if share >= 0.1 else 2}f} % of queries ({near.queries}) have a near-duplicate in "
+            f"their gallery{across}; see the metrics without them"
+        )
     if data.unreadable:
         lines.append(f"skipped   {len(data.unreadable)} unreadable images")
     if data.left_out:
@@ -72,10 +79,12 @@ _TIES = ", [95 % interval]; models of one rank are tied (paired permutation test
 
 def _standing_rows(results: Sequence[RetrievalResult], rank_by: str) -> list[list[str]]:
     names = [name for name in results[0].headline() if name != rank_by]
-    rows = [["model", "rank", rank_by, *names, "parameters", "images/s"]]
+    near = any(result.facts.near_duplicates and result.facts.near_duplicates.queries for result in results)
+    rows = [["model", "rank", rank_by, *(["without near"] if near else []), *names, "parameters", "images/s"]]
     for standing in standings(results, rank_by):
         averages = standing.result.averages
-        cells = [f"{100 * averages[name].micro:.2f}" for name in names]
+        cells = [_without(standing.result, rank_by)] if near else []
+        cells += [f"{100 * averages[name].micro:.2f}" for name in names]
         rank = f"{standing.rank}{' =' if standing.tied else ''}"
         first = _cell(averages[rank_by]).strip()
         result = standing.result
@@ -93,6 +102,11 @@ def metric_table(results: Sequence[RetrievalResult], all_metrics: bool = False) 
     names = list(results[0].averages if all_metrics else results[0].headline())
     header = ["micro average, %", *(result.name for result in results)]
     body = [[name, *(_cell(result.averages[name]) for result in results)] for name in names]
+    near = [
+        [f"{name} without near-duplicates", *(_without(result, name) for result in results)]
+        for name in (names if all_metrics else names[-1:])
+        if any(result.facts.near_duplicates and result.facts.near_duplicates.queries for result in results)
+    ]
     macro = [
         [f"{name} (macro)", *(f"{100 * r.averages[name].macro:6.2f}" for r in results)]
         for name in ("precision@1", "hit@10", "map")
@@ -105,8 +119,8 @@ def metric_table(results: Sequence[RetrievalResult], all_metrics: bool = False) 
         ["images/s", *(_speed(r) for r in results)],
         ["scoring, s", *(f"{r.facts.timings.scoring_seconds:.2f}" for r in results)],
     ]
-    rules = sorted({0, len(body), len(body) + len(macro)})
-    return text_table([header, *body, *macro, *about], rules=rules)
+    rules = sorted({0, len(body), len(body) + len(near), len(body) + len(near) + len(macro)})
+    return text_table([header, *body, *near, *macro, *about], rules=rules)
 
 
 def paper_table(results: Sequence[RetrievalResult]) -> str:
@@ -134,6 +148,12 @@ def per_class_table(result: RetrievalResult) -> str:
         cells = [f"{100 * entry.metrics[name]:.2f}" if name in entry.metrics else "-" for name in shown]
         rows.append([entry.name, str(entry.queries), *cells])
     return text_table(rows, rules=(0,))
+
+
+def _without(result: RetrievalResult, name: str) -> str:
+    """A metric without near-duplicates of the query, in per cent."""
+    near = result.facts.near_duplicates
+    return f"{100 * near.metrics[name].micro:6.2f}" if near is not None and name in near.metrics else "-"
 
 
 def _parameters(result: RetrievalResult) -> str:

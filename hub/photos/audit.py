@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError, UnreadableImageError
 from timm_gam.data import IMAGE_RULE, ImageSet, class_warnings, published_split
-from timm_gam.images import DecodeLimits, data_fingerprint, difference_hash, exact_groups, load_image, near_pairs
+from timm_gam.images import DecodeLimits, alike_pairs, data_fingerprint, exact_groups, load_image, signature
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Audit:
         split_rule: How the splits were made.
         unreadable: Image id -> reason.
         exact: Groups of rows with the same bytes.
-        near: (row, row, differing bits) of pairs that are nearly the same picture, exact ones left out.
+        near: (row, row, likeness in [0, 1]) of pairs that are nearly the same picture, exact ones left out.
         sizes: (width, height) in pixels -> images.
         bytes: Size of all files together.
         fingerprint: `timm_gam.embed.cache.data_fingerprint` of the readable images.
@@ -38,7 +38,7 @@ class Audit:
     split_rule: str
     unreadable: dict[str, str]
     exact: list[list[int]]
-    near: list[tuple[int, int, int]]
+    near: list[tuple[int, int, float]]
     sizes: dict[tuple[int, int], int]
     bytes: int
     fingerprint: str
@@ -75,8 +75,12 @@ class Audit:
                 {"ids": [ids[row] for row in group], "across_splits": self.crossing(group)} for group in self.exact
             ],
             "near_duplicates": [
-                {"ids": [ids[first], ids[second]], "bits": bits, "across_splits": self.crossing((first, second))}
-                for first, second, bits in self.near
+                {
+                    "ids": [ids[first], ids[second]],
+                    "likeness": round(alike, 4),
+                    "across_splits": self.crossing((first, second)),
+                }
+                for first, second, alike in self.near
             ],
         }
 
@@ -87,7 +91,7 @@ class Audit:
 
 def audit_images(
     images: ImageSet,
-    near_bits: int,
+    near: float,
     on_progress: Callable[[int], None] = lambda images: None,
     limits: DecodeLimits = DecodeLimits(),
 ) -> Audit:
@@ -95,7 +99,7 @@ def audit_images(
 
     Args:
         images: A labelled image set.
-        near_bits: Most bits, of 256, in which near duplicates differ.
+        near: How much alike near duplicates are at least; see `timm_gam.images.likeness`.
         on_progress: Called with the number of images just read.
         limits: What one image may take to decode.
 
@@ -104,7 +108,7 @@ def audit_images(
     """
     rows: list[int] = []
     digests: list[bytes] = []
-    hashes: list[NDArray[np.bool_]] = []
+    signatures: list[NDArray[np.int8]] = []
     sizes: Counter[tuple[int, int]] = Counter()
     unreadable: dict[str, str] = {}
     total = 0
@@ -116,7 +120,7 @@ def audit_images(
         else:
             rows.append(row)
             digests.append(digest)
-            hashes.append(difference_hash(picture))
+            signatures.append(signature(picture))
             sizes[picture.size] += 1
             total += encoded.stat().st_size  # type: ignore[union-attr]  # a folder gives paths
         on_progress(1)
@@ -128,7 +132,7 @@ def audit_images(
         )
     kept = np.array(rows, dtype=np.int64)
     splits, rule = _splits(images, kept)
-    pairs = near_pairs(np.array(hashes, dtype=np.bool_).reshape(len(rows), -1), near_bits)
+    pairs = alike_pairs(np.array(signatures), near)
     return Audit(
         images=images,
         rows=kept,
@@ -136,7 +140,7 @@ def audit_images(
         split_rule=rule,
         unreadable=unreadable,
         exact=[[rows[place] for place in group] for group in exact_groups(digests)],
-        near=[(rows[i], rows[j], bits) for i, j, bits in pairs if digests[i] != digests[j]],
+        near=[(rows[i], rows[j], alike) for i, j, alike in pairs if digests[i] != digests[j]],
         sizes=dict(sizes.most_common()),
         bytes=total,
         fingerprint=data_fingerprint(images, kept, digests),

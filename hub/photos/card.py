@@ -112,12 +112,12 @@ def _duplicates(audit: Audit) -> str:
     crossing = [pair for pair in audit.near if audit.crossing(pair[:2])]
     lines = [
         f"Same bytes: {len(audit.exact)} groups, {sum(audit.crossing(g) for g in audit.exact)} of them across splits. "
-        f"Nearly the same picture (difference hash of 256 bits): {len(audit.near)} pairs, {len(crossing)} of them "
+        f"Nearly the same picture (their edges correlate): {len(audit.near)} pairs, {len(crossing)} of them "
         "across splits. They were left in, and make retrieval look easier than it is; `audit.json` lists all of them."
     ]
     shown = [", ".join(markdown_code(ids[row]) for row in group) + " (same bytes)" for group in audit.exact]
     shown += [
-        f"{markdown_code(ids[i])}, {markdown_code(ids[j])} ({bits} bits)" for i, j, bits in crossing or audit.near
+        f"{markdown_code(ids[i])}, {markdown_code(ids[j])} ({alike:.2f})" for i, j, alike in crossing or audit.near
     ]
     lines += [f"- {line}" for line in shown[:_SHOWN]]
     return "## Duplicates\n\n" + lines[0] + ("\n\n" + "\n".join(lines[1:]) if len(lines) > 1 else "")

@@ -67,7 +67,7 @@ def test_duplicates_and_unreadable_files_are_reported(
     assert "1 files cannot be read, the first is 'class0/broken.jpg'" in said.err
     assert "same    1 groups with the same bytes" in said.out
     assert not (tmp_path / "out").exists(), "nothing half-written"
-    assert main([*command, "--skip-unreadable", "--near", "40"]) == 0
+    assert main([*command, "--skip-unreadable", "--near", "0.8"]) == 0
     audit = json.loads((tmp_path / "out" / "audit.json").read_text())
     assert audit["images"] == 32
     assert list(audit["unreadable"]) == ["class0/broken.jpg"]

@@ -20,8 +20,9 @@ from timm_gam.data import ImageSet
 from timm_gam.embed.embedder import Embedder
 from timm_gam.embed.embedding import EmbeddedBatch, Embeddings
 from timm_gam.embed.file_store import FileStore
+from timm_gam.embed.signatures import collect_signatures
 from timm_gam.embed.store import MemoryStore, VectorStore, buffered
-from timm_gam.images import Digests, digest_images
+from timm_gam.images import SIGNATURE_BYTES, Digests, digest_images
 
 __all__ = ["collect_embeddings"]
 
@@ -60,14 +61,17 @@ def collect_embeddings(
     own: VectorStore = MemoryStore(len(mine)) if store is None else store
     began = time.perf_counter()
     unreadable: dict[str, str] = {}
+    signatures = np.zeros((len(rows), SIGNATURE_BYTES), dtype=np.int8)
     made = Digests.none(len(mine))  # of the bytes that were decoded, whatever was there before
     bar = progress(world.size * len(mine)) if len(mine) else nullcontext(lambda done: None)
     with bar as on_progress, buffered(own) as keep:
 
         def take(batch: EmbeddedBatch) -> None:
             keep(batch)
-            for place, digest in zip(np.searchsorted(rows[mine], batch.rows).tolist(), batch.digests, strict=True):
+            places = np.searchsorted(rows[mine], batch.rows)
+            for place, digest in zip(places.tolist(), batch.digests, strict=True):
                 made[place] = digest
+            signatures[mine[places]] = batch.signatures
             unreadable.update(batch.unreadable)
             on_progress(world.size * (len(batch.rows) + len(batch.unreadable)))  # shares are of one size, to a batch
 
@@ -81,10 +85,19 @@ def collect_embeddings(
     kept = digests.take(digests.known)
     if len(kept) == 0:
         raise EmbeddingError(f"none of {len(rows)} images of '{images.name}' could be read")
+    read = rows[digests.known]
     vectors = _vectors(own, store, kept, world)
-    return Embeddings(
-        vectors, rows[digests.known], kept, unreadable, time.perf_counter() - began if count else 0
-    ), count
+    signatures = collect_signatures(
+        images,
+        read,
+        kept,
+        signatures[digests.known],
+        folder=store.folder if store is not None else None,
+        settings=embedder.settings,
+        world=world,
+    )
+    seconds = time.perf_counter() - began if count else 0
+    return Embeddings(vectors, read, kept, unreadable, seconds, signatures), count
 
 
 def _vectors(own: VectorStore, store: FileStore | None, digests: Digests, world: World) -> NDArray[np.float32]:

@@ -16,9 +16,17 @@ from torch import Tensor, nn
 from timm_gam.core import EmbeddingError, UnreadableImageError
 from timm_gam.data import ImageSet
 from timm_gam.embed.settings import EmbedSettings
-from timm_gam.images import Digests, Preprocessing, Shrink, Transform, default_workers, load_batches
+from timm_gam.images import (
+    SIGNATURE_BYTES,
+    Digests,
+    Preprocessing,
+    Shrink,
+    Transform,
+    default_workers,
+    load_batches,
+)
 
-__all__ = ["EmbeddedBatch", "Embeddings", "embed_batches", "embed_images"]
+__all__ = ["EmbeddedBatch", "Embeddings", "embed_batches", "embed_images", "loader_workers"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +39,7 @@ class Embeddings:
         digests: N SHA-256 digests of the images' encoded bytes.
         unreadable: Image id -> reason, for images that were skipped.
         seconds: Wall time of the whole pass.
+        signatures: (N, 256) int8, as `timm_gam.images.signature` makes them.
     """
 
     vectors: NDArray[np.float32]
@@ -38,6 +47,7 @@ class Embeddings:
     digests: Digests
     unreadable: dict[str, str]
     seconds: float
+    signatures: NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -49,12 +59,14 @@ class EmbeddedBatch:
         vectors: (b, D) float32, finite; (0, 0) where no image is readable.
         digests: b SHA-256 digests of the encoded bytes that were decoded.
         unreadable: Image id -> reason, for images that were skipped.
+        signatures: (b, 256) int8 of those images, for finding near-duplicates.
     """
 
     rows: NDArray[np.int64]
     vectors: NDArray[np.float32]
     digests: tuple[bytes, ...]
     unreadable: dict[str, str]
+    signatures: NDArray[np.int8]
 
 
 def embed_images(
@@ -89,6 +101,7 @@ def embed_images(
     began = time.perf_counter()
     vectors: NDArray[np.float32] | None = None
     digests = Digests.none(len(wanted))
+    signatures = np.zeros((len(wanted), SIGNATURE_BYTES), dtype=np.int8)
     unreadable: dict[str, str] = {}
 
     def take(batch: EmbeddedBatch) -> None:
@@ -99,6 +112,7 @@ def embed_images(
                 vectors = np.zeros((len(wanted), batch.vectors.shape[1]), dtype=np.float32)
             places = np.searchsorted(wanted, batch.rows)
             vectors[places] = batch.vectors
+            signatures[places] = batch.signatures
             for place, digest in zip(places.tolist(), batch.digests, strict=True):
                 digests[place] = digest
         on_progress(len(batch.rows) + len(batch.unreadable))
@@ -113,6 +127,7 @@ def embed_images(
         digests=digests.take(read),
         unreadable=unreadable,
         seconds=time.perf_counter() - began,
+        signatures=signatures[read],
     )
 
 
@@ -144,7 +159,7 @@ def embed_batches(
         rows,
         transform,
         batch_size=batch_size,
-        workers=default_workers(device) if settings.workers is None else settings.workers,
+        workers=loader_workers(settings),
         shrink=shrink,
         limits=settings.limits,
         pin_memory=device.type == "cuda",
@@ -162,7 +177,13 @@ def embed_batches(
                 )
                 vectors = network(normalise(pixels))[: len(batch.places)].float().cpu().numpy()
                 _refuse_wrong(vectors, embedded, images)
-            take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), unreadable))
+            signatures = np.array(batch.signatures, dtype=np.int8).reshape(-1, SIGNATURE_BYTES)
+            take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), unreadable, signatures))
+
+
+def loader_workers(settings: EmbedSettings) -> int:
+    """Loader processes: those asked for, else as many as suit the device."""
+    return default_workers(torch.device(settings.device)) if settings.workers is None else settings.workers
 
 
 def _steps(

@@ -23,6 +23,11 @@ from timm_gam.images.preprocessing import Preprocessing as Preprocessing
 from timm_gam.images.preprocessing import Transform as Transform
 from timm_gam.images.preprocessing import resolve_preprocessing as resolve_preprocessing
 from timm_gam.images.ram_cache import cache_decoded as cache_decoded
+from timm_gam.images.similar_pictures import NEAR as NEAR
+from timm_gam.images.similar_pictures import SIGNATURE_BYTES as SIGNATURE_BYTES
+from timm_gam.images.similar_pictures import alike_pairs as alike_pairs
+from timm_gam.images.similar_pictures import likeness as likeness
+from timm_gam.images.similar_pictures import signature as signature
 from timm_gam.images.workers import default_workers as default_workers
 from timm_gam.images.workers import in_shared_memory as in_shared_memory
 from timm_gam.images.workers import load_items as load_items

@@ -18,6 +18,7 @@ from timm_gam.core import UnreadableImageError
 from timm_gam.data import EncodedImage, ImageReader
 from timm_gam.images.decoding import Shrink, load_image
 from timm_gam.images.limits import DecodeLimits
+from timm_gam.images.similar_pictures import signature
 from timm_gam.images.workers import in_shared_memory, load_items, memory_errors
 
 __all__ = ["Batch", "load_batches"]
@@ -30,18 +31,20 @@ class Batch:
     Attributes:
         places: Place of each readable image among the rows asked for.
         digests: SHA-256 of the encoded bytes of each.
+        signatures: `signature` of each, by which near-duplicates are found.
         pixels: (b, 3, H, W) as the transform gives them; None where no image of the batch is readable.
         failures: (place, reason) of each image that cannot be read.
     """
 
     places: list[int]
     digests: list[bytes]
+    signatures: list[NDArray[np.int8]]
     pixels: Tensor | None
     failures: list[tuple[int, str]]
 
     def pin_memory(self) -> Batch:
         pixels = None if self.pixels is None else self.pixels.pin_memory()
-        return Batch(self.places, self.digests, pixels, self.failures)
+        return Batch(self.places, self.digests, self.signatures, pixels, self.failures)
 
 
 @contextmanager
@@ -102,7 +105,7 @@ class _Batches(Dataset[Batch]):
 
     def __getitem__(self, start: int) -> Batch:
         rows = self.rows[start : start + self.batch_size]
-        places, digests, pixels, failures = [], [], [], []
+        places, digests, signatures, pixels, failures = [], [], [], [], []
         for place, (_, encoded) in zip(range(start, start + len(rows)), self._read(rows), strict=True):
             try:
                 image, digest = load_image(encoded, str(place), self.shrink, self.limits)
@@ -112,7 +115,9 @@ class _Batches(Dataset[Batch]):
                 pixels.append(self.transform(image))
                 places.append(place)
                 digests.append(digest)
-        return Batch(places, digests, in_shared_memory(torch.stack(pixels)) if pixels else None, failures)
+                signatures.append(signature(image))
+        stacked = in_shared_memory(torch.stack(pixels)) if pixels else None
+        return Batch(places, digests, signatures, stacked, failures)
 
     def _read(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, EncodedImage]]:
         """What can seek is asked batch by batch; a stream is read once, from its start, by one process."""

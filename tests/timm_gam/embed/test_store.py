@@ -13,6 +13,7 @@ from timm_gam.embed import EmbeddedBatch, FileStore, MemoryStore, VectorStore, b
 from timm_gam.images import Digests
 
 DIGESTS = Digests.of(bytes([i]) * 31 + b"\0" for i in range(1, 6))
+NONE = np.zeros((1, 256), dtype=np.int8)
 VECTORS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 
 
@@ -64,8 +65,8 @@ def test_batches_are_kept_whatever_ends_the_pass(tmp_path: Path, monkeypatch) ->
     store = FileStore(tmp_path, {"model": "a"})
     with pytest.raises(KeyboardInterrupt), buffered(store) as take:
         for i in range(5):
-            take(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], (DIGESTS[i],), {}))
-            take(EmbeddedBatch(np.empty(0, np.int64), np.empty((0, 0), np.float32), (), {"x": "broken"}))
+            take(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], (DIGESTS[i],), {}, NONE[:1]))
+            take(EmbeddedBatch(np.empty(0, np.int64), np.empty((0, 0), np.float32), (), {"x": "broken"}, NONE[:0]))
         raise KeyboardInterrupt
     assert sorted(len(part.digests) for part in store.parts()) == [1, 2, 2]
 

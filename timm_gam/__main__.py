@@ -19,6 +19,7 @@ COMMANDS = {
     "tune": ("eval.tune", "the best way to rank a model's embeddings, chosen on validation images"),
     "report": ("eval.report.__main__", "a page of results that were kept"),
     "audit": ("eval.audit.__main__", "embeddings or results of another program: are they sound?"),
+    "gates": ("eval.gates", "how much a network's attention gates depend on the image, and what that is worth"),
     "search": ("timm_gam.search.__main__", "photographs in a folder that look like others, without labels"),
     "replay": ("eval.replay", "score again by a record, and say what differs"),
     "train": ("timm_gam.train.__main__", "train or resume a network"),

@@ -1,0 +1,206 @@
+"""`python -m eval.gates`: how much do a network's attention gates depend on the image at all? `--help` teaches."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.options import add_image_options, add_results_file, check_results_file, show
+from timm_gam.core import CommandParser, DataError, ModelError, positive, progress_bar, run_command
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from timm_gam.data import ImageSet
+    from timm_gam.models import LoadedModel
+
+_BATCH = 64
+_EPILOG = """\
+columns
+  level        mean gate; an identity start has 0.25 to 0.5, a gate that does nothing 1
+  image        standard deviation of a gate over images: how far it moves with what it sees
+  place        standard deviation of the gates' means over channels and positions: how they differ whatever the image
+  share        of the gates' variance that the image decides; near 0 the gates are constants, which are weights of the
+               layer before (arXiv 2304.06345), and the network is a plain one in other clothes
+  mAP below    leave-one-out over the other half of the images: as it is, with every gate frozen at its mean, with those
+               of another image
+
+examples
+  python -m eval.gates --model resnet50_se.a1_in1k --data-dir photos
+  python -m eval.gates --model test_resnet_gam.corel --dataset synthetic --images 400 --results-file gates.json
+  python -m eval.gates --model efficientnet_b0.ra_in1k --data-dir photos --device cuda     # any gated timm model
+
+exit codes: 0 measured, 2 bad input, 130 interrupted
+"""
+
+
+@dataclass(frozen=True)
+class GateAudit:
+    """What a network's gates do over images.
+
+    Attributes:
+        layers: Per gate layer: layer, level, image, place (see --help), share in [0, 1]; None where the branch is zero.
+        images: Images that the gates were measured on.
+        queries: Other images that were scored, leave-one-out.
+        map: mAP in [0, 1]: "own" gates, "frozen" at their means, "shuffled" between images.
+    """
+
+    layers: list[dict[str, float | str | None]]
+    images: int
+    queries: int
+    map: dict[str, float]
+
+
+def audit_gates(
+    loaded: LoadedModel, images: ImageSet, *, most: int = 512, img_size: int | None = None, device: str = "cpu"
+) -> GateAudit:
+    """Measure the gates on half of the images and score the other half with own, frozen and shuffled gates.
+
+    Args:
+        loaded: From `timm_gam.load_model`.
+        images: The image set.
+        most: Images to use, evenly spread; half of them are measured.
+        img_size: Pixels; default the model's own.
+        device: Where the network runs.
+
+    Raises:
+        ModelError: the network has no gate layer that is known.
+        DataError: too few images.
+        TimmGamError: an image cannot be read.
+    """
+    import numpy as np
+    import torch
+
+    from eval.scoring.retrieval_scores import score_retrieval
+    from timm_gam.embed import embedding_network
+    from timm_gam.images import resolve_preprocessing
+    from timm_gam.models import frozen_gates, gate_layers, measure_gates, shuffled_gates
+
+    model = loaded.model.eval().to(device)
+    if not any(True for _ in gate_layers(model)):
+        raise ModelError(
+            f"{loaded.info.name} has no gate layer that is known (SE, ECA, CBAM, GAM, gather-excite); "
+            "name a gated model"
+        )
+    preprocessing = resolve_preprocessing(model, img_size=img_size)
+    order = np.argsort(images.labels, kind="stable")
+    chosen = order[np.unique(np.linspace(0, len(order) - 1, min(most, len(order))).astype(np.int64))]
+    measured, scored = np.sort(chosen[::2]), np.random.default_rng(0).permutation(chosen[1::2])
+    if len(scored) < 2 or len(np.unique(images.labels[scored])) == len(scored):
+        raise DataError(f"{len(images)} images leave no two of a class to score; give more images, or --images")
+    steps = [("measuring", measured), *((name, scored) for name in ("own", "frozen", "shuffled"))]
+    network, found = embedding_network(model), {}
+    with progress_bar("gates", "img", sum(len(rows) for _, rows in steps)) as advance:
+
+        def pixels(rows: NDArray[np.int64]) -> Iterator[Tensor]:
+            for start in range(0, len(rows), _BATCH):
+                yield _pixels(images, rows[start : start + _BATCH], preprocessing).to(device)
+                advance(len(rows[start : start + _BATCH]))
+
+        uses = measure_gates(model, pixels(measured))
+        ways: dict[str, AbstractContextManager[None]] = {
+            "own": nullcontext(),
+            "frozen": frozen_gates(model, uses),
+            "shuffled": shuffled_gates(model),
+        }
+        for name, way in ways.items():
+            with way, torch.inference_mode():
+                vectors = torch.cat([network(batch).float().cpu() for batch in pixels(scored)])
+            scores = score_retrieval(vectors.numpy(), images.labels[scored], ks=(1,), intervals="none")
+            found[name] = scores.averages["map"].micro
+    layers: list[dict[str, float | str | None]] = [
+        {
+            "layer": name,
+            "level": _known(use.level),
+            "image": _known(use.over_images),
+            "place": _known(use.over_values),
+            "share": _known(use.share) if _known(use.level) is not None else None,
+        }
+        for name, use in uses.items()
+    ]
+    return GateAudit(layers, len(measured), len(scored), found)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _pixels(images: ImageSet, rows: NDArray[np.int64], preprocessing: object) -> Tensor:
+    """(B, 3, H, W) float32 network input of these rows, in their order."""
+    import torch
+
+    from timm_gam.images import Preprocessing, load_image
+
+    assert isinstance(preprocessing, Preprocessing)
+    transform = preprocessing.transform()
+    read = images.reader.read(rows.tolist())
+    return torch.stack([transform(load_image(encoded, images.ids[row])[0]) for row, encoded in read])
+
+
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.gates`. Imports nothing heavy."""
+    parser = CommandParser(
+        prog="python -m eval.gates",
+        description="Show how much each attention gate of a network depends on the image, and what that is worth.",
+        epilog=_EPILOG,
+    )
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME", help="a gated timm model with pretrained weights")
+    add("--checkpoint", type=Path, metavar="FILE", help="safetensors weights instead")
+    add_image_options(parser)
+    add("--images", type=positive, default=512, metavar="N", help="images to use, evenly spread (default: 512)")
+    add("--img-size", type=positive, metavar="N", help="pixels (default: the model's own)")
+    add("--device", default="cpu", help="(default: cpu)")
+    add_results_file(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 measured, 2 bad input, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    return run_command(lambda: _run(args), interrupted="interrupted; nothing was written")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from timm_gam.core import usable_device
+    from timm_gam.data import read_images
+    from timm_gam.models import load_model
+
+    check_results_file(args.results_file)
+    if args.data_dir is None and args.dataset is None:
+        raise DataError("no images to look at; name them with --data-dir or --dataset")
+    device = str(usable_device(args.device))
+    images = read_images(args.data_dir, args.dataset)
+    loaded = load_model(args.model, checkpoint=args.checkpoint)
+    audit = audit_gates(loaded, images, most=args.images, img_size=args.img_size, device=device)
+    content = {"schema": "timm-gam/gates/1", "model": loaded.info.name, "data": images.name, **asdict(audit)}
+    show(args.results_file, content, lambda: gate_table(audit))
+
+
+def gate_table(audit: GateAudit) -> str:
+    """A row per gate layer, and below it what the gates' dependence on the image is worth."""
+    from eval.results.tables import text_table
+
+    rows = [["gate layer", "level", "image", "place", "share, %"]]
+    for layer in audit.layers:
+        shown = [(layer["level"], 1), (layer["image"], 1), (layer["place"], 1), (layer["share"], 100)]
+        numbers = ["-" if value is None else f"{factor * float(value):.3f}" for value, factor in shown]
+        rows.append([str(layer["layer"]), *numbers])
+    own, frozen, shuffled = (100 * audit.map[name] for name in ("own", "frozen", "shuffled"))
+    return (
+        f"gates over {audit.images} images\n\n{text_table(rows, (0,))}\n\n"
+        f"mAP of {audit.queries} other images: {own:.2f}; gates frozen at their means {frozen - own:+.2f} points, "
+        f"those of another image {shuffled - own:+.2f}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -30,6 +30,7 @@ def write_page(path: Path, runs: Sequence[Run], order: Sequence[Standing], metri
         skipped=[run for run in runs if run.result is None],
         data=first.data,
         protocol=first.protocol,
+        intervals=first.intervals.meaning,
     )
     write_text(path, text)
 

@@ -74,7 +74,10 @@ def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> 
     return "\n".join([*lines, "", f"In %, micro averages; ranked by {rank_by}{_TIES}."]) + "\n"
 
 
-_TIES = ", [95 % interval]; models of one rank are tied (paired permutation test, Holm, p < 0.05 would tell them apart)"
+_TIES = (
+    ", [95 % interval]; models of one rank are tied (paired permutation test over queries, Holm, p < 0.05 would tell "
+    "them apart)"
+)
 
 
 def _standing_rows(results: Sequence[RetrievalResult], rank_by: str) -> list[list[str]]:

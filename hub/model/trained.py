@@ -22,6 +22,7 @@ from timm_gam.embed import Head, read_head
 from timm_gam.models import (
     COREL_TAG,
     check_model_name,
+    class_count,
     classifier_names,
     fit_tensors,
     name_some,
@@ -154,12 +155,12 @@ def _network_for(architecture: str, tensors: Mapping[str, Tensor]) -> nn.Module:
     ours = is_model_in_modules(architecture, ["attention_resnet"])
     cfg = COREL_TAG if ours else None  # the default may be of ImageNet weights, whose description is not that of these
     template = timm.create_model(architecture, pretrained_cfg=cfg, device="meta")
-    found, (classifier, *_) = fit_tensors(tensors, template).tensors, classifier_names(template) or [""]
-    if f"{classifier}weight" not in found:
+    classes = class_count(fit_tensors(tensors, template).tensors, template)
+    if classes is None:
+        classifier = ", ".join(f"'{name}weight'" for name in classifier_names(template))
         raise RefusedError(
-            f"the checkpoint has no classifier '{classifier}weight'; publish the whole state dict of {architecture}"
+            f"the checkpoint has no classifier {classifier}; publish the whole state dict of {architecture}"
         )
-    classes = int(found[f"{classifier}weight"].shape[0])
     network: nn.Module = timm.create_model(architecture, pretrained_cfg=cfg, device="meta", num_classes=classes)
     return network.eval()
 
@@ -179,6 +180,8 @@ def is_finite(tensor: Tensor) -> bool:
     """Whether a tensor holds neither NaN nor infinity, found without a copy of it."""
     if not tensor.is_floating_point() or tensor.numel() == 0:
         return True
+    if tensor.element_size() == 1:  # of float8 kinds no least and greatest is defined
+        tensor = tensor.float()
     return bool(torch.isfinite(torch.stack(torch.aminmax(tensor))).all())
 
 

@@ -18,6 +18,7 @@ from timm_gam.models.weights.checkpoint import check_safetensors as check_safete
 from timm_gam.models.weights.checkpoint import read_safetensors as read_safetensors
 from timm_gam.models.weights.checkpoint import weights_digest as weights_digest
 from timm_gam.models.weights.fit import Fit as Fit
+from timm_gam.models.weights.fit import class_count as class_count
 from timm_gam.models.weights.fit import classifier_names as classifier_names
 from timm_gam.models.weights.fit import fit_tensors as fit_tensors
 from timm_gam.models.weights.fit import name_some as name_some

@@ -20,7 +20,7 @@ import timm_gam  # registers our models  # noqa: F401
 from timm_gam.core import ModelError, TimmGamError, one_line
 from timm_gam.models.attention import starts_from_plain
 from timm_gam.models.weights.checkpoint import read_safetensors, weights_digest
-from timm_gam.models.weights.fit import classifier_names, fit_tensors
+from timm_gam.models.weights.fit import class_count, fit_tensors
 from timm_gam.models.weights.pretrained import PretrainedSource, check_model_name, find_pretrained
 
 _LARGER = 10  # GAM in a ResNet-101 has 6 times the parameters of the plain network it may start from
@@ -119,7 +119,8 @@ def _with_weights(
 ) -> LoadedModel:
     template = _build(source, device="meta")
     _refuse_larger(source, template, tensors)
-    model = _build(source, num_classes=_classes_in(fit_tensors(tensors, template).tensors, template), device="cpu")
+    classes = class_count(fit_tensors(tensors, template).tensors, template) or 0
+    model = _build(source, num_classes=classes, device="cpu")
     fit = fit_tensors(tensors, model)
     rest = fit.but_for(starts_from_plain(model, fit.tensors))
     if not rest.complete:
@@ -156,12 +157,6 @@ def _refuse_larger(source: PretrainedSource, template: nn.Module, tensors: Mappi
             f"'{source.reference}' is not for {source.architecture}: its config.json asks for {wanted:,} parameters, "
             f"its file holds {found:,}"
         )
-
-
-def _classes_in(tensors: Mapping[str, Tensor], template: nn.Module) -> int:
-    """Rows of the checkpoint's classifier, 0 where it has none."""
-    weights = (tensors.get(f"{name}weight") for name in classifier_names(template))
-    return next((int(weight.shape[0]) for weight in weights if weight is not None), 0)
 
 
 def _loaded(

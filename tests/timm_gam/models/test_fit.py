@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from timm_gam.core import CheckpointError, ModelError
+from timm_gam.core import CheckpointError, ModelError, RefusedError
 from timm_gam.images import resolve_preprocessing
 from timm_gam.models import fit_tensors, from_backbone, load_model, weights_digest
 from timm_gam.train import Recipe, start_model
@@ -132,7 +132,8 @@ def test_what_does_not_fit_is_named(tmp_path: Path) -> None:
     assert (rest.missing, rest.unexpected, rest.misshapen) == ((), ("more",), ())
     assert "fc.bias" not in rest.tensors
     assert (
-        str(fit) == "1 tensors missing (bn1.weight); 1 tensors unexpected (more); 1 tensors of another shape (fc.bias)"
+        str(fit)
+        == "1 tensors missing (bn1.weight); 1 tensors unexpected (more); 1 tensors of another shape or kind (fc.bias)"
     )
     save_file({f"other.{n}": t for n, t in model.state_dict().items()}, tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match="is not for test_vit: .* missing .* unexpected"):
@@ -177,3 +178,21 @@ def test_configs_of_strangers_give_one_line_or_a_network(change: dict[str, Any],
             load_model(asked)
         except ModelError as error:
             assert "\n" not in str(error)
+
+
+def test_quantised_weights_and_classifiers_of_no_shape_are_refused(tmp_path: Path) -> None:
+    from hub.model.trained import read_trained_model
+
+    for name, tensor in (
+        ("layer1.0.conv1.weight", torch.zeros(32, 32, 3, 3, dtype=torch.int8)),
+        ("bn1.bias", torch.zeros(32, dtype=torch.complex64)),
+        ("fc.weight", torch.zeros(())),
+    ):
+        save_file({**network().state_dict(), name: tensor}, tmp_path / "x.safetensors")
+        with pytest.raises(ModelError, match=f"of another shape or kind \\({name}\\)|{name}"):
+            load_model("test_resnet", checkpoint=tmp_path / "x.safetensors")
+        with pytest.raises(RefusedError, match=name):
+            read_trained_model("test_resnet.mine", tmp_path / "x.safetensors")
+    half = {name: tensor.half() for name, tensor in network().state_dict().items() if tensor.is_floating_point()}
+    save_file(half, tmp_path / "half.safetensors")
+    assert load_model("test_resnet", checkpoint=tmp_path / "half.safetensors").model.fc.weight.dtype == torch.float32

@@ -28,7 +28,7 @@ class Fit:
         missing: Names that the model has and they lack. Counters of batch norm (`num_batches_tracked`) do not count:
             no output needs them.
         unexpected: Names that the model does not have.
-        misshapen: Names of both, of another shape.
+        misshapen: Names of both, of another shape, or whole numbers (quantised, say) where the model has fractions.
     """
 
     tensors: dict[str, Tensor]
@@ -52,7 +52,11 @@ class Fit:
         return Fit({n: t for n, t in self.tensors.items() if n not in apart}, missing, unexpected, misshapen)
 
     def __str__(self) -> str:
-        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.misshapen))
+        kinds = (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("of another shape or kind", self.misshapen),
+        )
         return "; ".join(f"{len(names)} tensors {what} ({name_some(names)})" for what, names in kinds if names)
 
 
@@ -81,13 +85,19 @@ def fit_tensors(tensors: Mapping[str, Tensor], model: nn.Module, *, adapt_channe
         found,
         tuple(name for name in own if name not in found and not name.endswith("num_batches_tracked")),
         tuple(name for name in found if name not in own),
-        tuple(name for name in found if name in own and found[name].shape != own[name].shape),
+        tuple(name for name in found if name in own and not _alike(found[name], own[name])),
     )
 
 
 def classifier_names(model: nn.Module) -> list[str]:
     """Prefixes of the classifiers' tensors, such as "fc."; a distilled network has two."""
     return [f"{name}." for name in _names(getattr(model, "pretrained_cfg", {}).get("classifier"))]
+
+
+def class_count(tensors: Mapping[str, Tensor], model: nn.Module) -> int | None:
+    """Rows of the classifier among tensors under a model's names; None where they have none."""
+    weights = (tensors[f"{name}weight"] for name in classifier_names(model) if f"{name}weight" in tensors)
+    return next((int(weight.shape[0]) if weight.ndim else 1 for weight in weights), None)
 
 
 def check_fit(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -143,6 +153,11 @@ def name_some(names: Sequence[str], most: int = 3) -> str:
 
 def _agree(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
     return tensors.keys() == own.keys() and all(tensors[name].shape == own[name].shape for name in own)
+
+
+def _alike(tensor: Tensor, own: Tensor) -> bool:
+    """Whether a tensor can stand for another: copying would turn integers into nonsense without a word."""
+    return tensor.shape == own.shape and (tensor.is_floating_point() or not own.is_floating_point())
 
 
 def _by_the_architecture(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

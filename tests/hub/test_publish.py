@@ -275,8 +275,9 @@ def test_tokens_and_privacy(
     assert "is public; make it private" in capsys.readouterr().err
     leaky = Path(shutil.copytree(run, tmp_path / "leaky"))
     (leaky / "metrics.csv").write_text(f"token\n{TOKEN}\n")
-    assert publish(leaky) == 2
-    assert "'metrics.csv' holds your Hub token" in capsys.readouterr().err
+    assert publish(leaky) == 0
+    sent = hub.copy_out("models", REPO, tmp_path / "sent") / "training" / "metrics.csv"
+    assert TOKEN not in sent.read_text(), "records are redacted before they leave"
 
 
 def test_dry_run_writes_the_repository_and_sends_nothing(

@@ -23,7 +23,8 @@ MAX_ASPECT = 500
 """Longer slivers are refused too: a line of 60,000 pixels takes 10 GB once its short side is resized to 224."""
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}  # of Pillow; 4 of all others
-_MOST_PER_PIXEL = 16  # a progressive CMYK JPEG: 8 of coefficients, 4, and 4 as RGB
+_DECODER_KEEPS = {"WEBP": 12, "AVIF": 7}  # bytes a pixel, measured
+_MOST_PER_PIXEL = 16
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # but stuffed zeros and restarts, which stand within a scan
 _SCAN = b"\xff\xda"
 _SMALL = 2**20
@@ -125,12 +126,13 @@ def too_large(size: str) -> str:
 
 
 def _bytes_to_decode(image: Image.Image, keeps_coefficients: bool) -> int:
-    """Of Pillow's image, its RGB copy and what its decoder keeps of the whole image at once."""
-    whole = image.width * image.height
+    """The most at one time: of Pillow's image, and then what its decoder keeps of the whole image or its RGB copy."""
     own = _BYTES_PER_PIXEL.get(image.mode, 4)
-    pixels = whole * (own + (0 if image.mode == "RGB" else 4) + (1 if image.mode[0] == "I" else 0))
-    coefficients = 2 * len(image.getbands()) * whole if keeps_coefficients else 0
-    return pixels + coefficients + (own * _tile_pixels(image) if isinstance(image, TiffImageFile) else 0)
+    coefficients = 2 * len(image.getbands()) if keeps_coefficients else 0
+    copy = 5 if image.mode.startswith("I") else 4  # 16-bit grey is 8-bit grey in between
+    beside = max(coefficients, copy, _DECODER_KEEPS.get(image.format or "", 0))
+    tile = _tile_pixels(image) if isinstance(image, TiffImageFile) else 0
+    return (own + beside) * image.width * image.height + own * tile
 
 
 def _tile_pixels(image: TiffImageFile) -> int:

@@ -82,8 +82,8 @@ def test_time() -> None:
     [
         (encoded(GREY, "PNG"), 19),  # grey and RGB: 5 bytes a pixel
         (grey_16(2000), 27),  # 2, 1 and 4
-        (encoded(GREY, "JPEG", progressive=True), 27),  # 2 of coefficients, 1 and 4
-        (encoded(GREY.convert("CMYK"), "JPEG", progressive=True), 61),
+        (encoded(GREY, "JPEG", progressive=True), 19),  # 1, and 4 once its 2 of coefficients are gone
+        (encoded(GREY.convert("CMYK"), "JPEG", progressive=True), 45),  # 4, and 8 of coefficients
         (encoded(GREY.convert("RGBA"), "TIFF"), 31 + 15),
     ],
     ids=["grey", "16-bit grey", "progressive", "progressive CMYK", "RGBA TIFF"],
@@ -126,11 +126,11 @@ image, _ = load_image(Path(sys.argv[1]), "x")
 assert image.getpixel((4999, 4999)) == (156, 156, 156)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
-    out = subprocess.run(
-        [sys.executable, "-c", program, tmp_path / "x.png"], capture_output=True, text=True, check=True
-    )
+    # A shell between: a process counts the peak of whoever started it as its own.
+    command = ["sh", "-c", '"$@"; exit $?', "sh", sys.executable, "-c", program, str(tmp_path / "x.png")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
     kilobytes = int(out.stdout) // (1024 if sys.platform == "darwin" else 1)
-    assert kilobytes < 25 * 9 * 1000
+    assert 25 * 6 * 1000 < kilobytes < 25 * 9 * 1000
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

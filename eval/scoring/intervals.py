@@ -82,7 +82,7 @@ def average(
     >>> import numpy as np
     >>> hits = {"hit@1": np.array([1.0] * 18 + [0.0] * 2)}
     >>> [round(bound, 3) for bound in average(hits, np.repeat([0, 1], 10))["hit@1"].micro_interval]
-    [0.69, 0.973]
+    [0.662, 0.976]
     """
     found = {}
     for name, column in values.items():

@@ -44,7 +44,7 @@ def evaluate_checkpoint(record: Path, model: str, checkpoint: Path) -> Path:
         images,
         choose_protocol(images, "leave-one-out"),
         preprocessing=resolve_preprocessing(loaded.model, img_size=32),
-        settings=Settings(EmbedSettings(batch_size=12, workers=0), intervals="none", ks=(1, 10)),
+        settings=Settings(EmbedSettings(batch_size=12, workers=0), intervals="queries", ks=(1, 10)),
     )
     write_json(record, document([result]))
     return record

@@ -18,6 +18,8 @@ COMMANDS = {
     "compare": ("eval.leaderboard.__main__", "many models side by side, with tied groups"),
     "tune": ("eval.tune", "the best way to rank a model's embeddings, chosen on validation images"),
     "report": ("eval.report.__main__", "a page of results that were kept"),
+    "convert": ("eval.convert", "a kept result as qrels, run files or parquet for other programs"),
+    "sensitivity": ("eval.sensitivity", "what each choice of preprocessing is worth for a model"),
     "audit": ("eval.audit.__main__", "embeddings or results of another program: are they sound?"),
     "gates": ("eval.gates", "how much a network's attention gates depend on the image, and what that is worth"),
     "search": ("timm_gam.search.__main__", "photographs in a folder that look like others, without labels"),

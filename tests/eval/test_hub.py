@@ -104,19 +104,19 @@ def test_hf_hub_model_with_and_without_revision(hub: LoopbackHub, tiny_digest: s
     assert load("hf-hub:timm-gam/tiny", None, tmp_path)[2] == expected
 
 
-def test_corel_tag_resolves_in_the_namespace(hub: LoopbackHub, tmp_path: Path) -> None:
-    architecture, reference, _ = load("resnet18_se.corel", hub, tmp_path)
+def test_a_published_variant_loads_and_an_unreleased_tag_says_what_to_do(hub: LoopbackHub, tmp_path: Path) -> None:
+    architecture, reference, _ = load("hf-hub:timm-gam/resnet18_se.corel", hub, tmp_path)
     assert architecture == "resnet18_se"
     assert reference.startswith("timm-gam/resnet18_se.corel@")
-    [said] = load("resnet18_se.corel", hub, tmp_path, TIMM_GAM_NAMESPACE="nobody")
-    assert "'nobody/resnet18_se.corel' does not exist" in said
+    [said] = load("resnet18_se.corel", hub, tmp_path)
+    assert "'resnet18_se.corel' is not released yet" in said
 
 
 def test_timm_itself_pulls_the_same(hub: LoopbackHub, tmp_path: Path) -> None:
     code = """
 import timm, timm_gam
-from timm_gam.models.load import weights_digest
-model = timm.create_model("resnet18_se.corel", pretrained=True)
+from timm_gam.models import weights_digest
+model = timm.create_model("hf-hub:timm-gam/resnet18_se.corel", pretrained=True)
 print(model.num_classes, weights_digest(model.state_dict()))
 """
     classes, digest = python(code, hub, tmp_path).split()
@@ -131,7 +131,7 @@ print(model.num_classes, weights_digest(model.state_dict()))
         ("hf-hub:timm-gam/tiny@v9", "has no revision 'v9'"),
         ("hf-hub:timm-gam/pickled", "has no file 'model.safetensors'; only safetensors"),
         ("hf-hub:timm-gam/secret", "or is private: check the name, or set HF_TOKEN"),
-        ("resnet50_gam", "'timm-gam/resnet50_gam.corel' does not exist"),
+        ("resnet50_gam", "'timm/resnet50.a1_in1k' does not exist"),
     ],
 )
 def test_what_the_hub_does_not_have(name: str, message: str, hub: LoopbackHub, tmp_path: Path) -> None:

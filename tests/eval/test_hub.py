@@ -13,7 +13,7 @@ import datasets
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 import timm_gam  # noqa: F401  registers the models
 from tests.helpers import write_class_folders
@@ -34,8 +34,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoopbackHub]:
         hub.add("models", "timm-gam/secret", made / "tiny", private=True)
         hub.add("models", "timm-gam/pickled", made / "pickled")
         corel = timm.create_model("resnet18_se", num_classes=80)
-        (made / "corel").mkdir()
-        save_file(corel.state_dict(), made / "corel" / "model.safetensors")
+        timm.models.save_for_hf(corel, made / "corel", safe_serialization=True)
         hub.add("models", "timm-gam/resnet18_se.corel", made / "corel")
         hub.add("datasets", "timm-gam/corel", photos_as_parquet(made))
         yield hub

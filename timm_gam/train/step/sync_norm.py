@@ -5,12 +5,15 @@ On CUDA that is torch's SyncBatchNorm, through timm. It refuses the CPU, so gloo
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+
+_sum: Callable[[Tensor], Tensor] = all_reduce
+"""Over all processes. So is its gradient, as each process's loss depends on every share."""
 
 
 def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
@@ -44,28 +47,7 @@ class _GlobalBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(variance.detach() * (count / (count - 1)), momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked += 1
-        scale = torch.rsqrt(variance + self.eps)
-        if self.weight is not None:
-            scale = scale * self.weight
-        out = centred * scale.view(1, -1, 1, 1)
-        out = out if self.bias is None else out + self.bias.view(1, -1, 1, 1)
+        out = centred * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
+        if self.affine:
+            out = out * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         return out.to(x.dtype)
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; so is its gradient, as each process's loss depends on every share."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        total = values.clone()
-        dist.all_reduce(total)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradients[0].contiguous())
-
-
-def _sum(values: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(values)
-    return total

@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-__all__ = ["write_class_folders"]
-
 
 def write_class_folders(root: Path, classes: int = 3, images: int = 4, side: int = 40, suffix: str = ".jpg") -> Path:
     """CLASS/NUMBER.jpg: each class has its own mean colour, each image its own noise."""

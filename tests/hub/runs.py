@@ -19,8 +19,6 @@ from timm_gam.embed import EmbedSettings
 from timm_gam.images import resolve_preprocessing
 from timm_gam.models import load_model
 
-__all__ = ["CLASSES", "evaluate_checkpoint", "write_checkpoint", "write_run"]
-
 CLASSES = 80  # as the tag .corel has
 
 

@@ -15,8 +15,6 @@ from tests.loopback_hub.repositories import CHUNK
 if TYPE_CHECKING:
     from tests.loopback_hub.server import LoopbackHub
 
-__all__ = ["Answers"]
-
 _PAUSE = 0.05  # seconds between the pieces of a slow answer
 _STALL = 60.0  # longer than any client here waits
 

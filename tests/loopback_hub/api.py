@@ -18,8 +18,6 @@ from tests.loopback_hub.repositories import Commit, Entry, Repository, is_lfs
 from tests.loopback_hub.server import TOKEN
 from tests.loopback_hub.xet import find_xet_hash
 
-__all__ = ["ApiHandler"]
-
 _API = re.compile(r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)(?:/([^/]+))?(?:/(.*))?)?$")
 _RESOLVE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
 _LFS = re.compile(r"^/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/(batch|verify)$")

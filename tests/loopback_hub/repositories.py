@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["Commit", "Entry", "Objects", "Repository"]
-
 CHUNK = 1 << 20
 _LFS_SUFFIXES = (".safetensors", ".parquet", ".bin", ".png")  # the Hub decides by .gitattributes and size
 _LFS_SIZE = 10_000_000

@@ -14,8 +14,6 @@ from typing import Any
 from tests.loopback_hub.faults import Faults
 from tests.loopback_hub.repositories import Commit, Objects, Repository, copy_out, read_folder
 
-__all__ = ["TOKEN", "LoopbackHub", "serve_hub"]
-
 TOKEN = "hf_loopback"  # the only token that opens private repositories and may write
 
 

@@ -6,8 +6,6 @@ import re
 
 from tests.loopback_hub.answers import Answers
 
-__all__ = ["StoreHandler"]
-
 _OBJECT = re.compile(r"^/objects/([0-9a-f]{64})$")
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-__all__ = ["find_xet_hash"]
-
 _RECORD = 48
 _END = b"\xff" * 32
 

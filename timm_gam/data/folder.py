@@ -17,8 +17,6 @@ from timm_gam.data.image_set import ImageReader, ImageSet, wanted_splits
 from timm_gam.data.layout import find_layout
 from timm_gam.data.walk import Folder, walk_images
 
-__all__ = ["read_folder"]
-
 
 def read_folder(path: str | Path, splits: Sequence[str] | None = None) -> ImageSet:
     """Read CLASS/IMAGE files (also in subfolders of a class), sorted by path.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from PIL import features
 
-__all__ = ["ENDINGS", "FORMATS", "is_image_name"]
-
 _ENDINGS_OF = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),  # and MPO, a JPEG with more pictures behind it, by the same decoder
     "PNG": (".png", ".apng"),

@@ -14,8 +14,6 @@ from PIL import Image
 from timm_gam.core import DataError
 from timm_gam.data.split_names import splits_of_name
 
-__all__ = ["EncodedImage", "ImageReader", "ImageSet", "class_warnings", "published_name", "wanted_splits"]
-
 EncodedImage = bytes | Path | Image.Image
 """An image before decoding: a file's bytes, a file's path, or pixels drawn by code."""
 

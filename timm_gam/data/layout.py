@@ -14,8 +14,6 @@ from timm_gam.core import DataError
 from timm_gam.data.split_names import split_of_folder
 from timm_gam.data.walk import Folder
 
-__all__ = ["Layout", "find_layout"]
-
 
 @dataclass
 class Layout:

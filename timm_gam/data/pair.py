@@ -10,8 +10,6 @@ import numpy as np
 from timm_gam.core import DataError
 from timm_gam.data.image_set import EncodedImage, ImageReader, ImageSet
 
-__all__ = ["GALLERY", "QUERY", "pair_query_gallery"]
-
 QUERY = "query"
 GALLERY = "gallery"
 

@@ -20,8 +20,6 @@ from timm_gam.core import DataError
 from timm_gam.data.image_set import ImageSet, published_name
 from timm_gam.data.splits import CLASS_RULE, IMAGE_RULE, published_class_split, published_split
 
-__all__ = ["PROTOCOLS", "Protocol", "ProtocolName", "choose_protocol", "training_rows"]
-
 ProtocolName = Literal["leave-one-out", "query-gallery", "class-disjoint"]
 PROTOCOLS: tuple[ProtocolName, ...] = ("leave-one-out", "query-gallery", "class-disjoint")
 

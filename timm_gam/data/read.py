@@ -12,8 +12,6 @@ from timm_gam.data.synthetic.image_set import draw_synthetic
 from timm_gam.data.table.hub_dataset import read_hub_dataset
 from timm_gam.data.table.parquet import is_parquet, read_parquet
 
-__all__ = ["SYNTHETIC", "default_dataset", "read_images"]
-
 SYNTHETIC = "synthetic"
 """The name of the image set drawn by code."""
 

@@ -12,8 +12,6 @@ from functools import lru_cache
 
 from timm_gam.core import DataError
 
-__all__ = ["split_of_folder", "splits_of_files", "splits_of_name"]
-
 _RETRIEVAL = ("query", "gallery")  # of retrieval benchmarks; `datasets` does not know them
 
 

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASS_RULE", "IMAGE_RULE", "published_class_split", "published_split"]
-
 IMAGE_RULE = "sha256: within each class, order images by SHA-256 of their id; the first 20 % are test"
 CLASS_RULE = "sha256: order classes by SHA-256 of their name; the first 50 % are held out"
 

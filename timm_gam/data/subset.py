@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from timm_gam.core import DataError
 from timm_gam.data.image_set import EncodedImage, ImageReader, ImageSet
 
-__all__ = ["take_classes"]
-
 
 def take_classes(images: ImageSet, classes: NDArray[np.bool_], name: str) -> ImageSet:
     """The images of some classes, with their ids and splits; the classes are numbered anew, in the same order.

@@ -10,8 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from timm_gam.data.formats import is_image_name
 
-__all__ = ["Folder", "walk_images"]
-
 _SYSTEM_FOLDERS = {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"}
 """What file servers and systems put beside people's files, often thumbnails under the images' names."""
 

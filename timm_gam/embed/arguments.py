@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from timm_gam.models import LoadedModel
 
-__all__ = ["add_view_arguments", "chosen_views", "with_head"]
-
 
 def add_view_arguments(group: argparse._ActionsContainer, *, head: bool = True) -> None:
     """--pool, --stages, --tta and --scales, and --head unless it is to be trained."""

@@ -24,8 +24,6 @@ from timm_gam.embed.signatures import collect_signatures
 from timm_gam.embed.store import MemoryStore, VectorStore, buffered
 from timm_gam.images import SIGNATURE_BYTES, Digests, digest_images
 
-__all__ = ["collect_embeddings"]
-
 _EXCHANGED = 2**14  # embeddings at a time
 
 

@@ -22,8 +22,6 @@ from timm_gam.images import SHRINK_MARGIN, Preprocessing, resolve_preprocessing
 from timm_gam.inference import OptimizedNetwork, compiler_errors, optimize
 from timm_gam.models import LoadedModel, ModelInfo, weights_digest
 
-__all__ = ["Embedder"]
-
 _COMPUTED_WITH = ("timm-gam", "timm", "torch", "torchvision", "pillow")
 """Packages that decode, preprocess and compute: kept embeddings are those of the versions a record names."""
 

@@ -26,8 +26,6 @@ from timm_gam.images import (
     load_batches,
 )
 
-__all__ = ["EmbeddedBatch", "Embeddings", "embed_batches", "embed_images", "loader_workers"]
-
 
 @dataclass(frozen=True)
 class Embeddings:

@@ -24,8 +24,6 @@ from safetensors import SafetensorError, safe_open
 from timm_gam.core import OutputError, atomic_path
 from timm_gam.images import DIGEST_BYTES, Digests
 
-__all__ = ["FileStore", "Part"]
-
 _FORMAT = 3
 _BLOCK_BYTES = 2**26
 

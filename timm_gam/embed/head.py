@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from timm_gam.core import CheckpointError, OutputError, atomic_path
 
-__all__ = ["Head", "HeadFacts", "power_of", "read_head"]
-
 _FORMAT: Final = "timm-gam/head/1"
 
 

@@ -21,8 +21,6 @@ from timm_gam.core import ModelError
 from timm_gam.embed.network import EmbeddingLayer, embedding_network
 from timm_gam.models import attention_layers
 
-__all__ = ["LocationSplit", "attention_maps", "location_split"]
-
 _AGREE = 1e-4  # relative: a float32 mean, taken in another order
 
 

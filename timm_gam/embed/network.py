@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from timm_gam.core import ModelError
 from timm_gam.embed.pooling import Pooling, SpatialPooling
 
-__all__ = ["EmbeddingLayer", "embedding_network"]
-
 EmbeddingLayer = Literal["pooled", "pre_logits"]
 """The globally pooled feature map, or the input of the classifier; the same where no layer lies between them."""
 

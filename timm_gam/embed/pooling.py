@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from timm_gam.core import ModelError
 
-__all__ = ["POOLINGS", "Pooling", "SpatialPooling", "gem", "rmac"]
-
 Pooling = Literal["avg", "max", "gem", "rmac"]
 
 

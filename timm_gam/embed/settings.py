@@ -12,8 +12,6 @@ from timm_gam.embed.network import EmbeddingLayer
 from timm_gam.embed.pooling import Pooling
 from timm_gam.images import DecodeLimits
 
-__all__ = ["EmbedSettings", "OnUnreadable", "recorded_views"]
-
 OnUnreadable = Literal["raise", "skip"]
 
 

@@ -19,8 +19,6 @@ from timm_gam.embed.file_store import FileStore
 from timm_gam.embed.settings import EmbedSettings
 from timm_gam.images import SIGNATURE_BYTES, Digests, load_batches
 
-__all__ = ["collect_signatures"]
-
 _KEY = {"signature": "gradients of 16 x 16 grey pixels, int8"}
 _BATCH = 256
 

@@ -23,8 +23,6 @@ from numpy.typing import NDArray
 from timm_gam.embed.embedding import EmbeddedBatch
 from timm_gam.images import Digests
 
-__all__ = ["MemoryStore", "VectorStore", "buffered"]
-
 PART_IMAGES = 4096
 PART_SECONDS = 60.0
 

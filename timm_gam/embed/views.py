@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from timm_gam.core import ModelError
 
-__all__ = ["Views"]
-
 
 class Views(nn.Module):
     """(B, 3, H, W) float -> (B, D) float: the mean of a network's vectors of every view.

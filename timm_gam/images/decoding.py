@@ -17,8 +17,6 @@ from timm_gam.data import FORMATS, EncodedImage
 from timm_gam.images.bombs import check_file_size, check_header, open_bytes, too_large
 from timm_gam.images.limits import DecodeLimits
 
-__all__ = ["Shrink", "content_digest", "load_image"]
-
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr; others still get it
 
 _NOISY = ("TIFF", "WEBP", "AVIF")  # decoded by libraries that Pillow does not keep from printing

@@ -8,8 +8,6 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DIGEST_BYTES", "Digests"]
-
 DIGEST_BYTES = 32
 
 

@@ -14,8 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-__all__ = ["BITS", "difference_hash", "exact_groups", "near_pairs"]
-
 _SIDE = 16
 BITS = _SIDE * _SIDE
 _ROWS, _COLUMNS = 1024, 2**14  # compared at once: 64 MiB

@@ -15,8 +15,6 @@ from timm_gam.data import ImageSet
 from timm_gam.images.decoding import content_digest
 from timm_gam.images.digests import Digests
 
-__all__ = ["data_fingerprint", "digest_images"]
-
 
 def data_fingerprint(images: ImageSet, rows: NDArray[np.int64], digests: Sequence[bytes]) -> str:
     """SHA-256 over the (id, class name, content digest) of each image, sorted by id.

@@ -21,8 +21,6 @@ from timm_gam.images.limits import DecodeLimits
 from timm_gam.images.similar_pictures import signature
 from timm_gam.images.workers import in_shared_memory, load_items, memory_errors
 
-__all__ = ["Batch", "load_batches"]
-
 
 @dataclass(frozen=True)
 class Batch:

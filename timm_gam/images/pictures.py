@@ -16,8 +16,6 @@ from timm_gam.images.decoding import load_image
 from timm_gam.images.limits import DecodeLimits
 from timm_gam.images.preprocessing import Preprocessing
 
-__all__ = ["as_seen", "data_uri", "thumbnails"]
-
 _QUALITY = 60
 
 

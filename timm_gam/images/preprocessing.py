@@ -16,8 +16,6 @@ from torchvision.transforms import Compose, Grayscale
 
 from timm_gam.core import ModelError
 
-__all__ = ["Preprocessing", "Transform", "resolve_preprocessing"]
-
 Transform = Callable[[Image.Image], Tensor]
 """An RGB image -> (3, H, W) float32, or uint8 where what follows normalises; (1, H, W) for a network in grey."""
 

@@ -13,8 +13,6 @@ from timm_gam.data import EncodedImage, ImageReader, ImageSet
 from timm_gam.images.decoding import load_image
 from timm_gam.images.limits import DecodeLimits
 
-__all__ = ["cache_decoded"]
-
 
 def cache_decoded(
     images: ImageSet, rows: NDArray[np.int64], budget: int, limits: DecodeLimits = DecodeLimits()

@@ -21,8 +21,6 @@ from timm_gam.models.weights.checkpoint import read_safetensors
 from timm_gam.models.weights.fit import classifier_names, fit_tensors, name_some
 from timm_gam.models.weights.pretrained import check_model_name, find_pretrained
 
-__all__ = ["TransferReport", "from_backbone"]
-
 _WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 
 

@@ -10,8 +10,6 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["count_macs", "images_per_second"]
-
 
 def count_macs(architecture: str, num_classes: int, input_size: tuple[int, int, int]) -> int:
     """Multiply-accumulates of convolutions and matrix products for one image, counted without computing."""

@@ -25,8 +25,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-__all__ = ["GlobalAttention"]
-
 
 class GlobalAttention(nn.Module):
     """GAM over feature maps: (B, C, H, W) float -> the same shape, every value scaled by a gate in (0, 1).

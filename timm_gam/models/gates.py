@@ -23,8 +23,6 @@ from torch import Tensor, nn
 
 from timm_gam.models.gam import GlobalAttention
 
-__all__ = ["GateUse", "frozen_gates", "gate_layers", "measure_gates", "shuffled_gates"]
-
 _GATES = (
     GlobalAttention, CbamModule, LightCbamModule, SqueezeExcite, SEModule, SqueezeExciteCl,
     EffectiveSEModule, EcaModule, CecaModule, GatherExcite,

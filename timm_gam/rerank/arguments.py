@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 from timm_gam.core import positive
 
-__all__ = ["add_rerank_arguments", "chosen_recipe"]
-
 if TYPE_CHECKING:
     from timm_gam.rerank.recipe import Recipe
 

@@ -10,8 +10,6 @@ from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import neighbour_lists, similarity_weights
 from timm_gam.rerank.without_own import ListedBy
 
-__all__ = ["DatabaseAugmentation"]
-
 
 class DatabaseAugmentation(Reranker):
     """Every gallery vector moves towards its neighbours, and every query likewise; the score is their cosine.

@@ -11,8 +11,6 @@ from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import hide, neighbour_lists, similarity_weights
 from timm_gam.rerank.without_own import ListedBy
 
-__all__ = ["Diffusion"]
-
 
 class Diffusion(Reranker):
     """Images score by how much of a walk that starts at the query's neighbours passes through them.

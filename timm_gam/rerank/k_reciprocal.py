@@ -10,8 +10,6 @@ from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import neighbour_lists
 from timm_gam.rerank.sparse_rows import SparseRows, joined
 
-__all__ = ["KReciprocal"]
-
 
 class KReciprocal(Reranker):
     """Images score by how much of their neighbourhoods they share with the query, where neighbours are mutual.

@@ -8,8 +8,6 @@ from torch import Tensor
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import check_width, neighbour_lists, similarity_weights, unit
 
-__all__ = ["QueryExpansion", "expand_queries"]
-
 
 def expand_queries(
     queries: Tensor,

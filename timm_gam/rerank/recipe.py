@@ -17,8 +17,6 @@ from timm_gam.rerank.query_expansion import QueryExpansion
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.whitening import Whitening, fit_whitening
 
-__all__ = ["METHODS", "Recipe", "read_method"]
-
 METHODS: Final[dict[str, type[Reranker]]] = {
     "qe": QueryExpansion,
     "dba": DatabaseAugmentation,

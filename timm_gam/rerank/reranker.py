@@ -10,8 +10,6 @@ from torch import Tensor
 from timm_gam.core import DataError
 from timm_gam.rerank.sparse_lists import unit
 
-__all__ = ["Reranker"]
-
 _MOST_ROWS = 512  # queries at a time: a batch of columns that stays in cache
 
 

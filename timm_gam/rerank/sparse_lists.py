@@ -10,8 +10,6 @@ from torch import Tensor
 
 from timm_gam.core import DataError
 
-__all__ = ["NeighbourLists", "neighbour_lists", "similarity_weights", "unit"]
-
 
 @dataclass(frozen=True)
 class NeighbourLists:

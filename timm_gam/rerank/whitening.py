@@ -13,8 +13,6 @@ from torch import Tensor
 from timm_gam.core import DataError, OutputError, atomic_path
 from timm_gam.rerank.sparse_lists import unit
 
-__all__ = ["Whitening", "fit_whitening", "load_whitening"]
-
 
 @dataclass(frozen=True)
 class Whitening:

@@ -16,8 +16,6 @@ from timm_gam.rerank import fit_whitening
 from timm_gam.train.recipe import Loss
 from timm_gam.train.step.seeds import seed_for
 
-__all__ = ["HEAD_LOSSES", "HeadRecipe", "train_head"]
-
 HeadLoss = Literal["whitening"] | Loss
 HEAD_LOSSES: tuple[str, ...] = ("whitening", *get_args(Loss))
 

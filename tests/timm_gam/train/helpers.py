@@ -10,8 +10,6 @@ from eval import RetrievalEvaluator
 from tests.shapes import draw_shapes
 from timm_gam.train import Recipe, RunFolder, train
 
-__all__ = ["SMALL", "losses", "metrics", "small_recipe", "train_quietly", "write_shapes"]
-
 SMALL: dict[str, Any] = {
     "model": "test_resnet_gam",
     "start": "scratch",

@@ -15,8 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-__all__ = ["ASPECT", "HEIGHT", "WIDTH", "Canvas", "Colour", "Floats", "Pencil", "mix", "soft"]
-
 WIDTH, HEIGHT = 144, 96
 """Of each image in pixels."""
 

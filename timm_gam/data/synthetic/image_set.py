@@ -19,8 +19,6 @@ from timm_gam.data.image_set import ImageSet
 from timm_gam.data.synthetic import land, plants, sky, surfaces, town, water
 from timm_gam.data.synthetic.canvas import Canvas, soft
 
-__all__ = ["SCENES", "SYNTHETIC_NAME", "draw_scene", "draw_synthetic"]
-
 SYNTHETIC_NAME = "drawn-scenes (drawn by code, not photographs, not COREL)"
 
 _DRAWN_BY: tuple[Callable[[Canvas], None], ...] = (

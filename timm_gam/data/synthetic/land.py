@@ -7,8 +7,6 @@ import numpy as np
 from timm_gam.data.synthetic.canvas import ASPECT, Canvas, Floats, mix, soft
 from timm_gam.data.synthetic.sky import day_sky
 
-__all__ = ["autumn_forest", "canyon", "dunes", "fields", "forest", "snow_peaks"]
-
 
 def dunes(canvas: Canvas) -> None:
     """Sand in waves, one side of each crest in shadow."""

@@ -7,8 +7,6 @@ import numpy as np
 from timm_gam.data.synthetic.canvas import ASPECT, Canvas, Floats, Pencil, mix, soft
 from timm_gam.data.synthetic.sky import day_sky
 
-__all__ = ["flower", "foliage", "meadow", "mushrooms"]
-
 
 def flower(canvas: Canvas) -> None:
     """One to three blossoms close up before blurred green."""

@@ -6,8 +6,6 @@ import numpy as np
 
 from timm_gam.data.synthetic.canvas import ASPECT, Canvas, mix, soft
 
-__all__ = ["add_clouds", "balloons", "clouds", "day_sky", "fireworks", "planets"]
-
 
 def day_sky(canvas: Canvas, *, clear: bool = False, grey: bool = False) -> None:
     """Fill the canvas with a sky of some hour and weather."""

@@ -6,8 +6,6 @@ import numpy as np
 
 from timm_gam.data.synthetic.canvas import ASPECT, Canvas, Floats, mix, soft
 
-__all__ = ["knitwear", "marble", "pebbles", "tartan", "wood"]
-
 
 def tartan(canvas: Canvas) -> None:
     """A woven check, flat or in folds."""

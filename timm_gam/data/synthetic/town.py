@@ -7,8 +7,6 @@ import numpy as np
 from timm_gam.data.synthetic.canvas import ASPECT, Canvas, Colour, Floats, Pencil, mix, soft
 from timm_gam.data.synthetic.sky import day_sky
 
-__all__ = ["brick_wall", "crowd", "facade", "night_city", "skyline"]
-
 
 def skyline(canvas: Canvas) -> None:
     """Towers by day."""

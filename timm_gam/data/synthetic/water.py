@@ -7,8 +7,6 @@ import numpy as np
 from timm_gam.data.synthetic.canvas import ASPECT, Canvas, Colour, Floats, mix, soft
 from timm_gam.data.synthetic.sky import day_sky
 
-__all__ = ["beach", "icebergs", "open_sea", "reef", "sunset", "waterfall"]
-
 
 def open_sea(canvas: Canvas) -> None:
     """Waves up to a horizon, sometimes with a sail."""

@@ -7,8 +7,6 @@ from typing import Any
 
 from timm_gam.core import DataError
 
-__all__ = ["NO_ID", "ColumnNames", "Columns", "find_columns"]
-
 NO_ID = "none"
 """As the id column: number the rows, whatever columns there are."""
 

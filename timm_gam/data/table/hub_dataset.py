@@ -18,8 +18,6 @@ from timm_gam.data.table.parquet import class_names, configurations, load_files
 from timm_gam.data.table.parts import Part, image_set_from_parts
 from timm_gam.data.table.rows import library_errors, root_cause
 
-__all__ = ["read_hub_dataset"]
-
 _HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 
 

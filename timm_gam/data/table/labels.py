@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError
 
-__all__ = ["LabelPart", "join_labels"]
-
 
 @dataclass(frozen=True)
 class LabelPart:

@@ -17,8 +17,6 @@ from timm_gam.data.table.columns import ColumnNames, may_be_label
 from timm_gam.data.table.parts import Part, image_set_from_parts
 from timm_gam.data.table.rows import library_errors
 
-__all__ = ["is_parquet", "load_files", "read_parquet"]
-
 
 def is_parquet(path: Path) -> bool:
     """Whether a path is a parquet file, or a folder with some: at its top, or below it where it holds no images."""

@@ -13,8 +13,6 @@ from timm_gam.data.table.columns import ColumnNames, Columns, find_columns
 from timm_gam.data.table.labels import LabelPart, join_labels
 from timm_gam.data.table.rows import RowsReader, library_errors
 
-__all__ = ["Part", "image_set_from_parts", "image_set_from_splits"]
-
 _ANYWHERE = ("hf://", "/")
 
 

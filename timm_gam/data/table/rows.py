@@ -14,8 +14,6 @@ import numpy as np
 from timm_gam.core import DataError, TimmGamError, one_line
 from timm_gam.data.image_set import EncodedImage
 
-__all__ = ["RowsReader", "library_errors"]
-
 
 @dataclass(frozen=True)
 class RowsReader:

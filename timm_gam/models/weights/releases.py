@@ -14,8 +14,6 @@ from pathlib import Path
 
 from timm_gam.core import HubError
 
-__all__ = ["Release", "find_release", "read_releases", "releases_file"]
-
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

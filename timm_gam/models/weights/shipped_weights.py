@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["SHIPPED", "find_shipped", "shipped_names"]
-
 SHIPPED = Path(__file__).parents[1] / "shipped"
 
 

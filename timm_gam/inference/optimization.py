@@ -15,9 +15,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from timm.utils.model import reparameterize_model
@@ -70,50 +69,54 @@ class OptimizedNetwork(nn.Module):
         if dtype is not None:
             self.applied.append(f"mixed precision {str(dtype).removeprefix('torch.')}")
         self.memory_format: torch.memory_format | None = None  # unknown until a batch comes
-        self._compiled: Run | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             if self.memory_format is None:
-                self._prepare(x)
-            x = x.contiguous(memory_format=self.memory_format or torch.contiguous_format)
-            if self._compiled is not None:
-                try:
-                    return self._compiled(x).float()
-                except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
-                    self._give_up_compiling(error)
-            return self.network(x).float()  # type: ignore[no-any-return]
-
-    def _prepare(self, x: Tensor) -> None:
-        """Choose a form of the network by what each takes here."""
-        on_cpu = x.device.type == "cpu"
-        taps = 0 if on_cpu else with_tap_convolutions(self.network, x)
-        seconds = {layout: time_of(self.network.to(memory_format=layout), x[:_SAMPLE], layout) for layout in _LAYOUTS}
-        fastest = min(seconds, key=seconds.__getitem__)
-        if self.compiled:
-            self.applied.append("compiled with frozen weights")
-            # Elsewhere one is compiled: it takes longer there than the choice can give.
-            close = (
-                [layout for layout in _LAYOUTS if seconds[layout] < _CLEARLY * seconds[fastest]]
-                if on_cpu
-                else [fastest]
-            )
+                self.memory_format = self._prepare(x)
+                if self.compiled:
+                    self._compile()
+            x = x.contiguous(memory_format=self.memory_format)
+            if self._compiled is None:
+                return self.network(x).float()  # type: ignore[no-any-return]
             try:
-                best = _fastest(self.network, close, x, _Compiled)
-                self._compiled = best.run
-            except Exception as error:
+                return self._compiled(x).float()
+            except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
+                out: Tensor = self.network(x).float()  # where the batch is at fault, its own error comes from here
                 self._give_up_compiling(error)
-        if self._compiled is None:
-            best = _fastest(self.network, [fastest], x[:_SAMPLE], _laid_out)
-        self.network, self.memory_format = best.network.to(memory_format=best.layout), best.layout
-        done = [f"memory layout {_NAMES[best.layout]}"]
+                return out
+
+    def _prepare(self, x: Tensor) -> torch.memory_format:
+        """Choose the memory layout, and in which form large kernels run, by what each takes here."""
+        taps = 0 if x.device.type == "cpu" else with_tap_convolutions(self.network, x)
+        x = x[:_SAMPLE]
+        seconds = {layout: time_of(self.network.to(memory_format=layout), x, layout) for layout in _LAYOUTS}
+        best = min(seconds, key=seconds.__getitem__)
+        self.network.to(memory_format=best)
+        self.applied.append(f"memory layout {_LAYOUTS[best]}")
         if taps:
-            done.append(f"{taps} large convolutions as products of all taps")
-        if best.columns:
-            done.append(f"{best.columns} convolutions of small maps by kernel columns")
-        end = len(self.applied) - self.compiled  # what is said of compiling stays last
-        self.applied[end:end] = done
+            self.applied.append(f"{taps} large convolutions as products of all taps")
+        if x.device.type != "cpu":
+            return best
+        by_columns = copy.deepcopy(self.network)
+        if (count := with_column_convolutions(by_columns, x)) and time_of(by_columns, x, best) < seconds[best]:
+            self.network = by_columns.to(memory_format=best)
+            self.applied.append(f"{count} convolutions of small maps by kernel columns")
+        return best
+
+    def _compile(self) -> None:
+        # Imported here: it costs a second, and warnings where CUDA_HOME is set.
+        from torch._inductor import config
+
+        options: dict[str, str | int | bool | Callable[..., Any]] = {
+            "layout_optimization": self.memory_format is torch.channels_last
+        }
+        run = torch.compile(self.network, dynamic=False, options=options)
+        # Not an option of torch.compile: those reach Inductor alone, and Dynamo has by then made inputs of the weights.
+        self._compiled = config.patch(freezing=True)(run)
+        self.applied.append("compiled with frozen weights")
 
     def _give_up_compiling(self, error: Exception) -> None:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -121,82 +124,8 @@ class OptimizedNetwork(nn.Module):
         warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=3)
 
 
-Run = Callable[[Tensor], Tensor]
-
-_NAMES = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}
-_LAYOUTS = tuple(_NAMES)
-_SAMPLE = 8  # images that are measured without a compiler
-_CLEARLY = 1.25  # times slower: not worth compiling
-
-
-@dataclass(frozen=True)
-class _Form:
-    """A network as it may be run: in a layout, with some convolutions by their kernel's columns."""
-
-    network: nn.Module
-    layout: torch.memory_format
-    columns: int
-    run: Run
-    seconds: float
-
-
-def _fastest(
-    network: nn.Module,
-    layouts: Sequence[torch.memory_format],
-    x: Tensor,
-    prepare: Callable[[nn.Module, torch.memory_format], Run],
-) -> _Form:
-    """The faster layout, with kernel columns where these are faster still."""
-
-    def measured(network: nn.Module, layout: torch.memory_format, columns: int) -> _Form:
-        run = prepare(network, layout)
-        return _Form(network, layout, columns, run, time_of(run, x, layout))
-
-    forms = [measured(network, layout, 0) for layout in layouts]
-    best = min(forms, key=lambda form: form.seconds)
-    by_columns = copy.deepcopy(network) if x.device.type == "cpu" else network
-    if x.device.type == "cpu" and (columns := with_column_convolutions(by_columns, x)):
-        forms.append(measured(by_columns, best.layout, columns))
-        best = min(forms, key=lambda form: form.seconds)
-    for form in forms:
-        if form is not best and isinstance(form.run, _Compiled):
-            form.run.release()
-    return best
-
-
-def _laid_out(network: nn.Module, layout: torch.memory_format) -> Run:
-    return network.to(memory_format=layout)
-
-
-class _Compiled:
-    """A copy of a network in a memory layout, compiled with frozen weights."""
-
-    def __init__(self, network: nn.Module, layout: torch.memory_format) -> None:
-        # Imported here: it costs a second, and warnings where CUDA_HOME is set.
-        from torch._inductor import codecache, config
-
-        self._network = copy.deepcopy(network).to(memory_format=layout)
-        self._run: Run = torch.compile(
-            self._network, dynamic=False, options={"layout_optimization": layout is torch.channels_last}
-        )
-        self._loaded, self._config = codecache.PyCodeCache.modules, config
-        self._code: list[ModuleType] = []
-
-    def __call__(self, x: Tensor) -> Tensor:
-        known = len(self._loaded)
-        # Not an option of torch.compile: those reach Inductor alone, and Dynamo has by then made inputs of the weights.
-        with self._config.patch(freezing=True):
-            out = self._run(x)
-        self._code += self._loaded[known:]
-        return out
-
-    def release(self) -> None:
-        """Free the weights, for it will not run again: Inductor keeps all code it made, with the constants in it."""
-        for module in self._code:
-            for name in [name for name in vars(module) if name.startswith("_frozen_param")]:
-                delattr(module, name)
-        for parameter in self._network.parameters():
-            parameter.data = torch.empty(0)
+_LAYOUTS = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}
+_SAMPLE = 8  # images that are measured
 
 
 def _folded(network: nn.Module) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def seconds(run: Callable[[Tensor], Tensor], x: Tensor, layout: torch.memory_format) -> float:
-    """The shorter of two runs after one that warms up, or compiles.
+    """The shorter of two runs after one that warms up.
 
     On some processors 7x7 convolutions of small maps are twice as fast in one layout, on others in the other.
     """

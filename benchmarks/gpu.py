@@ -1,6 +1,6 @@
 """Measure on one GPU: exact scoring against the card's float64 peak and its machine's CPU, and GAM's inference.
 
-    python benchmarks/gpu.py --record benchmarks/results/gpu.json
+    python benchmarks/gpu.py --record benchmarks/results/gpu_h200.json
 
 In under three minutes. Scoring: every metric of 10,000 x 2048, 50,000 x 2048 and 100,000 x 512, embeddings on the card,
 and the ranks alone; the first also on the CPU, with the metrics compared digit for digit. The peak is the best of
@@ -181,14 +181,15 @@ def convolutions(size: int, channels: int, batch: int, device: torch.device, bfl
     shares = {}
     with torch.inference_mode():
         for name, conv, values in (("down", down, x), ("up", up, narrow)):
-            last = values.to(memory_format=torch.channels_last)
+            last, taps = (each.to(memory_format=torch.channels_last) for each in (values, TapConv2d(conv)))
             forms: dict[str, Callable[[], object]] = {
                 "nchw": lambda c=conv, v=values: c(v),  # type: ignore[misc]
                 "channels_last": lambda c=conv, v=last: nn.functional.conv2d(  # type: ignore[misc]
                     v, c.weight.to(memory_format=torch.channels_last), c.bias, padding=3
                 ),
                 "product": columns(conv, values),
-                "taps": functools.partial(TapConv2d(conv).to(memory_format=torch.channels_last), last),
+                "taps": functools.partial(taps, last),
+                "taps_compiled": functools.partial(torch.compile(taps, dynamic=False), last),
             }
             shares |= {
                 f"{name}_{form}": flops / seconds(work, device, 5) / bfloat16_flops for form, work in forms.items()

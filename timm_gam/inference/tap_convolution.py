@@ -1,7 +1,7 @@
 """Large convolutions between many and few channels, such as GAM's 7x7 ones, as one matrix product over all taps.
 
-cuDNN has few kernels for them: on an H100 (bfloat16, 224 px, batch 128) GAM's 7x7 convolutions ran at 2 to 40 % of the
-peak of its matrix units, and two thirds of the network's time went to kernels that do not use those units at all.
+cuDNN has few kernels for them: on an H200 (bfloat16, 224 px, batch 128) GAM's 7x7 convolutions ran at 2 to 38 % of the
+peak of its matrix units (`benchmarks/results/gpu_h200.json`): the slowest kernels do not use those units at all.
 """
 
 from __future__ import annotations
@@ -57,12 +57,16 @@ class TapConv2d(nn.Module):
         return out.to(padded.dtype)
 
 
-def with_tap_convolutions(network: nn.Module, x: Tensor) -> int:
+def with_tap_convolutions(network: nn.Module, x: Tensor, *, compiled: bool) -> int:
     """Put `TapConv2d` in the place of the large convolutions that are faster so, at the map sizes that a batch has.
+
+    Those to fewer channels are when they are compiled, where the shifted sums become one pass over the shares: 1.7 to
+    31 times on an H100 (`benchmarks/results/gpu_h100.json`). The others are measured as they are.
 
     Args:
         network: Changed in place, if at all.
         x: (B, 3, H, W), a batch, on the network's device.
+        compiled: Whether the network will be compiled.
 
     Returns:
         How many were replaced.
@@ -71,7 +75,10 @@ def with_tap_convolutions(network: nn.Module, x: Tensor) -> int:
         return 0
     sizes, known, replaced = map_sizes(network, x[:1]), dict[object, bool](), 0
     for name, conv in list(network.named_modules()):
-        if is_large(conv) and all(_is_faster(conv, len(x), size, known) for size in sizes.get(conv, [(0, 0)])):
+        if not is_large(conv) or conv not in sizes:
+            continue
+        narrows = conv.out_channels < conv.in_channels
+        if (compiled and narrows) or all(_is_faster(conv, len(x), size, known) for size in sizes[conv]):
             network.set_submodule(name, TapConv2d(conv))
             replaced += 1
     return replaced
@@ -79,8 +86,6 @@ def with_tap_convolutions(network: nn.Module, x: Tensor) -> int:
 
 def _is_faster(conv: nn.Conv2d, count: int, size: tuple[int, int], known: dict[object, bool]) -> bool:
     """Whether products of all taps are, for so many maps of a size."""
-    if 0 in size:  # a convolution that did not run
-        return False
     device, key = conv.weight.device, (conv.in_channels, conv.out_channels, conv.kernel_size, size)
     if key not in known:
         autocast = torch.is_autocast_enabled(device.type)

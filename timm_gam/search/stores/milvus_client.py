@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -134,6 +135,7 @@ class MilvusCollections:
         self, name: str, vectors: NDArray[np.float32], k: int, chosen: PhotoFilter, parameters: dict[str, Any]
     ) -> list[list[tuple[bytes, float]]]:
         """(digest, cosine) of the k nearest of each vector, nearest first."""
+        _let_faiss_take_parameters()
         with self.errors():
             self._client.load_collection(name)
             found = self._client.search(
@@ -170,6 +172,30 @@ class MilvusCollections:
     def close(self) -> None:
         """Let go of it."""
         self._client.close()
+
+
+def _let_faiss_take_parameters() -> None:
+    """Let FAISS, by which Milvus Lite searches in this process, take search parameters again.
+
+    `faiss.contrib.torch_utils`, which pytorch-metric-learning imports, puts a search without them in the place of each
+    index's own, for the whole process.
+    """
+    if "faiss.contrib.torch_utils" not in sys.modules:
+        return
+    import faiss
+
+    kinds: list[Any] = [kind for kind in vars(faiss).values() if "search_numpy" in getattr(kind, "__dict__", ())]
+    for kind in kinds:
+        if not hasattr(kind.search, "takes_parameters"):
+            kind.search = _with_parameters(kind.search, kind.search_numpy)
+
+
+def _with_parameters(replaced: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
+    def search(self: Any, x: Any, k: int, *rest: Any, params: Any = None, **named: Any) -> Any:
+        return replaced(self, x, k, *rest, **named) if params is None else own(self, x, k, params=params)
+
+    search.takes_parameters = True  # type: ignore[attr-defined]
+    return search
 
 
 def expression(chosen: PhotoFilter) -> str:

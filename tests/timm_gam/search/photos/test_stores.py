@@ -277,3 +277,13 @@ def test_a_store_that_cannot_be_used_is_one_line(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(TimmGamError, match="pip install 'timm-gam\\[search\\]'"):
         milvus(tmp_path, StoreChoice("milvus"), photographs).update()
+
+
+def test_milvus_lite_searches_beside_a_library_that_replaces_the_search_of_faiss(tmp_path: Path) -> None:
+    """In a process of its own, as the replacement holds for the whole process."""
+    pytest.importorskip("milvus_lite")
+    pytest.importorskip("faiss")
+    test = f"{Path(__file__)}::test_filters"
+    code = f"import sys, pytest, faiss.contrib.torch_utils; sys.exit(pytest.main(['-q', '-k', 'milvus', {test!r}]))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -32,7 +32,7 @@ from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol
 from timm_gam.models import weights_digest
 from timm_gam.rerank import Recipe, Whitening
-from timm_gam.search import Vectors
+from timm_gam.search import Vectors, scoring_device
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _improved(ranking: Ranking, settings: Settings, progress: ProgressBar, world
 
 
 def _tensor(vectors: Vectors, device: str) -> Tensor:
-    there = "cpu" if device == "mps" else device
+    there = scoring_device(device)
     tensor = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.array(vectors))
     return tensor.to(there) if tensor.is_floating_point() else tensor.to(there, torch.float32)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from eval.results.facts import Means, NearDuplicates, NearPair
@@ -15,7 +14,7 @@ from eval.scoring.retrieval_scores import places
 from timm_gam.core import World
 from timm_gam.data import Protocol
 from timm_gam.images import NEAR
-from timm_gam.search import Distance, ExactScorer, Vectors, fixed_point, resident
+from timm_gam.search import Distance, ExactScorer, Vectors, fixed_point, resident, scoring_device
 
 
 def near_duplicates(
@@ -50,7 +49,7 @@ def near_duplicates(
         world: The processes that share the work.
     """
     query, gallery = protocol.query, protocol.gallery
-    place = torch.device("cpu" if device.startswith("mps") else device)  # which has no float64
+    place = scoring_device(device)
     own = places(query, gallery)
     found = find_near_duplicates(
         signatures[query],

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET
 from timm_gam.core import ALONE, World
-from timm_gam.search import Distance, Vectors, fixed_point, nearest, resident, slices
+from timm_gam.search import Distance, Vectors, fixed_point, nearest, resident, scoring_device, slices
 
 _QUERIES = 4096  # searched at a time: what a search holds of each is far more than what is kept of it
 
@@ -39,7 +39,7 @@ def first_ranked(
     Returns:
         (Q, K) int64 rows of `embeddings`, nearest first, and (Q, K) float32 cosine similarities or distances.
     """
-    there = torch.device("cpu" if device == "mps" else device)  # which has no float64
+    there = scoring_device(device)
     points = fixed_point(resident(embeddings, there, memory_budget)[0], distance, device=there)
     ranked = points.take(gallery)
     place = np.full(len(embeddings), -1, dtype=np.int64)

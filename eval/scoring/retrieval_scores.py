@@ -17,7 +17,7 @@ from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from timm_gam.core import ALONE, DataError, World
 from timm_gam.rerank import Reranker
-from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, resident
+from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, resident, scoring_device
 
 Intervals = Literal["auto", "queries", "images", "classes", "none"]
 """What intervals are for: other queries, images or classes; "auto": images where every image is a query of the others,
@@ -95,8 +95,7 @@ def score_retrieval(
     everything = np.arange(len(vectors), dtype=np.int64)
     query = everything if query is None else query
     gallery = everything if gallery is None else gallery
-    place = torch.device(device or (vectors.device if isinstance(vectors, torch.Tensor) else "cpu"))
-    place = torch.device("cpu") if place.type == "mps" else place  # which has no float64
+    place = scoring_device(device or (vectors.device if isinstance(vectors, torch.Tensor) else "cpu"))
     vectors, memory_budget = resident(vectors, place, memory_budget)
     points = fixed_point(vectors, distance, device=place)
     queries = points.take(query)

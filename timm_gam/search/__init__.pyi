@@ -21,6 +21,7 @@ from timm_gam.search.integer_vectors import Rows as Rows
 from timm_gam.search.integer_vectors import Vectors as Vectors
 from timm_gam.search.integer_vectors import fixed_point as fixed_point
 from timm_gam.search.integer_vectors import resident as resident
+from timm_gam.search.integer_vectors import scoring_device as scoring_device
 from timm_gam.search.photos.catalogue import PhotoFilter as PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates as find_duplicates
 from timm_gam.search.photos.photo_index import PhotoIndex as PhotoIndex

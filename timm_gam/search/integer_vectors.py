@@ -136,6 +136,16 @@ def fixed_point(
     return FixedPoint(embeddings, scale / normal, largest, distance)
 
 
+def scoring_device(device: torch.device | str) -> torch.device:
+    """Where exact scores of vectors on a device are computed: there, or on the CPU where it has no float64 (mps).
+
+    >>> scoring_device("mps:0"), scoring_device("cuda:1")
+    (device(type='cpu'), device(type='cuda', index=1))
+    """
+    place = torch.device(device)
+    return torch.device("cpu") if place.type == "mps" else place
+
+
 def resident(vectors: Vectors, device: torch.device, memory: int) -> tuple[Vectors, int]:
     """Vectors where they are computed with, if a copy of them fits half the memory that may be used there.
 

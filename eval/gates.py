@@ -81,7 +81,7 @@ def audit_gates(
 
     from eval.scoring.retrieval_scores import score_retrieval
     from timm_gam.embed import embedding_network
-    from timm_gam.images import resolve_preprocessing
+    from timm_gam.images import network_inputs, resolve_preprocessing
     from timm_gam.models import frozen_gates, gate_layers, measure_gates, shuffled_gates
 
     model = loaded.model.eval().to(device)
@@ -102,7 +102,8 @@ def audit_gates(
 
         def pixels(rows: NDArray[np.int64]) -> Iterator[Tensor]:
             for start in range(0, len(rows), _BATCH):
-                yield _pixels(images, rows[start : start + _BATCH], preprocessing).to(device)
+                batch = network_inputs(images, rows[start : start + _BATCH].tolist(), preprocessing)
+                yield torch.stack([pixels for _, pixels in batch]).to(device)
                 advance(len(rows[start : start + _BATCH]))
 
         uses = measure_gates(model, pixels(measured))
@@ -131,18 +132,6 @@ def audit_gates(
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _pixels(images: ImageSet, rows: NDArray[np.int64], preprocessing: object) -> Tensor:
-    """(B, 3, H, W) float32 network input of these rows, in their order."""
-    import torch
-
-    from timm_gam.images import Preprocessing, load_image
-
-    assert isinstance(preprocessing, Preprocessing)
-    transform = preprocessing.transform()
-    read = images.reader.read(rows.tolist())
-    return torch.stack([transform(load_image(encoded, images.ids[row])[0]) for row, encoded in read])
 
 
 def build_parser() -> CommandParser:

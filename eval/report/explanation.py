@@ -13,7 +13,7 @@ from eval.results.result import RetrievalResult
 from timm_gam.core import ModelError
 from timm_gam.data import ImageSet
 from timm_gam.embed import attention_maps, location_split
-from timm_gam.images import DecodeLimits, Preprocessing, as_seen, data_uri, load_image
+from timm_gam.images import DecodeLimits, Preprocessing, as_seen, data_uri, network_inputs
 from timm_gam.models import LoadedModel
 
 _PAIRS = 4  # of the best and of the worst queries each
@@ -131,13 +131,7 @@ def _pixels(
 ) -> dict[str, torch.Tensor]:
     wanted = set(ids)
     rows = [row for row, name in enumerate(images.ids) if name in wanted]
-    transform = preprocessing.transform()
-    pixels = {}
-    shrink = preprocessing.shrink if preprocessing.shrink_on_load else None
-    for row, encoded in images.reader.read(rows):
-        picture, _ = load_image(encoded, images.ids[row], shrink, limits)
-        pixels[images.ids[row]] = transform(picture)
-    return pixels
+    return {images.ids[row]: pixels for row, pixels in network_inputs(images, rows, preprocessing, limits)}
 
 
 def _gates(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from timm_gam.core import UnreadableImageError
-from timm_gam.data import ImageSet
+from timm_gam.data import EncodedImage, ImageSet
 from timm_gam.images.decoding import load_image
 from timm_gam.images.limits import DecodeLimits
 from timm_gam.images.preprocessing import Preprocessing
@@ -28,11 +28,39 @@ def thumbnails(
     """
     for row, encoded in images.reader.read(rows):
         try:
-            picture, _ = load_image(encoded, images.ids[row], lambda w, h: _factor(w, h, side), limits)
+            picture = small_picture(encoded, images.ids[row], side, limits)
         except UnreadableImageError:
             continue
-        picture.thumbnail((side, side))
         yield row, data_uri(picture)
+
+
+def small_picture(
+    encoded: EncodedImage, image_id: str, side: int, limits: DecodeLimits = DecodeLimits()
+) -> Image.Image:
+    """An image no side of which is longer than `side` pixels; a large JPEG is reduced while it is decoded.
+
+    Raises:
+        UnreadableImageError: it cannot be decoded.
+    """
+    picture, _ = load_image(
+        encoded, image_id, lambda w, h: next((f for f in (8, 4, 2) if max(w, h) >= f * side), 1), limits
+    )
+    picture.thumbnail((side, side))
+    return picture
+
+
+def network_inputs(
+    images: ImageSet, rows: Iterable[int], preprocessing: Preprocessing, limits: DecodeLimits = DecodeLimits()
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (row, (3, H, W) float32) of images as a network gets them: a few, in this process, in the order of `rows`.
+
+    Raises:
+        UnreadableImageError: one cannot be decoded.
+    """
+    transform = preprocessing.transform()
+    shrink = preprocessing.shrink if preprocessing.shrink_on_load else None
+    for row, encoded in images.reader.read(list(rows)):
+        yield row, transform(load_image(encoded, images.ids[row], shrink, limits)[0])
 
 
 def data_uri(picture: Image.Image) -> str:
@@ -47,8 +75,3 @@ def as_seen(pixels: Tensor, preprocessing: Preprocessing) -> Image.Image:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     whole = ((pixels.cpu().float() * std + mean) * 255).round().clamp(0, 255).byte()
     return Image.fromarray(whole.permute(1, 2, 0).numpy())
-
-
-def _factor(width: int, height: int, side: int) -> int:
-    """By how much a JPEG may be reduced while it is decoded."""
-    return next((factor for factor in (8, 4, 2) if max(width, height) >= factor * side), 1)

@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from timm_gam.core import UnreadableImageError, atomic_path, write_text
-from timm_gam.images import DecodeLimits, load_image
+from timm_gam.images import DecodeLimits, small_picture
 
 _SIDE = 320
 _COLUMNS, _CELL, _GAP, _MOST_DRAWN = 5, (260, 240), 14, 400
@@ -40,9 +40,7 @@ def thumbnail(photo: Path | bytes, side: int = _SIDE, limits: DecodeLimits = Dec
     Raises:
         UnreadableImageError: the file cannot be decoded.
     """
-    name = "it" if isinstance(photo, bytes) else str(photo)
-    image, _ = load_image(photo, name, lambda w, h: next((f for f in (8, 4, 2) if max(w, h) >= f * side), 1), limits)
-    image.thumbnail((side, side))
+    image = small_picture(photo, "it" if isinstance(photo, bytes) else str(photo), side, limits)
     data = io.BytesIO()
     image.save(data, "JPEG", quality=85)
     return data.getvalue()

@@ -20,7 +20,7 @@ Student's t. `benchmarks/coverage.py` measures how often they hold.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -239,7 +239,7 @@ def _over_classes(
 
 
 def _between(name: str, a: Influence, b: Influence) -> Influence:
-    return Influence(a.image, a.label, a.own, a.class_size, a.gallery, {name: a.effects[name] - b.effects[name]})
+    return replace(a, effects={name: a.effects[name] - b.effects[name]})
 
 
 def _wilson(mean: float, spread: Spread, count: int, confidence: float) -> Interval:

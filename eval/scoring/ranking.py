@@ -302,7 +302,8 @@ class _SearchCounter(_Counter):
 
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
-        _add_to_bins(self.bins[mine], self.edges[mine], scores)
+        bins = torch.searchsorted(self.edges[mine], scores.contiguous(), right=True)
+        self.bins[mine].scatter_add_(1, bins, self.bins.new_ones(()).expand(bins.shape))
         itself = self.relevant.self_index[rows, None] - columns.start
         here = (itself >= 0) & (itself < scores.shape[1])
         own = scores.gather(1, itself.clamp(0, scores.shape[1] - 1))
@@ -323,11 +324,6 @@ class _SearchCounter(_Counter):
             return above, at_or_above - above
 
         return of
-
-
-def _add_to_bins(bins: Tensor, edges: Tensor, scores: Tensor) -> None:
-    places = torch.searchsorted(edges, scores.contiguous(), right=True)
-    bins.scatter_add_(1, places, torch.ones((), dtype=bins.dtype, device=bins.device).expand(places.shape))
 
 
 def _targets(

@@ -1,6 +1,7 @@
 from timm_gam.core.cli import CommandParser as CommandParser
 from timm_gam.core.cli import ProgressBar as ProgressBar
 from timm_gam.core.cli import count as count
+from timm_gam.core.cli import counted as counted
 from timm_gam.core.cli import interrupts_exit as interrupts_exit
 from timm_gam.core.cli import no_progress as no_progress
 from timm_gam.core.cli import positive as positive

@@ -11,14 +11,16 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from timm_gam.core.errors import TimmGamError
 from timm_gam.core.signals import exit_code, handle_signals
 from timm_gam.core.text import guarded_output, message_text, print_error
+
+Item = TypeVar("Item")
 
 ProgressBar = Callable[[str, str, int | None], AbstractContextManager[Callable[[int], None]]]
 """(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
@@ -112,6 +114,13 @@ def progress_bar(
 def no_progress(what: str, unit: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
     """A `ProgressBar` that shows nothing."""
     return nullcontext(lambda done: None)
+
+
+def counted(items: Iterable[Item], advance: Callable[[int], None]) -> Iterator[Item]:
+    """The items one by one, each of which moves a progress bar on."""
+    for item in items:
+        advance(1)
+        yield item
 
 
 def print_line(line: str) -> None:

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from timm_gam.core import World
 from timm_gam.data import ImageSet
 from timm_gam.embed.embedding import loader_workers
 from timm_gam.embed.file_store import FileStore
 from timm_gam.embed.settings import EmbedSettings
-from timm_gam.images import SIGNATURE_BYTES, Digests, load_batches
+from timm_gam.images import SIGNATURE_BYTES, Digests, load_batches, no_pixels
 
 _KEY = {"signature": "gradients of 16 x 16 grey pixels, int8"}
 _BATCH = 256
@@ -71,7 +70,7 @@ def _decoded(images: ImageSet, rows: NDArray[np.int64], settings: EmbedSettings)
     loaded = load_batches(
         images.reader,
         rows,
-        _no_pixels,
+        no_pixels,
         batch_size=_BATCH,
         workers=loader_workers(settings),
         limits=settings.limits,
@@ -81,7 +80,3 @@ def _decoded(images: ImageSet, rows: NDArray[np.int64], settings: EmbedSettings)
             for place, signature in zip(batch.places, batch.signatures, strict=True):
                 found[place] = signature
     return found
-
-
-def _no_pixels(image: object) -> Tensor:
-    return torch.zeros(1)

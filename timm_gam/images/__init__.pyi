@@ -14,6 +14,7 @@ from timm_gam.images.fingerprint import digest_images as digest_images
 from timm_gam.images.limits import DecodeLimits as DecodeLimits
 from timm_gam.images.loader import Batch as Batch
 from timm_gam.images.loader import load_batches as load_batches
+from timm_gam.images.loader import no_pixels as no_pixels
 from timm_gam.images.page import page_environment as page_environment
 from timm_gam.images.pictures import as_seen as as_seen
 from timm_gam.images.pictures import data_uri as data_uri

@@ -7,11 +7,9 @@ from collections import Counter
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
 
 from timm_gam.core import DataError, World, progress_bar
-from timm_gam.images import Digests, default_workers, digest_images, load_batches
+from timm_gam.images import Digests, default_workers, digest_images, load_batches, no_pixels
 from timm_gam.train.data import Fingerprints, TrainingData
 from timm_gam.train.recipe import Recipe
 
@@ -64,7 +62,7 @@ def check_images(data: TrainingData, rows: NDArray[np.int64], recipe: Recipe, wo
         load_batches(
             data.images.reader,
             rows[mine],
-            _nothing,
+            no_pixels,
             batch_size=_AT_ONCE,
             workers=workers,
             shrink=_small,
@@ -113,10 +111,6 @@ def _faults_of_classes(data: TrainingData) -> list[str]:
                 "split (--test-split)"
             )
     return faults
-
-
-def _nothing(image: Image.Image) -> Tensor:
-    return torch.zeros(1)
 
 
 def _small(width: int, height: int) -> int:

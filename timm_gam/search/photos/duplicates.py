@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timm_gam.core import ProgressBar, UnreadableImageError, no_progress
+from timm_gam.core import ProgressBar, UnreadableImageError, counted, no_progress
 from timm_gam.images import BITS, DecodeLimits, difference_hash, load_image, near_pairs
 from timm_gam.search.photos.photo_index import PhotoIndex
 
@@ -135,7 +135,7 @@ def _hashes(
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         for chunk in _chunks(lacking):
-            made = dict(found for found in _counted(pool.map(make, chunk), on_progress) if found is not None)
+            made = dict(found for found in counted(pool.map(make, chunk), on_progress) if found is not None)
             index.catalogue.keep_hashes(made)
             hashes.update(made)
     return hashes
@@ -144,12 +144,6 @@ def _hashes(
 def _chunks(items: Iterator[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, str]]]:
     while chunk := list(islice(items, _CHUNK)):
         yield chunk
-
-
-def _counted(found: Iterator[Any], on_progress: Callable[[int], None]) -> Iterator[Any]:
-    for one in found:
-        on_progress(1)
-        yield one
 
 
 def _shrink(width: int, height: int) -> int:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 
-from timm_gam.core import DataError, ProgressBar, no_progress
+from timm_gam.core import DataError, ProgressBar, counted, no_progress
 from timm_gam.embed import EmbeddedBatch, Embedder, VectorStore, buffered
 from timm_gam.images import Digests
 from timm_gam.search.photos.folder import PhotoFacts, PhotoFile, find_photos, photo_set, read_facts
@@ -68,7 +68,7 @@ def update_index(
     """
     catalogue, store = index.catalogue, index.embeddings(collection, verify=True)
     with progress("looking", "file", None) as on_progress:
-        fresh = catalogue.look(_counted(find_photos(index.root), on_progress))
+        fresh = catalogue.look(counted(find_photos(index.root), on_progress))
     if catalogue.found() == 0:
         raise DataError(
             f"no photographs (jpg, jpeg, png, webp) in '{index.root}'; name another folder"
@@ -108,12 +108,6 @@ def update_index(
 def _dim(embedder: Embedder) -> int:
     """Of the embeddings, as timm says."""
     return int(getattr(embedder.loaded.model, "num_features", 0))
-
-
-def _counted(files: Iterator[PhotoFile], on_progress: Callable[[int], None]) -> Iterator[PhotoFile]:
-    for file in files:
-        on_progress(1)
-        yield file
 
 
 def _facts(index: PhotoIndex, files: dict[str, PhotoFile], paths: list[str]) -> list[tuple[PhotoFile, PhotoFacts]]:

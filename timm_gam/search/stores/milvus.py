@@ -18,6 +18,7 @@ from timm_gam.core import DataError, MachineError, ProgressBar, available_memory
 from timm_gam.embed import FileStore
 from timm_gam.images import Digests
 from timm_gam.rerank import Whitening, fit_whitening, load_whitening
+from timm_gam.search.blocks import slices
 from timm_gam.search.photos.catalogue import Catalogue, Content, PhotoFilter
 from timm_gam.search.stores.choice import StoreChoice
 from timm_gam.search.stores.milvus_client import MilvusCollections
@@ -114,7 +115,7 @@ class MilvusStore:
         with progress("into Milvus", "vector", len(lacking) + len(changed)) as on_progress:
             since = 0
             for new, contents in ((True, lacking), (False, changed)):
-                for batch in _batches(contents):
+                for batch in (contents[part] for part in slices(0, len(contents), _BATCH)):
                     digests = Digests.of(content.digest for content, _ in batch)
                     self.milvus.put(name, batch, fit(self._embeddings.read(digests)), new)
                     on_progress(len(batch))
@@ -123,8 +124,8 @@ class MilvusStore:
                         self.milvus.flush(name)
                         since = 0
             gone = list(have)
-            for start in range(0, len(gone), _BATCH):
-                self.milvus.remove(name, gone[start : start + _BATCH])
+            for part in slices(0, len(gone), _BATCH):
+                self.milvus.remove(name, gone[part])
             if lacking or changed or gone:
                 self.milvus.flush(name)
         with progress("index", "vector", None) as on_progress:
@@ -192,11 +193,6 @@ class MilvusStore:
             if match := pattern.fullmatch(path.name):
                 whitening = load_whitening(path)
                 yield Fit(whitening, int(match[1]), _hash(whitening.projection.numpy().tobytes()))
-
-
-def _batches(contents: list[tuple[Content, int]]) -> Iterator[list[tuple[Content, int]]]:
-    for start in range(0, len(contents), _BATCH):
-        yield contents[start : start + _BATCH]
 
 
 def _facts(content: Content) -> int:

@@ -1,11 +1,12 @@
-"""Small image folders made at test time."""
+"""Small image folders, and pictures, made at test time."""
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFilter
 
 
 def write_class_folders(root: Path, classes: int = 3, images: int = 4, side: int = 40, suffix: str = ".jpg") -> Path:
@@ -19,3 +20,21 @@ def write_class_folders(root: Path, classes: int = 3, images: int = 4, side: int
             pixels = colour + rng.integers(0, 55, (side, side, 3))
             Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}{suffix}")
     return root
+
+
+def picture(seed: int) -> Image.Image:
+    """Smooth random shapes, as a photograph has them."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (12, 18, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((180, 120), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
+
+
+def recompressed(image: Image.Image, quality: int) -> Image.Image:
+    """As JPEG, and opened again."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+def score_command(photos: Path) -> list[str]:
+    """Options of `eval.retrieval` that score a folder soon, by a network of the package."""
+    return ["--model", "test_resnet.corel", "--data-dir", str(photos), "--interval", "none", "--img-size", "32"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.retrieval import main as score
-from tests.helpers import write_class_folders
+from tests.helpers import score_command, write_class_folders
 from tests.timm_gam.images.test_limits import grey_16, noisy_tiffs, scan_bomb
 
 OPTIONS = ["--max-scans", "50", "--max-decode-mb", "64", "--max-decode-seconds", "9"]
@@ -20,17 +20,7 @@ def test_each_is_one_line_or_skipped_and_counted(tmp_path: Path, capfd: pytest.C
     bombs = {"scans.jpg": scan_bomb(51, side=64), "memory.png": grey_16(4000)}
     bombs |= {f"noise{number}.tif": data for number, data in enumerate(noisy_tiffs()[:3])}
     out = tmp_path / "r.json"
-    command = [
-        "--model",
-        "test_resnet.corel",
-        "--data-dir",
-        str(photos),
-        "--interval",
-        "none",
-        "--img-size",
-        "32",
-        *OPTIONS,
-    ]
+    command = [*score_command(photos), *OPTIONS]
     for name, data in bombs.items():
         (photos / "class1" / name).write_bytes(data)
         for workers in ("0", "1"):

@@ -15,7 +15,7 @@ import yaml
 import eval as evaluation
 from eval.retrieval import main as score
 from hub.dataset import main as publish
-from tests.helpers import write_class_folders
+from tests.helpers import score_command, write_class_folders
 from tests.timm_gam.core.test_text import NAMES, TOKEN, unseen
 from timm_gam.search.__main__ import main as search
 
@@ -51,18 +51,7 @@ def photos_named(root: Path, names: list[str]) -> Path:
 
 def test_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     photos = photos_named(tmp_path / "bad\x1b[2J\nerror: root", NAMES)
-    command = [
-        "--model",
-        "test_resnet.corel",
-        "--data-dir",
-        str(photos),
-        "--interval",
-        "none",
-        "--img-size",
-        "32",
-        "-j",
-        "0",
-    ]
+    command = [*score_command(photos), "-j", "0"]
     assert score([*command, "--per-class", "--paper-table", "--results-file", str(tmp_path / "r.json")]) == 0
     out, err = capfd.readouterr()
     assert unseen(out + err) == []

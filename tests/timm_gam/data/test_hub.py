@@ -28,17 +28,6 @@ pytestmark = pytest.mark.filterwarnings(  # the library leaves files of its own 
 )
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[bytes, str]]:
-    root = write_class_folders(tmp_path_factory.mktemp("photos") / "photos")
-    return [(path.read_bytes(), path.parent.name) for path in sorted(root.rglob("*.jpg"))]
-
-
 def write_table(path: Path, rows: list[tuple[bytes, str]], names: tuple[str, ...] | None = None) -> None:
     labels: Any = datasets.ClassLabel(names=list(names)) if names else datasets.Value("string")
     values = [names.index(c) if names else c for _, c in rows]

@@ -21,11 +21,6 @@ from timm_gam.data import draw_synthetic, image_set_from_splits, pair_query_gall
 from timm_gam.images import load_image
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-
-
 def as_dataset(folder: Path, **columns: object) -> datasets.Dataset:
     images = read_folder(folder)
     return datasets.Dataset.from_dict(

@@ -12,23 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers import write_class_folders
 from timm_gam.core import DataError, UnreadableImageError
 from timm_gam.data import choose_protocol, image_set_from_splits, is_parquet, read_images, read_parquet
 from timm_gam.images import load_image
 
 CLASSES = ("class0", "class1", "class2")
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[bytes, str]]:
-    root = write_class_folders(tmp_path_factory.mktemp("photos") / "photos")
-    return [(path.read_bytes(), path.parent.name) for path in sorted(root.rglob("*.jpg"))]
 
 
 def table(

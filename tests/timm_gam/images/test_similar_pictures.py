@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 
 import timm_gam.images.similar_pictures as module
+from tests.helpers import picture, recompressed
 from timm_gam.images import NEAR, SIGNATURE_BYTES, alike_pairs, likeness, signature
-
-
-def picture(seed: int) -> Image.Image:
-    """Smooth random shapes, as a photograph has them."""
-    pixels = np.random.default_rng(seed).integers(0, 256, (12, 18, 3), dtype=np.uint8)
-    return Image.fromarray(pixels).resize((180, 120), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
-
-
-def recompressed(image: Image.Image, quality: int) -> Image.Image:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file)
 
 
 def alike(a: Image.Image, b: Image.Image) -> float:

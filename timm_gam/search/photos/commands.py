@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 
 from timm_gam.core import check_writable, printable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings, chosen_views
-from timm_gam.images import DecodeLimits
+from timm_gam.images import DecodeLimits, content_digest
 from timm_gam.rerank import Recipe, read_method
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates
@@ -54,10 +55,10 @@ def query(args: argparse.Namespace) -> None:
     _check_sheets(args)
     chosen = PhotoFilter.read(args.folder, args.since, args.until, args.size)
     limits = DecodeLimits.of(args)
-    made = _opened(args.index, limits)
+    recipe = None if args.rerank is None else Recipe(1.0, None, *read_method(args.rerank))
+    made = _opened(args.index, limits, args.photo)
     collection = made.collection(args.model)
     model = QueryModel(made, collection, args.device, limits)
-    recipe = None if args.rerank is None else Recipe(1.0, None, *read_method(args.rerank))
     sought = model.of_files(args.photo)
     if recipe is None:
         matches = made.search(collection, sought, args.k, chosen)
@@ -131,11 +132,13 @@ def _write_sheets(args: argparse.Namespace, title: str, sections: list[Section])
         draw_picture(args.png, title, sections)
 
 
-def _opened(path: Path, limits: DecodeLimits) -> PhotoIndex:
-    """The index; of a folder without one it is made."""
+def _opened(path: Path, limits: DecodeLimits, needed: Sequence[Path] = ()) -> PhotoIndex:
+    """The index; of a folder without one it is made, once the files that are needed then can be read."""
     from timm_gam.search.photos.photo_index import INDEX_NAME
 
     if path.is_dir() and not (path / "index.json").exists() and not (path / INDEX_NAME / "index.json").exists():
+        for photo in needed:
+            content_digest(photo, str(photo))
         made = PhotoIndex.create(path)
         collection, embedder = _model(made, None, None, EmbedSettings(on_unreadable="skip", limits=limits))
         print(_summary(made, collection, update_index(made, collection, embedder, progress_bar)), file=sys.stderr)

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from timm_gam.search.__main__ import main
-from timm_gam.search.photos.photo_index import PhotoIndex
+from timm_gam.search.photos.photo_index import INDEX_NAME, PhotoIndex
 
 MODEL = ["--model", "test_resnet_gam.corel"]
 
@@ -135,6 +135,12 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, folder: Path,
     assert main(filled) == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ") and message in said and "\n" not in said
+
+
+def test_a_folder_is_not_indexed_for_a_photo_that_is_not_there(folder: Path, capsys) -> None:
+    assert main(["query", str(folder / "none.jpg"), "--in", str(folder)]) == 2
+    assert capsys.readouterr().err == f"error: cannot read image '{folder / 'none.jpg'}': No such file or directory\n"
+    assert not (folder / INDEX_NAME).exists()
 
 
 def test_kill_9_loses_nothing_kept_and_doubles_nothing(folder: Path, capsys) -> None:

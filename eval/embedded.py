@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.caveats.near_duplicates import near_duplicates
+from eval.caveats.training import training_images, training_warnings
 from eval.ranked import Ranking
 from eval.results.certificate import certify
 from eval.results.facts import (
@@ -74,6 +75,7 @@ class EmbeddedImages:
         ranking, settings = self.ranking, self.settings
         embed, info, head = self.embedder.settings, self.embedder.loaded.info, self.embedder.head
         timings: Timings = common.pop("timings")
+        seen = training_images(self.embedder.loaded, self.embeddings.digests)
         return Facts(
             model=Model(
                 name=info.name,
@@ -102,6 +104,8 @@ class EmbeddedImages:
                 device=ranking.device,
                 world=self.world,
             ),
+            training_images=seen,
+            warnings=training_warnings(self.embedder.loaded, self.embedder.preprocessing, seen),
             certificate=certify(self.embedder.preprocessing, embed, settings.distance),
             precision=str(embed.amp_dtype or "float32").removeprefix("torch."),
             timings=timings.model_copy(

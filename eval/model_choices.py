@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import timm
 from timm.models import get_pretrained_cfg, is_model, is_model_in_modules, is_model_pretrained
 
 from timm_gam.core import DataError, ModelError, TimmGamError
+from timm_gam.images import resolve_preprocessing
 from timm_gam.models import LoadedModel, check_model_name, check_safetensors, find_pretrained, load_model
 from timm_gam.train import RunFolder, read_recipe
 
@@ -25,7 +26,7 @@ class ModelChoice:
         checkpoint: A safetensors file, or None.
         pretrained: Without a checkpoint: pretrained weights, or random ones.
         seed: Of random weights.
-        img_size: What a run folder was trained at, in pixels; None: what the weights say.
+        img_size: What the run in whose folder the checkpoint lies was trained at, in pixels; None: what its file says.
     """
 
     name: str
@@ -62,9 +63,11 @@ class ModelChoice:
     def load(self) -> LoadedModel:
         """As `load_model`; the network of a run folder takes images of the size it was trained at."""
         loaded = load_model(self.model, checkpoint=self.checkpoint, pretrained=self.pretrained, seed=self.seed)
-        if self.img_size is not None:
+        if self.img_size is not None and not loaded.training.preprocessing:  # of a run before files said so themselves
             cfg: Any = loaded.model.pretrained_cfg
             cfg["input_size"] = (3, self.img_size, self.img_size)
+            training = replace(loaded.training, preprocessing=resolve_preprocessing(loaded.model).of_weights())
+            loaded = replace(loaded, training=training)
         return replace(loaded, info=replace(loaded.info, name=self.name))
 
 
@@ -93,7 +96,7 @@ def choose_models(
             raise ModelError(
                 f"{len(checkpoints)} checkpoints came for {len(models)} models; name one per model, in order"
             )
-        chosen = [ModelChoice(name, name, Path(file)) for name, file in zip(models, checkpoints, strict=True)]
+        chosen = [_of_file(name, name, Path(file)) for name, file in zip(models, checkpoints, strict=True)]
     else:
         chosen, skipped = _without_checkpoints(names, pretrained, seed)
     twice = {choice.name for choice in chosen if sum(choice == other for other in chosen) > 1}
@@ -112,7 +115,7 @@ def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> t
     for name in names:
         model, equals, file = name.partition("=")
         if equals:
-            chosen.append(ModelChoice(name, model, Path(file)))
+            chosen.append(_of_file(name, model, Path(file)))
         elif _is_pattern(name):
             matches = [ModelChoice(match, match, pretrained=pretrained, seed=seed) for match in _matches(name)]
             having = [choice for choice in matches if not pretrained or _has_weights(choice)]
@@ -127,13 +130,24 @@ def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> t
     return chosen, skipped
 
 
+def _of_file(name: str, model: str, file: Path) -> ModelChoice:
+    """A file, with the image size of the run in whose folder it lies."""
+    run = RunFolder(file.parent)
+    recipe = read_recipe(run.config) if run.config.is_file() and file in (run.best, run.last) else {}
+    return ModelChoice(name, model, file, img_size=_img_size(recipe))
+
+
+def _img_size(recipe: Mapping[str, Any]) -> int | None:
+    size = recipe.get("img_size")
+    return int(size) if size else None
+
+
 def _of_run(name: str, folder: RunFolder) -> ModelChoice:
     recipe = read_recipe(folder.config)
     model = str(recipe.get("model", "")).partition(".")[0]
     if not folder.best.is_file():
         raise DataError(f"the run in '{name}' has no {folder.best.name} yet; let it finish an epoch")
-    img_size = recipe.get("img_size")
-    return ModelChoice(name, model, folder.best, img_size=int(img_size) if img_size else None)
+    return ModelChoice(name, model, folder.best, img_size=_img_size(recipe))
 
 
 def _has_weights(choice: ModelChoice) -> bool:

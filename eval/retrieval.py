@@ -192,7 +192,7 @@ def _publish(
     if args.results_file == "-":
         print(json.dumps(document(results, notes), indent=1, allow_nan=False))
         return
-    print(summary(results[0]))
+    print(summary(*results))
     print(metric_table(results, all_metrics=True) if args.all_metrics else model_table(results, args.rank_by))
     for result in results:
         if result.facts.recipe is not None:

@@ -11,6 +11,7 @@ from eval.report.curves import svg_plot
 from eval.report.explanation import Explanation
 from eval.results.comparison import check_same_queries
 from eval.results.result import HEADLINE, RetrievalResult
+from eval.results.tables import model_warnings
 from eval.scoring.metrics import DEFINITIONS
 from timm_gam.core import write_text
 from timm_gam.images import DecodeLimits, page_environment
@@ -63,7 +64,7 @@ def write_report(
             definitions=DEFINITIONS,
             plot=svg_plot(listed),
             classes=_classes(listed),
-            notes=list(notes),
+            notes=[*notes, *model_warnings(listed)],
         )
     )
     write_text(Path(path), html)

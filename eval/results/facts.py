@@ -224,6 +224,14 @@ class Timings(_Record):
     device: str = "cpu"
 
 
+class TrainingImages(_Record):
+    """Scored images that the weights have seen before, by 8 bytes of the SHA-256 of their encoded bytes."""
+
+    trained: Count = Field(description="Among those that they were trained on.")
+    validated: Count = Field(description="Among those by which their epoch was chosen, and not trained on.")
+    images: Count = Field(description="Scored.")
+
+
 class Facts(_Record):
     """All but the numbers.
 
@@ -239,6 +247,10 @@ class Facts(_Record):
     near_duplicates: NearDuplicates | None = Field(
         default=None, description="None where vectors were scored, whose pictures are not known."
     )
+    training_images: TrainingImages | None = Field(
+        default=None, description="null: the weights do not say what they were trained on."
+    )
+    warnings: list[str] = Field(default=[], description="What makes this model's numbers say other than they seem to.")
     certificate: Certificate | None = Field(default=None, description="Enough to make the same pixels again.")
     precision: str = Field(default="float32", description="float32, or the dtype of mixed precision.")
     recipe: RecipeRecord | None = Field(default=None, description="null: the plain ranking.")

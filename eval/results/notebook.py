@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def result_html(result: RetrievalResult) -> str:
     """HTML of the headline metrics with their intervals; every name from data is escaped."""
-    protocol, averages = result.facts.protocol, result.headline()
+    facts, protocol, averages = result.facts, result.facts.protocol, result.headline()
     head = "".join(f"<th>{escape(name)}</th>" for name in averages)
     cells = "".join(f"<td>{_cell(average)}</td>" for average in averages.values())
     return (
@@ -20,6 +20,7 @@ def result_html(result: RetrievalResult) -> str:
         f" {escape(protocol.description)}; {protocol.distance}; in % [95 % interval"
         f" {escape(result.facts.intervals.meaning)}]</caption>"
         f"<thead><tr>{head}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"
+        + "".join(f"<p>warning: {escape(line)}</p>" for line in [*facts.data.warnings, *facts.warnings])
     )
 
 

@@ -18,8 +18,11 @@ PAPER_TABLE = (
 )
 
 
-def summary(result: RetrievalResult) -> str:
-    """What was scored, in a few lines: data, protocol, and what was left out. It stands above every table."""
+def summary(result: RetrievalResult, *others: RetrievalResult) -> str:
+    """What was scored, in a few lines: data, protocol, what was left out, and what to know of each model.
+
+    It stands above every table; `others` are results on the same images.
+    """
     data, protocol = result.facts.data, result.facts.protocol
     fingerprint = f", fingerprint {data.fingerprint[:12]}" if data.fingerprint else ""
     lines = [
@@ -45,8 +48,17 @@ def summary(result: RetrievalResult) -> str:
         lines.append(f"skipped   {len(data.unreadable)} unreadable images")
     if data.left_out:
         lines.append(f"not read  {', '.join(f'{count} {printable(kind)}' for kind, count in data.left_out.items())}")
-    lines += [f"warning   {printable(line)}" for line in data.warnings]
+    warnings = [*data.warnings, *model_warnings([result, *others])]
+    lines += [f"warning   {printable(line)}" for line in warnings]
     return "\n".join([*lines, ""])
+
+
+def model_warnings(results: Sequence[RetrievalResult]) -> list[str]:
+    """What makes numbers of single models say other than they seem to, each once, after the model's name."""
+    lines = [
+        f"{of.facts.model.name if of.facts.model else of.name}: {line}" for of in results for line in of.facts.warnings
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def model_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
@@ -68,7 +80,7 @@ def model_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str
 def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
     """The same as Markdown, with what was scored above it."""
     header, *rows = _standing_rows(results, rank_by)
-    lines = [*(f"    {line}" for line in summary(results[0]).splitlines()), ""] if results else []
+    lines = [*(f"    {line}" for line in summary(*results).splitlines()), ""] if results else []
     lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| {' | '.join([markdown_text(row[0]), *row[1:]])} |" for row in rows]
     return "\n".join([*lines, "", f"In %, micro averages; ranked by {rank_by}{_TIES}."]) + "\n"

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
 from hub.model.card import ModelPage, render_model_card
 from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import RefusedError, atomic_path, write_json, write_text
-from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some
+from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_weights
 
 
 def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage, *, half: bool = False) -> None:
@@ -34,10 +34,10 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
         raise RefusedError("a head belongs to weights to the last bit, which float16 does not keep; leave out --fp16")
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _as_half(trained) if half else dict(trained.tensors)
-    with atomic_path(folder / WEIGHTS_NAME) as temporary:
-        save_file(tensors, temporary, {"format": "pt"})
+    data_config = _data_config(trained)
+    save_weights(folder / WEIGHTS_NAME, tensors, replace(trained.training, preprocessing=data_config or {}))
     with atomic_path(folder / "config.json") as temporary:
-        save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=_data_config(trained))
+        save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=data_config)
     write_text(folder / "README.md", render_model_card(trained, page, half=half))
     if trained.head is not None:
         trained.head.save(folder / HEAD_NAME)
@@ -65,7 +65,7 @@ def _model_config(trained: TrainedModel) -> dict[str, Any]:
 
 
 def _data_config(trained: TrainedModel) -> dict[str, Any] | None:
-    """The preprocessing the weights were scored with, where they were; else the architecture's own."""
+    """The preprocessing the weights were scored with, where they were, or trained with; else the architecture's own."""
     if trained.result is None:
-        return None
+        return dict(trained.training.preprocessing) or None
     return {key: value for key, value in trained.result["preprocessing"].items() if key != "shrink_on_load"}

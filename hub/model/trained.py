@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from timm_gam.core import DataError, RefusedError, TimmGamError
 from timm_gam.embed import Head, read_head
 from timm_gam.models import (
     COREL_TAG,
+    TrainingRecord,
     check_model_name,
     class_count,
     classifier_names,
     fit_tensors,
     name_some,
     read_safetensors,
+    read_training_record,
     weights_digest,
 )
 
@@ -49,6 +51,7 @@ class TrainedModel:
         data: data.json of the training run: classes, split, start weights; empty for a bare checkpoint.
         records: Name in the repository -> text of each training record.
         head: A head of these weights that is published with them, or None.
+        training: What the checkpoint says of its training: preprocessing, and digests of its images.
     """
 
     architecture: str
@@ -61,6 +64,7 @@ class TrainedModel:
     data: Mapping[str, Any]
     records: Mapping[str, str]
     head: Head | None = None
+    training: TrainingRecord = field(default_factory=TrainingRecord)
 
     @property
     def name(self) -> str:
@@ -93,7 +97,8 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
     run = checkpoint if checkpoint.is_dir() else None
     try:
         check_model_name(architecture)
-        tensors = read_safetensors(checkpoint / BEST if run else checkpoint)
+        file = checkpoint / BEST if run else checkpoint
+        tensors, training = read_safetensors(file), read_training_record(file)
     except TimmGamError as error:
         raise RefusedError(str(error)) from error
     network = _network_for(architecture, tensors)
@@ -115,6 +120,7 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
         recipe=recipe,
         data=data,
         records={f"training/{name}": text for name, text in records.items()},
+        training=training,
     )
     _refuse_other_classes(trained)
     if recipe is not None and str(recipe.get("model", architecture)).partition(".")[0] != architecture:

@@ -43,6 +43,10 @@ class Digests(Sequence[bytes]):
         _, groups = np.unique(self.table.view(f"V{DIGEST_BYTES}").ravel(), return_inverse=True)
         return groups.astype(np.int64)
 
+    def shortened(self) -> NDArray[np.uint64]:
+        """(N,) the first 8 bytes of each as a number, 0 where there is none: enough to know an image again."""
+        return np.ascontiguousarray(self.table[:, :8]).view(">u8").ravel().astype(np.uint64)
+
     def take(self, places: NDArray[np.int64] | NDArray[np.bool_]) -> Digests:
         """Those at some places, or where a mask is true."""
         return Digests(self.table[places])

@@ -83,6 +83,10 @@ class Preprocessing:
         transform: Transform = create_transform(is_training=False, normalize=normalize, **steps)
         return Compose([Grayscale(), transform]) if self.input_size[0] == 1 else transform
 
+    def of_weights(self) -> dict[str, Any]:
+        """Plain values of what belongs to weights, under timm's names; not how a decoder saves work."""
+        return {key: value for key, value in self.as_dict().items() if key != "shrink_on_load"}
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON and cache keys."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}

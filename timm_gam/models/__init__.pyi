@@ -36,3 +36,7 @@ from timm_gam.models.weights.shipped_weights import find_shipped as find_shipped
 from timm_gam.models.weights.shipped_weights import shipped_names as shipped_names
 from timm_gam.models.weights.tags import COREL_TAG as COREL_TAG
 from timm_gam.models.weights.tags import corel_repository as corel_repository
+from timm_gam.models.weights.training_record import METADATA_KEY as METADATA_KEY
+from timm_gam.models.weights.training_record import TrainingRecord as TrainingRecord
+from timm_gam.models.weights.training_record import read_training_record as read_training_record
+from timm_gam.models.weights.training_record import save_weights as save_weights

@@ -22,6 +22,7 @@ from timm_gam.models.attention import starts_from_plain
 from timm_gam.models.weights.checkpoint import read_safetensors, weights_digest
 from timm_gam.models.weights.fit import class_count, fit_tensors
 from timm_gam.models.weights.pretrained import PretrainedSource, check_model_name, find_pretrained
+from timm_gam.models.weights.training_record import TrainingRecord, read_training_record
 
 _LARGER = 10  # GAM in a ResNet-101 has 6 times the parameters of the plain network it may start from
 WeightsKind = Literal["pretrained", "checkpoint", "random", "module"]
@@ -64,11 +65,24 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network in eval mode on the CPU, what it is, and the file of the head that was published with it, or None."""
+    """A network and what is known of it.
+
+    Attributes:
+        info: What a record says of it.
+        model: In eval mode, on the CPU. Its `pretrained_cfg` says how images are prepared for it.
+        head: The file of the head that was published with it, or None.
+        training: What its file says of the training of its weights.
+    """
 
     info: ModelInfo
     model: nn.Module
     head: Path | None = None
+    training: TrainingRecord = field(default_factory=TrainingRecord)
+
+    @property
+    def knows_preprocessing(self) -> bool:
+        """Whether its preprocessing is that of its weights, and not of whatever weights its architecture has."""
+        return self.info.weights.kind in ("pretrained", "module") or bool(self.training.preprocessing)
 
 
 def load_model(
@@ -83,6 +97,7 @@ def load_model(
     Args:
         name: "name", "name.tag", "hf-hub:owner/repo[@revision]" or "local-dir:folder".
         checkpoint: A safetensors file instead of the pretrained weights; it may have no classifier or another one.
+            Where it says how images were prepared for its weights, they are prepared so.
         pretrained: Without `checkpoint`: the pretrained weights (True) or random ones (False).
         seed: Of random weights; the global random state is left as it was.
 
@@ -126,9 +141,11 @@ def _with_weights(
     if not rest.complete:
         raise ModelError(f"'{source.reference}' is not for {source.architecture}: {rest}")
     model.load_state_dict(fit.tensors, strict=False)  # complete, as just checked; only counters of batch norm may lack
-    return replace(
-        _loaded(name, source.architecture, model, kind, source.reference, source.model_args), head=source.head
-    )
+    training = read_training_record(source.file)
+    if kind == "checkpoint":
+        vars(model)["pretrained_cfg"] = {**(vars(model).get("pretrained_cfg") or {}), **training.preprocessing}
+    loaded = _loaded(name, source.architecture, model, kind, source.reference, source.model_args)
+    return replace(loaded, head=source.head, training=training)
 
 
 def _build(source: PretrainedSource, **kwargs: Any) -> nn.Module:

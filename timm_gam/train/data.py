@@ -111,18 +111,25 @@ class Fingerprints:
     Attributes:
         all: Fingerprint of all that is trained, validated and tested on.
         trained_on: Of the first two alone, which decide the weights.
+        images: Sorted uint64 numbers of the images that are trained on, and of those that are validated on.
     """
 
     all: str
     trained_on: str
+    images: tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
     @classmethod
     def of(cls, data: TrainingData, rows: NDArray[np.int64], digests: Digests) -> Fingerprints:
         """Those of `data`, from the digests of its rows."""
         decide = np.isin(rows, np.union1d(data.split.train, data.split.validation))
+        numbers, known = digests.shortened(), digests.known
+        train, validation = (
+            np.unique(numbers[known & np.isin(rows, part)]) for part in (data.split.train, data.split.validation)
+        )
         return cls(
             data_fingerprint(data.images, rows, digests),
             data_fingerprint(data.images, rows[decide], digests.take(decide)),
+            (train, validation),
         )
 
     def refuse_others(self, known: dict[str, Any], data: TrainingData, folder: object) -> None:

@@ -31,6 +31,7 @@ from timm_gam.images import (
     resolve_preprocessing,
 )
 from timm_gam.inference import compiler_errors
+from timm_gam.models import TrainingRecord, read_training_record
 from timm_gam.train.checks import check_batch, check_images, identify_images
 from timm_gam.train.data import Fingerprints, TrainingData, read_training_data
 from timm_gam.train.loop import Trainer
@@ -40,7 +41,7 @@ from timm_gam.train.output.progress import Progress
 from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.output.saving import Saver
 from timm_gam.train.recipe import Recipe
-from timm_gam.train.start import SCRATCH, Start, start_model
+from timm_gam.train.start import SCRATCH, Start, start_model, start_record
 from timm_gam.train.step.batches import training_batches
 from timm_gam.train.step.objective import create_objective
 from timm_gam.train.step.optimizer import freeze
@@ -88,7 +89,7 @@ def train(
         model, start = start_model(replace(recipe, start=SCRATCH) if resume else recipe, data.classes)
         frozen = freeze(model, recipe.freeze)
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
-        _check_and_open(folder, recipe, data, start, world, resume=resume)
+        found = _check_and_open(folder, recipe, data, start, world, resume=resume)
         rows = np.union1d(data.split.train, data.split.validation)
         data = replace(data, images=cache_decoded(data.images, rows, recipe.cache_images * 2**20, recipe.limits))
         updates = len(data.split.train) // (recipe.batch_size * recipe.accumulate)
@@ -98,7 +99,9 @@ def train(
         if resume:
             position = load_state(folder.state, trainer.modules, trainer.optimizer, trainer.scaler)
             trainer.go_on_from(position)
-        saver = Saver(folder, trainer, position)
+        earlier = read_training_record(folder.state) if resume else start_record(recipe)
+        record = TrainingRecord(preprocessing.of_weights(), *found.images).with_images_of(earlier)
+        saver = Saver(folder, trainer, position, record)
         if resume:
             saver.resumed()
         with Progress(recipe, position, updates, show=world.leads, say=say) as progress:
@@ -183,7 +186,7 @@ def _row(recipe: Recipe, position: Position, lr: float, world: World) -> dict[st
 
 def _check_and_open(
     folder: RunFolder, recipe: Recipe, data: TrainingData, start: Start, world: World, *, resume: bool
-) -> None:
+) -> Fingerprints:
     """Look at all images, and make the folder of a new run or compare with what a resumed one was trained on."""
     rows = data.split.rows
     if not resume:
@@ -194,7 +197,7 @@ def _check_and_open(
             folder.write_text(folder.config, recipe.as_yaml())
             folder.write_json(folder.environment, {"versions": versions(), "hardware": hardware()})
             folder.write_json(folder.data, {**data.record(found), "start": asdict(start)})
-        return
+        return found
     known = folder.read_json(folder.data)
     found = identify_images(data, rows, world)
     found.refuse_others(known, data, folder.path)
@@ -203,6 +206,7 @@ def _check_and_open(
     if world.leads:
         folder.sweep()
         folder.write_json(folder.data, {**data.record(found), "start": known.get("start")})
+    return found
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import nn
 
 from timm_gam.core import CheckpointError, RecipeError
 from timm_gam.models import (
+    TrainingRecord,
     check_model_name,
     classifier_names,
     find_pretrained,
@@ -20,6 +21,7 @@ from timm_gam.models import (
     from_backbone,
     is_plain_backbone,
     read_safetensors,
+    read_training_record,
     weights_digest,
 )
 from timm_gam.train.recipe import MODEL_BACKBONE, Recipe
@@ -87,6 +89,15 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     model = timm.create_model(name, **arguments, **gates)
     model.load_state_dict(fit.tensors, strict=False)
     return model, Start("checkpoint", source, reference, digest, None)
+
+
+def start_record(recipe: Recipe) -> TrainingRecord:
+    """What the file of the start weights says of their training; an empty record from scratch."""
+    if recipe.start == SCRATCH:
+        return TrainingRecord()
+    name = recipe.model.partition(".")[0]
+    file, _, _ = _locate(_source(recipe, name, is_model_in_modules(name, ["attention_resnet"])))
+    return read_training_record(file)
 
 
 def _source(recipe: Recipe, name: str, ours: bool) -> str:

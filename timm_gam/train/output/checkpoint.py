@@ -17,8 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from timm_gam.core import OutputError, RunFolderError, atomic_path, one_line
+from timm_gam.models import METADATA_KEY
 
-METADATA_KEY = "timm_gam.train"
 _FORMAT = "timm-gam/training-state/1"
 
 
@@ -51,8 +51,9 @@ def save_state(
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    record: Mapping[str, Any],
 ) -> None:
-    """Write the state of a run.
+    """Write the state of a run, and the record of its training as the weights have it.
 
     Raises:
         OutputError: it cannot be written; what was there before stays.
@@ -65,7 +66,13 @@ def save_state(
                 tensors[f"optimizer.{index}.{key}"] = value
             else:
                 values.setdefault(str(index), {})[key] = value
-    plain = {"format": _FORMAT, "position": asdict(position), "optimizer": values, "scaler": scaler.state_dict()}
+    plain = {
+        "format": _FORMAT,
+        "position": asdict(position),
+        "optimizer": values,
+        "scaler": scaler.state_dict(),
+        **record,
+    }
     save_tensors(path, tensors, plain)
 
 

@@ -5,8 +5,9 @@ environment.json     versions, hardware, start weights
 data.json            name, fingerprint, classes and split of the images
 metrics.csv          one row per epoch
 curves.png           loss and retrieval over epochs, where matplotlib is installed
-best.safetensors     weights of the epoch with the best validation mAP, float32, with classifier
-last.safetensors     weights of the last epoch that was saved; in the end, of the last one
+best.safetensors     weights of the epoch with the best validation mAP, float32, with classifier; its metadata keeps how
+                     images are prepared for them, and 8 bytes of the SHA-256 of each that they were trained on
+last.safetensors     the same of the last epoch that was saved; in the end, of the last one
 state.safetensors    all that --resume needs
 evaluation.json      retrieval on the test split, in the format of python -m eval.retrieval
 """

@@ -10,6 +10,7 @@ import time
 
 from torch import Tensor
 
+from timm_gam.models import TrainingRecord
 from timm_gam.train.loop import Trainer
 from timm_gam.train.output.checkpoint import Position, read_about, save_state, save_tensors
 from timm_gam.train.output.run_folder import RunFolder
@@ -24,8 +25,8 @@ _SHARE = 0.05  # of the time, at most, for writing new best epochs
 class Saver:
     """Writes the state of a run and the weights made from it; does nothing in other processes than the first."""
 
-    def __init__(self, folder: RunFolder, trainer: Trainer, position: Position) -> None:
-        self._folder, self._trainer, self._position = folder, trainer, position
+    def __init__(self, folder: RunFolder, trainer: Trainer, position: Position, record: TrainingRecord) -> None:
+        self._folder, self._trainer, self._position, self._record = folder, trainer, position, record.as_plain()
         self._best: dict[str, Tensor] | None = None
         self._written, self._cost = time.monotonic(), 0.0
 
@@ -68,10 +69,15 @@ class Saver:
             return
         began, trainer, position = time.monotonic(), self._trainer, self._position
         if self._best is not None:
-            about = {"model": trainer.recipe.model, "epoch": position.best_epoch, _SCORE: position.best_map}
+            about = {
+                "model": trainer.recipe.model,
+                "epoch": position.best_epoch,
+                _SCORE: position.best_map,
+                **self._record,
+            }
             save_tensors(self._folder.best, self._best, about)
             self._best = None
-        save_state(self._folder.state, position, trainer.modules, trainer.optimizer, trainer.scaler)
+        save_state(self._folder.state, position, trainer.modules, trainer.optimizer, trainer.scaler, self._record)
         self._write_last()
         self._written = time.monotonic()
         self._cost = self._written - began
@@ -79,7 +85,7 @@ class Saver:
     def _write_last(self) -> None:
         self._folder.write_metrics(self._position.rows)
         if not self._position.update:  # else those of the last whole epoch stay
-            about = {"model": self._trainer.recipe.model, "epoch": self._position.epoch}
+            about = {"model": self._trainer.recipe.model, "epoch": self._position.epoch, **self._record}
             save_tensors(self._folder.last, self._trainer.kept_model.state_dict(), about)
 
 

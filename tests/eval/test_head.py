@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -22,7 +23,7 @@ from tests.loopback_hub import LoopbackHub
 from timm_gam.core import CheckpointError, ModelError, RecipeError
 from timm_gam.data import published_class_split
 from timm_gam.embed import Embedder, EmbedSettings, read_head
-from timm_gam.models import load_model
+from timm_gam.models import load_model, weights_digest
 from timm_gam.rerank import fit_whitening
 from timm_gam.train import HeadRecipe, train_head
 
@@ -114,6 +115,10 @@ def test_class_disjoint_never_trains_on_what_it_scores(tmp_path: Path, capsys: p
     assert plain["model"]["head"] is None and better["model"]["head"]["layers"] == [96, 64, 32]
 
 
+def _without_classifier(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
+
+
 def test_published_with_its_weights(
     tmp_path: Path, hub: LoopbackHub, token: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -131,6 +136,8 @@ def test_published_with_its_weights(
     published, trained = Embedder(loaded).head, read_head(head)
     assert published is not None and published.facts == trained.facts
     assert all(torch.equal(a, trained.state_dict()[name]) for name, a in published.state_dict().items())
+    plain = timm.create_model(f"hf-hub:{repo}", pretrained=True, num_classes=0)  # timm alone loads it too
+    assert weights_digest(plain.state_dict()) == weights_digest(_without_classifier(loaded.model.state_dict()))
     folder = hub.copy_out("models", repo, tmp_path / "out")
     assert "head.safetensors" in (folder / "README.md").read_text()
     assert load_model(f"local-dir:{folder}").head == folder / "head.safetensors"

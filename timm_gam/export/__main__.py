@@ -22,6 +22,9 @@ examples
   the classifier, at another image size:
     python -m timm_gam.export test_resnet_gam --layer logits --img-size 96 --output classifier
 
+  with the head that timm-gam head trained, or as it was published with the model:
+    python -m timm_gam.export resnet50_gam --checkpoint runs/resnet50_gam-0/best.safetensors --head head.safetensors
+
 Every file is read back and compared with the model before the folder appears; export.json in it says how to prepare
 images, and docs/EXPORT.md shows it with NumPy and Pillow alone.
 A .pt2 file runs code when it is loaded: load only your own.
@@ -39,6 +42,12 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("model", metavar="MODEL", help="a timm model: name, name.tag, hf-hub:org/repo[@revision], local-dir:folder")
     add("--checkpoint", metavar="FILE", help="safetensors weights instead of the pretrained ones")
+    add(
+        "--head",
+        metavar="FILE",
+        help="a head of timm-gam head as the last layer, with the views that it was trained with; 'none' for none "
+        "(default: the one published with the model, if any)",
+    )
     add(
         "--pretrained",
         action=argparse.BooleanOptionalAction,
@@ -72,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from timm_gam.embed import with_head
     from timm_gam.export.folder import DOCUMENT, check_new, export_model
     from timm_gam.images import resolve_preprocessing
     from timm_gam.models import load_model
@@ -79,6 +89,7 @@ def _run(args: argparse.Namespace) -> None:
     folder = args.output or Path("exports") / args.model.rpartition(":")[2].rstrip("/").rpartition("/")[2]
     check_new(folder)
     loaded = load_model(args.model, checkpoint=args.checkpoint, pretrained=args.pretrained)
+    loaded = with_head(loaded, args.head)
     preprocessing = resolve_preprocessing(
         loaded.model,
         img_size=args.img_size,

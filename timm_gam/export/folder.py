@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from timm_gam.core import ExportError, OutputError, atomic_folder, file_sha256, versions, write_json
+from timm_gam.embed import Head
 from timm_gam.export.formats import FORMATS, Run
-from timm_gam.export.network import Layer, network_to_export, output_name
+from timm_gam.export.network import Layer, head_of, network_to_export, output_name
 from timm_gam.images import Preprocessing, resolve_preprocessing
 from timm_gam.inference import fold_batch_norms
 from timm_gam.models import LoadedModel
@@ -54,7 +55,7 @@ def export_model(
     """Write a model in each format, read each file back, and compare it with the model.
 
     Args:
-        loaded: From `eval.load_model`.
+        loaded: From `eval.load_model`. A head that it has is the last layer, over the views it was trained with.
         folder: Made by this call, whole or not at all.
         formats: Of `FORMATS`.
         layer: "pooled" or "pre_logits" for embeddings, "logits" for the classifier's output.
@@ -76,7 +77,7 @@ def export_model(
             raise ExportError(f"no format '{name}'; legal: {', '.join(FORMATS)}")
         FORMATS[name].require()
     preprocessing = preprocessing or resolve_preprocessing(loaded.model)
-    network = network_to_export(loaded.model, layer, normalize=normalize).requires_grad_(False)
+    network = network_to_export(loaded, layer, normalize=normalize).requires_grad_(False)
     check_new(folder)
     with atomic_folder(folder) as temporary:
         images = _images(preprocessing.input_size)
@@ -182,6 +183,7 @@ def _document(
     height, width = preprocessing.input_size[1:]
     resized = [int(side / preprocessing.crop_pct) for side in (height, width)]
     installed = versions()
+    head = head_of(loaded, layer)
     return {
         "model": {"name": info.name, "architecture": info.architecture, "parameters": info.num_params},
         "weights": {"kind": info.weights.kind, "reference": info.weights.reference, "sha256": info.weights.sha256},
@@ -196,8 +198,9 @@ def _document(
             "name": output_name(layer),
             "shape": ["batch", dim],
             "dtype": "float32",
-            "layer": layer,
-            "unit_length": normalize,
+            "layer": layer if head is None else head.facts.layer,
+            "unit_length": normalize or head is not None,
+            **({} if head is None else _head_facts(head)),
         },
         "preprocessing": {
             **preprocessing.as_dict(),
@@ -209,6 +212,12 @@ def _document(
         "tolerance": TOLERANCE,
         "versions": {name: version for name, version in installed.items() if version is not None},
     }
+
+
+def _head_facts(head: Head) -> dict[str, Any]:
+    """What was done between the layer and the output."""
+    facts = head.facts
+    return {"head": {"layers": head.layers, "loss": facts.loss, "trained_on": facts.trained_on}, "views": facts.views}
 
 
 def _line(folder: Path, entry: dict[str, Any]) -> str:

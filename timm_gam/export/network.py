@@ -8,34 +8,43 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_gam.core import ExportError
-from timm_gam.embed import embedding_network
+from timm_gam.embed import Embedder, EmbedSettings, Head, read_head
+from timm_gam.models import LoadedModel
 
 Layer = Literal["pooled", "pre_logits", "logits"]
 """The embedding layers of `eval.embedding_network`, or the classifier's output."""
 
 
-def network_to_export(model: nn.Module, layer: Layer = "pooled", *, normalize: bool = False) -> nn.Module:
+def network_to_export(loaded: LoadedModel, layer: Layer = "pooled", *, normalize: bool = False) -> nn.Module:
     """The network from pixels to what a search or a classification needs: (B, 3, H, W) -> (B, D) float32.
 
     Args:
-        model: A timm model in eval mode.
-        layer: Whose output it gives.
-        normalize: Scale embeddings to unit length, so that their inner product is the cosine.
+        loaded: A timm model in eval mode. Its head, if it has one, is the last layer, over the views that the head was
+            trained with; logits have none.
+        layer: Whose output it gives; with a head, the layer that it was trained on.
+        normalize: Scale embeddings to unit length, so that their inner product is the cosine; a head does by itself.
 
     Raises:
         ExportError: an unknown layer, logits of a model without a classifier, or normalized logits.
-        ModelError: "pooled" is asked of a model whose pooling cannot be told from its head.
+        ModelError: "pooled" is asked of a model whose pooling cannot be told from its head; or the head was trained on
+            other weights.
+        CheckpointError: the head cannot be read.
     """
     if layer not in get_args(Layer):
         raise ExportError(f"layer is '{layer}'; legal: {', '.join(get_args(Layer))}")
     if layer != "logits":
-        network = embedding_network(model, layer)
+        network = Embedder(loaded, settings=EmbedSettings(layer)).network()
         return _UnitLength(network) if normalize else network
     if normalize:
         raise ExportError("logits have no unit length; leave out --normalize, or export an embedding")
-    if not getattr(model, "num_classes", 0):
+    if not getattr(loaded.model, "num_classes", 0):
         raise ExportError("these weights have no classifier, so there are no logits; export an embedding")
-    return model
+    return loaded.model
+
+
+def head_of(loaded: LoadedModel, layer: Layer) -> Head | None:
+    """The head that is exported, if any."""
+    return None if loaded.head is None or layer == "logits" else read_head(loaded.head)
 
 
 def output_name(layer: Layer) -> str:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import nn
 import timm_gam.export.folder as export_folder
 import timm_gam.export.formats as export_formats
 from timm_gam.core import ExportError, file_sha256
-from timm_gam.embed import embedding_network
+from timm_gam.embed import Embedder, Head, HeadFacts, embedding_network
 from timm_gam.export import export_model
 from timm_gam.export.__main__ import main
 from timm_gam.images import resolve_preprocessing
@@ -145,6 +146,26 @@ def test_logits_and_unit_length(tmp_path: Path) -> None:
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(3))
     assert facts(tmp_path / "logits")["output"]["name"] == "logits"
     assert facts(tmp_path / "unit")["output"]["unit_length"] is True
+
+
+def test_a_head_and_its_views_are_exported(tmp_path: Path, capsys) -> None:
+    loaded = load_model("test_resnet_se")
+    views = {"flip": True, "scales": [1.0, 0.7]}
+    rng = torch.Generator().manual_seed(0)
+    weights = [torch.randn(16, 96, generator=rng), torch.randn(8, 16, generator=rng)]
+    of = HeadFacts(loaded.info.weights.sha256, "pooled", "proxy-anchor", "drawn numbers", views, power=0.5)
+    Head(of, torch.full((96,), 0.1), weights, [torch.zeros(16), torch.ones(8)]).save(head := tmp_path / "h.safetensors")
+    assert export(tmp_path / "with", "test_resnet_se", "--head", head, "--format", "onnx", "torch") == 0
+    with torch.no_grad():
+        expected = Embedder(replace(loaded, head=head)).network()(pixels(3))
+    torch.testing.assert_close(onnx_outputs(tmp_path / "with", pixels(3)), expected, atol=1e-5, rtol=1e-4)
+    program = torch.export.load(tmp_path / "with" / "model.pt2").module()(pixels(3))
+    torch.testing.assert_close(program, expected, atol=1e-5, rtol=1e-4)
+    output = facts(tmp_path / "with")["output"]
+    assert output["shape"] == ["batch", 8] and output["unit_length"] is True and output["views"] == views
+    assert output["head"]["layers"] == [96, 16, 8]
+    assert export(tmp_path / "other", "test_resnet_gam", "--head", head) == 2
+    assert "trained on other weights" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_large_weights_lie_beside_the_onnx_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.caveats.near_duplicates import near_duplicates
 from eval.caveats.training import training_images, training_warnings
 from eval.ranked import Ranking
 from eval.results.certificate import certify
@@ -68,11 +67,13 @@ class EmbeddedImages:
                 gallery=np.searchsorted(rows, protocol.gallery),
             ),
             self.settings.embed.device,
+            self.embeddings.signatures,
+            _split_codes(self.images, rows),
         )
 
-    def facts(self, common: dict[str, Any], per_query: dict[str, NDArray[np.float64]]) -> Facts:
-        """What a record says beside the metrics of each query and what it has in `common`."""
-        ranking, settings = self.ranking, self.settings
+    def facts(self, common: dict[str, Any]) -> Facts:
+        """What a record says beside what all have in `common`."""
+        settings = self.settings
         embed, info, head = self.embedder.settings, self.embedder.loaded.info, self.embedder.head
         timings: Timings = common.pop("timings")
         seen = training_images(self.embedder.loaded, self.embeddings.digests)
@@ -90,20 +91,6 @@ class EmbeddedImages:
             weights=Weights(kind=info.weights.kind, reference=info.weights.reference, sha256=info.weights.sha256),
             data=_data_facts(self.images, self.embeddings, self.protocol),
             preprocessing=PreprocessingRecord(**self.embedder.preprocessing.as_dict()),
-            near_duplicates=near_duplicates(
-                ranking.vectors,
-                self.embeddings.signatures,
-                ranking.ids,
-                ranking.labels,
-                ranking.protocol,
-                per_query,
-                splits=_split_codes(self.images, self.embeddings.rows),
-                ks=settings.ks,
-                distance=settings.distance,
-                memory_budget=settings.memory_budget,
-                device=ranking.device,
-                world=self.world,
-            ),
             training_images=seen,
             warnings=training_warnings(self.embedder.loaded, self.embedder.preprocessing, seen),
             certificate=certify(self.embedder.preprocessing, embed, settings.distance),

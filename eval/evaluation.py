@@ -84,7 +84,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     return ranked_result(
         ranking,
         settings,
-        lambda scored, _: Facts(
+        lambda scored: Facts(
             data=Data(
                 name=name,
                 fingerprint=None,

@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eval.caveats.near_duplicates import NearPictures
 from eval.results.facts import (
     ClassGain,
     Facts,
     Gain,
     IntervalsRecord,
+    NearDuplicates,
     ProtocolRecord,
     RecipeRecord,
     Timings,
@@ -46,6 +48,8 @@ class Ranking:
         class_names: Of all classes.
         protocol: Holds rows of `vectors`.
         device: Where to rank.
+        signatures: (N, 256) int8 of the pictures, where they are known: near-duplicates are found by them.
+        splits: (N,) int64 the split each was published in, as a number; None without splits.
     """
 
     vectors: Vectors
@@ -54,12 +58,14 @@ class Ranking:
     class_names: tuple[str, ...]
     protocol: Protocol
     device: str
+    signatures: NDArray[np.int8] | None = None
+    splits: NDArray[np.int64] | None = None
 
 
 def ranked_result(
     ranking: Ranking,
     settings: Settings,
-    facts: Callable[[dict[str, Any], dict[str, NDArray[np.float64]]], Facts],
+    facts: Callable[[dict[str, Any]], Facts],
     *,
     images: ImageSet | None = None,
     fitted_on: str = "other vectors",
@@ -71,7 +77,7 @@ def ranked_result(
     Args:
         ranking: What is ranked for what.
         settings: Its recipe is fitted.
-        facts: From what all results have in common, and the metrics of each query, to facts.
+        facts: From what all results have in common to facts.
         images: The images, where they are at hand.
         fitted_on: In words, what the recipe's whitening was fitted on.
         progress: Makes a progress bar.
@@ -83,11 +89,14 @@ def ranked_result(
     recipe = settings.recipe
     if recipe.method is not None and settings.distance != "cosine":
         raise DataError(f"--rerank {recipe.method} came with {settings.distance} distance; it is over cosine only")
-    plain = _plain(ranking, settings, facts, images, progress, world)
+    near = None
+    if ranking.signatures is not None:
+        near = NearPictures(ranking.signatures, ranking.protocol, ranking.splits, ranking.device)
+    plain = _plain(ranking, settings, facts, images, near, progress, world)
     if not recipe.name:
         return plain
     began = time.perf_counter()
-    scores, neighbours, values = _improved(ranking, settings, progress, world)
+    scores, neighbours, values, without = _improved(ranking, settings, near, progress, world)
     timings = plain.facts.timings.model_copy(
         update={"scoring_seconds": round(time.perf_counter() - began, 3), "scoring_products": scores.products}
     )
@@ -104,7 +113,12 @@ def ranked_result(
     return replace(
         better,
         facts=plain.facts.model_copy(
-            update={"recipe": record, "timings": timings, "intervals": IntervalsRecord.of(scores)}
+            update={
+                "recipe": record,
+                "timings": timings,
+                "intervals": IntervalsRecord.of(scores),
+                "near_duplicates": without,
+            }
         ),
     )
 
@@ -112,13 +126,14 @@ def ranked_result(
 def _plain(
     ranking: Ranking,
     settings: Settings,
-    facts: Callable[[dict[str, Any], dict[str, NDArray[np.float64]]], Facts],
+    facts: Callable[[dict[str, Any]], Facts],
     images: ImageSet | None,
+    near: NearPictures | None,
     progress: ProgressBar,
     world: World,
 ) -> RetrievalResult:
     began = time.perf_counter()
-    scores, neighbours, values = _exactly(ranking, ranking.vectors, settings, progress, world)
+    scores, neighbours, values, without = _exactly(ranking, ranking.vectors, settings, near, progress, world)
     protocol = ranking.protocol
     common = {
         "protocol": ProtocolRecord(
@@ -133,6 +148,7 @@ def _plain(
             distance=settings.distance,
         ),
         "intervals": IntervalsRecord.of(scores),
+        "near_duplicates": without,
         "timings": Timings(scoring_seconds=round(time.perf_counter() - began, 3), scoring_products=scores.products),
     }
     return RetrievalResult(
@@ -146,16 +162,23 @@ def _plain(
         per_query=scores.per_query,
         averages=scores.averages,
         influence=scores.influence,
-        facts=facts(common, scores.per_query),
+        facts=facts(common),
         images=images,
     )
 
 
-Scored = tuple[RetrievalScores, NDArray[np.int64], NDArray[np.float32]]
-"""Metrics, the first rows ranked for each query, and their scores."""
+Scored = tuple[RetrievalScores, NDArray[np.int64], NDArray[np.float32], NearDuplicates | None]
+"""Metrics, the first rows ranked for each query, their scores, and what near-duplicates do to the metrics."""
 
 
-def _exactly(ranking: Ranking, vectors: Vectors, settings: Settings, progress: ProgressBar, world: World) -> Scored:
+def _exactly(
+    ranking: Ranking,
+    vectors: Vectors,
+    settings: Settings,
+    near: NearPictures | None,
+    progress: ProgressBar,
+    world: World,
+) -> Scored:
     """By the distance of the vectors, without rounding."""
     protocol = ranking.protocol
     with progress("scoring", "query", len(protocol.query)) as on_progress:
@@ -182,15 +205,28 @@ def _exactly(ranking: Ranking, vectors: Vectors, settings: Settings, progress: P
         memory_budget=settings.memory_budget,
         world=world,
     )
-    return scores, neighbours, values
+    if near is None:
+        return scores, neighbours, values, None
+    without = near.scored_without(
+        vectors,
+        ranking.labels,
+        scores.per_query,
+        ks=settings.ks,
+        distance=settings.distance,
+        memory_budget=settings.memory_budget,
+        world=world,
+    )
+    return scores, neighbours, values, near.record(ranking.ids, ranking.labels, without)
 
 
-def _improved(ranking: Ranking, settings: Settings, progress: ProgressBar, world: World) -> Scored:
+def _improved(
+    ranking: Ranking, settings: Settings, near: NearPictures | None, progress: ProgressBar, world: World
+) -> Scored:
     """By the recipe. A re-ranking has two thirds of the memory; counting a block has the rest."""
     recipe, query, gallery = settings.recipe, ranking.protocol.query, ranking.protocol.gallery
     vectors = recipe.transform(_tensor(ranking.vectors, ranking.device))
     if recipe.method is None:
-        return _exactly(ranking, vectors, settings, progress, world)
+        return _exactly(ranking, vectors, settings, near, progress, world)
     memory = settings.memory_budget // 3
     whole = np.array_equal(gallery, np.arange(len(vectors)))
     ranked = vectors if whole else vectors[torch.from_numpy(gallery)]
@@ -206,11 +242,15 @@ def _improved(ranking: Ranking, settings: Settings, progress: ProgressBar, world
             depth=settings.depth,
             ks=settings.ks,
             intervals=settings.intervals,
+            near=None if near is None else near.gallery,
             memory_budget=memory,
             on_progress=on_progress,
             world=world,
         )
-    return found.scores, gallery[found.rows], found.values
+    without = None
+    if near is not None and found.without_near is not None:
+        without = near.record(ranking.ids, ranking.labels, found.without_near)
+    return found.scores, gallery[found.rows], found.values, without
 
 
 def _tensor(vectors: Vectors, device: str) -> Tensor:

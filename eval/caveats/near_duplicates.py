@@ -2,98 +2,136 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.results.facts import Means, NearDuplicates, NearPair
+from eval.scoring import near_duplicates as finding
 from eval.scoring.intervals import class_means
-from eval.scoring.near_duplicates import WithoutNear, find_near_duplicates, score_without_near
+from eval.scoring.near_duplicates import NearInGallery, WithoutNear, score_without_near
 from eval.scoring.retrieval_scores import places
 from timm_gam.core import World
 from timm_gam.data import Protocol
 from timm_gam.images import NEAR
 from timm_gam.search import Distance, ExactScorer, Vectors, fixed_point, resident, scoring_device
 
+_last: dict[bytes, finding.NearDuplicates] = {}
+"""What was found last, by the pictures it was found of: models are compared on the same ones."""
 
-def near_duplicates(
-    vectors: Vectors,
-    signatures: NDArray[np.int8],
-    ids: Sequence[str],
-    labels: NDArray[np.int64],
-    protocol: Protocol,
-    per_query: dict[str, NDArray[np.float64]],
-    *,
-    splits: NDArray[np.int64] | None,
-    ks: Sequence[int],
-    distance: Distance,
-    memory_budget: int,
-    device: str,
-    world: World,
-) -> NearDuplicates:
-    """Find the near-duplicates of each query, and score those that have any without them.
+
+class NearPictures:
+    """Near-duplicates of each query in its gallery, and what any ranking of them is without.
 
     Args:
-        vectors: (N, D) embeddings.
-        signatures: (N, 256) int8 of the same images.
-        ids: N image ids.
-        labels: (N,) int64.
-        protocol: Rows of `vectors`.
-        per_query: Metric name -> (Q,) with near-duplicates.
+        signatures: (N, 256) int8 of the images.
+        protocol: Rows of them.
         splits: (N,) int64 the split each was published in, as a number; None without splits.
-        ks: Cutoffs.
-        distance: Between embeddings.
-        memory_budget: Bytes for ranking.
-        device: Where to compare and rank.
-        world: The processes that share the work.
+        device: Where to compare.
     """
-    query, gallery = protocol.query, protocol.gallery
-    place = scoring_device(device)
-    own = places(query, gallery)
-    found = find_near_duplicates(
-        signatures[query],
-        signatures[gallery],
-        own,
-        None if splits is None else (splits[query], splits[gallery]),
-        device=place,
-    )
-    merged = {name: values.copy() for name, values in per_query.items()}
-    flagged = np.flatnonzero(found.counts)
-    if len(flagged):
-        vectors, budget = resident(vectors, place, memory_budget)
-        points = fixed_point(vectors, distance, device=place)
-        scorer = ExactScorer(points.take(query[flagged]), points.take(gallery), device=place)
+
+    def __init__(
+        self, signatures: NDArray[np.int8], protocol: Protocol, splits: NDArray[np.int64] | None, device: str
+    ) -> None:
+        query, gallery = protocol.query, protocol.gallery
+        self.protocol, self.splits, self.device = protocol, splits, scoring_device(device)
+        self.own = places(query, gallery)
+        apart = None if splits is None else (splits[query], splits[gallery])
+        pictures = signatures[query], signatures[gallery]
+        key = _digest(*pictures, self.own, *(apart or ()))
+        if key not in _last:
+            found = finding.find_near_duplicates(*pictures, self.own, apart, device=self.device)
+            _last.clear()
+            _last[key] = found
+        self.found = _last[key]
+        self.gallery = NearInGallery(*pictures, self.found.counts)
+
+    def scored_without(
+        self,
+        vectors: Vectors,
+        labels: NDArray[np.int64],
+        per_query: dict[str, NDArray[np.float64]],
+        *,
+        ks: Sequence[int],
+        distance: Distance,
+        memory_budget: int,
+        world: World,
+    ) -> dict[str, NDArray[np.float64]]:
+        """Metrics of the ranking by distance; of queries that have near-duplicates, without these.
+
+        Args:
+            vectors: (N, D) embeddings.
+            labels: (N,) int64.
+            per_query: Metric name -> (Q,) with near-duplicates.
+            ks: Cutoffs.
+            distance: Between embeddings.
+            memory_budget: Bytes for ranking.
+            world: The processes that share the work.
+        """
+        merged = {name: values.copy() for name, values in per_query.items()}
+        flagged = np.flatnonzero(self.found.counts)
+        if not len(flagged):
+            return merged
+        query, gallery = self.protocol.query, self.protocol.gallery
+        vectors, budget = resident(vectors, self.device, memory_budget)
+        points = fixed_point(vectors, distance, device=self.device)
+        scorer = ExactScorer(points.take(query[flagged]), points.take(gallery), device=self.device)
         without = score_without_near(
-            WithoutNear(scorer, signatures[query[flagged]], signatures[gallery]),
+            WithoutNear(scorer, self.gallery.query[flagged], self.gallery.gallery),
             labels[query[flagged]],
             labels[gallery],
-            own[flagged],
-            found.counts[flagged],
+            self.own[flagged],
+            self.found.counts[flagged],
             ks=ks,
             memory_budget=budget,
             world=world,
         )
         for name, values in without.items():
             merged[name][flagged] = values
-    scored = np.isfinite(merged["map"])
-    return NearDuplicates(
-        likeness=NEAR,
-        queries=len(flagged),
-        pairs=int(found.counts.sum()),
-        across_splits=None if found.crossing is None else int(found.crossing.sum()),
-        queries_scored=int(scored.sum()),
-        metrics=_means({name: values[scored] for name, values in merged.items()}, labels[query[scored]]),
-        examples=[
-            NearPair(
-                query=ids[query[left]],
-                match=ids[gallery[right]],
-                likeness=round(min(value, 1.0), 4),
-                across_splits=splits is not None and bool(splits[query[left]] != splits[gallery[right]]),
-            )
-            for left, right, value in found.examples
-        ],
-    )
+        return merged
+
+    def record(
+        self, ids: Sequence[str], labels: NDArray[np.int64], without: dict[str, NDArray[np.float64]]
+    ) -> NearDuplicates:
+        """As a result says it.
+
+        Args:
+            ids: N image ids.
+            labels: (N,) int64.
+            without: Metric name -> (Q,) without near-duplicates, NaN where nothing relevant is left.
+        """
+        found, query, gallery = self.found, self.protocol.query, self.protocol.gallery
+        scored = np.isfinite(without["map"])
+        return NearDuplicates(
+            likeness=NEAR,
+            queries=int((found.counts > 0).sum()),
+            pairs=int(found.counts.sum()),
+            across_splits=None if found.crossing is None else int(found.crossing.sum()),
+            queries_scored=int(scored.sum()),
+            metrics=_means({name: values[scored] for name, values in without.items()}, labels[query[scored]]),
+            examples=[
+                NearPair(
+                    query=ids[query[left]],
+                    match=ids[gallery[right]],
+                    likeness=round(min(value, 1.0), 4),
+                    across_splits=self._apart(query[left], gallery[right]),
+                )
+                for left, right, value in found.examples
+            ],
+        )
+
+    def _apart(self, left: int, right: int) -> bool:
+        return self.splits is not None and bool(self.splits[left] != self.splits[right])
+
+
+def _digest(*arrays: NDArray[np.generic]) -> bytes:
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.shape}{array.dtype}".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.digest()
 
 
 def _means(values: dict[str, NDArray[np.float64]], labels: NDArray[np.int64]) -> dict[str, Means]:

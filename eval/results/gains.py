@@ -24,6 +24,10 @@ def gain_table(result: RetrievalResult, *, per_class: bool = False) -> str:
         averages = [f"{100 * each.averages[name].micro:.2f}" for each in (plain, result)]
         difference = f"{100 * gain.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         rows.append([name, *averages, difference, f"{gain.p:.2g}"])
+    near = [each.facts.near_duplicates for each in (plain, result)]
+    if all(each is not None and each.queries for each in near):
+        shown = [f"{100 * each.metrics['map'].micro:.2f}" for each in near if each is not None]
+        rows.append(["map without near-duplicates", *shown, "", ""])
     better = sum(each.differences["map"] > 0 for each in recipe.gains_per_class)
     lines = [
         f"{recipe.name} against the plain ranking of the same embeddings",

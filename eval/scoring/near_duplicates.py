@@ -44,6 +44,21 @@ class NearDuplicates:
     examples: list[tuple[int, int, float]]
 
 
+@dataclass(frozen=True)
+class NearInGallery:
+    """Which gallery images a ranking is scored without, query by query.
+
+    Attributes:
+        query: (Q, 256) int8 signatures.
+        gallery: (G, 256) int8 signatures.
+        counts: (Q,) int64 near-duplicates of each, itself not counted.
+    """
+
+    query: NDArray[np.int8]
+    gallery: NDArray[np.int8]
+    counts: NDArray[np.int64]
+
+
 def find_near_duplicates(
     query: NDArray[np.int8],
     gallery: NDArray[np.int8],

@@ -14,6 +14,7 @@ from torch import Tensor
 from eval.scoring.intervals import Population
 from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
+from eval.scoring.near_duplicates import NearInGallery, WithoutNear, score_without_near
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from eval.scoring.retrieval_scores import Intervals, RetrievalScores, averaged, check_sizes
 from timm_gam.core import ALONE, World
@@ -29,11 +30,14 @@ class RerankedScores:
         scores: Metrics and averages.
         rows: (Q, K) int64 gallery rows, best first, of equal ones the lower row; the query itself is left out.
         values: (Q, K) float32, their scores.
+        without_near: Metric name -> (Q,) float64 where near-duplicates of the query are left out of its ranking, NaN
+            where nothing relevant is left then; None where they are not known.
     """
 
     scores: RetrievalScores
     rows: NDArray[np.int64]
     values: NDArray[np.float32]
+    without_near: dict[str, NDArray[np.float64]] | None = None
 
 
 def score_reranking(
@@ -44,6 +48,7 @@ def score_reranking(
     depth: int = 100,
     ks: Sequence[int] = DEFAULT_KS,
     intervals: Intervals = "auto",
+    near: NearInGallery | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     on_progress: Callable[[int], None] = lambda queries: None,
     world: World = ALONE,
@@ -58,6 +63,7 @@ def score_reranking(
         ks: Cutoffs, each >= 1.
         intervals: Population of the 95 % intervals: "queries", "classes" or "none"; others are "queries", as what an
             image does to a re-ranking of the others is not known.
+        near: Near-duplicates of the queries, to score rankings without them too. What is re-ranked has them still.
         memory_budget: Bytes for counting a block, beside what the re-ranking takes.
         on_progress: Called with the number of queries just scored.
         world: The processes that share the queries; each calls this alike and gets the result.
@@ -79,22 +85,42 @@ def score_reranking(
     width = min(depth, len(gallery_classes) - reranker.within)
     rows = np.zeros((len(labels), width), dtype=np.int64)
     values = np.zeros((len(labels), width), dtype=np.float32)
-    metrics = {name: np.zeros(len(labels)) for name in metric_names(ks)}
+    metrics, without = ({name: np.zeros(len(labels)) for name in metric_names(ks)} for _ in range(2))
     share = world.share(len(labels), reranker.rows_at_once)
     for some in slices(share.start, share.stop, reranker.rows_at_once):
         block = _Block(reranker.block(some))
         ranks = rank_relevant(block, classes[some], gallery_classes, self_index=own[some], memory_budget=memory_budget)
         parts = [query_metrics(group, ks) for group in ranks]
         for name, column in metrics.items():
-            column[some] = np.concatenate([part[name] for part in parts])
+            column[some] = without[name][some] = np.concatenate([part[name] for part in parts])
+        if near is not None and len(flagged := np.flatnonzero(near.counts[some])):
+            there = some.start + flagged
+            scorer = WithoutNear(_Block(block.scores[torch.from_numpy(flagged)]), near.query[there], near.gallery)
+            left = score_without_near(
+                scorer,
+                classes[there],
+                gallery_classes,
+                own[there],
+                near.counts[there],
+                ks=ks,
+                memory_budget=memory_budget,
+            )
+            for name, column in without.items():
+                column[there] = left[name]
         first = highest(block, width, self_index=own[some])
         rows[some], values[some] = first.rows, first.scores
         on_progress(some.stop - some.start)
-    per_query = {name: world.sum(torch.from_numpy(column)).numpy() for name, column in metrics.items()}
+    per_query, left_out = (
+        {name: world.sum(torch.from_numpy(column)).numpy() for name, column in each.items()}
+        for each in ((metrics, without) if near is not None else (metrics, {}))
+    )
     population: Population | None = {"none": None, "classes": "classes"}.get(intervals, "queries")
     scores = averaged(per_query, labels, classes, population, products=str(reranker.gallery.dtype)[6:])
     return RerankedScores(
-        scores, world.sum(torch.from_numpy(rows)).numpy(), world.sum(torch.from_numpy(values)).numpy()
+        scores,
+        world.sum(torch.from_numpy(rows)).numpy(),
+        world.sum(torch.from_numpy(values)).numpy(),
+        left_out or None,
     )
 
 

@@ -11,13 +11,16 @@ import torch
 from PIL import Image
 
 import eval as evaluation
-from eval.caveats.near_duplicates import near_duplicates
+from eval.caveats.near_duplicates import NearPictures
+from eval.ranked import Ranking, ranked_result
+from eval.results.facts import Data, Facts
 from eval.results.tables import markdown_table, metric_table, model_table, summary
 from eval.scoring import near_duplicates as module
 from eval.scoring.retrieval_scores import score_retrieval
 from timm_gam.core import ALONE
 from timm_gam.data import Protocol
 from timm_gam.images import likeness
+from timm_gam.rerank import DatabaseAugmentation, Recipe
 
 COUNT, CLASSES = 60, 4
 
@@ -52,20 +55,11 @@ def test_metrics_are_those_of_galleries_without_them(images, name: str, monkeypa
         for key, value in values.items():
             expected[key][place] = value
     splits = (everything % 2).astype(np.int64)
-    found = near_duplicates(
-        vectors,
-        signatures,
-        [str(i) for i in range(COUNT)],
-        labels,
-        Protocol(name, "", "none", query, gallery),
-        with_them.per_query,
-        splits=splits,
-        ks=(1, 5),
-        distance="cosine",
-        memory_budget=2**20,
-        device="cpu",
-        world=ALONE,
+    pictures = NearPictures(signatures, Protocol(name, "", "none", query, gallery), splits, "cpu")
+    without = pictures.scored_without(
+        vectors, labels, with_them.per_query, ks=(1, 5), distance="cosine", memory_budget=2**20, world=ALONE
     )
+    found = pictures.record([str(i) for i in range(COUNT)], labels, without)
     there = near[np.ix_(query, gallery)]
     assert 0 < found.queries == there.any(axis=1).sum() < len(query)
     assert found.pairs == there.sum()
@@ -80,6 +74,31 @@ def test_metrics_are_those_of_galleries_without_them(images, name: str, monkeypa
             expected[key][scored & (labels[query] == label)].mean() for label in np.unique(labels[query[scored]])
         ]
         assert means.macro == pytest.approx(np.mean(by_class), abs=1e-12)
+
+
+def test_a_reranking_is_scored_without_them(images) -> None:
+    """Its scores are what they were; only who is ranked changes."""
+    vectors, signatures, labels = images
+    everything = np.arange(COUNT)
+    near = likeness(signatures, signatures).numpy() >= module.NEAR
+    np.fill_diagonal(near, False)
+    of = torch.from_numpy(vectors.astype(np.float64))
+    scores = DatabaseAugmentation(of, of, own=torch.from_numpy(everything), neighbours=5).block(slice(0, COUNT)).numpy()
+    protocol = Protocol("leave-one-out", "", "none", everything, everything)
+    recipe = Recipe(method="dba", options={"neighbours": 5})
+    ranking = Ranking(of, tuple(map(str, range(COUNT))), labels, ("a",) * CLASSES, protocol, "cpu", signatures)
+    data = Data(name="drawn", fingerprint=None, images=COUNT, classes=CLASSES, warnings=[])
+    result = ranked_result(ranking, evaluation.Settings(recipe=recipe), lambda common: Facts(data=data, **common))
+    found, expected = result.facts.near_duplicates, []
+    for row in range(COUNT):
+        kept = np.flatnonzero(~near[row] & (everything != row))
+        hits = (labels[kept] == labels[row])[np.argsort(-scores[row, kept], kind="stable")]
+        if hits.any():
+            expected.append((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean())
+    assert found is not None and found.queries_scored == len(expected)
+    assert found.metrics["map"].micro == pytest.approx(np.mean(expected), abs=1e-12)
+    assert result.plain is not None and result.plain.facts.near_duplicates is not None
+    assert found.metrics["map"].micro != result.plain.facts.near_duplicates.metrics["map"].micro
 
 
 def test_a_set_of_copies_keeps_no_list_of_pairs() -> None:
@@ -107,7 +126,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def test_a_result_says_it_everywhere(photos: Path, tmp_path: Path) -> None:
+def test_a_result_says_it_everywhere(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = evaluation.Settings(cache_folder=tmp_path / "cache")
     images = evaluation.read_folder(photos)
     result = evaluation.evaluate("test_resnet.corel", images, settings=settings)
@@ -118,6 +137,7 @@ def test_a_result_says_it_everywhere(photos: Path, tmp_path: Path) -> None:
         frozenset({"7", "7-again"}),
     }
     assert near.metrics["map"].micro < result.averages["map"].micro
+    monkeypatch.setattr(module, "find_near_duplicates", None)  # pictures are compared once, not for every model
     again = evaluation.evaluate("test_resnet_se.corel", images, settings=settings).facts.near_duplicates
     assert again is not None and again.examples == near.examples
     cached = evaluation.evaluate("test_resnet.corel", images, settings=settings)

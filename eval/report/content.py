@@ -67,6 +67,7 @@ def page_content(
         "comparisons": [
             _comparison(c, results[0], other, pictures) for c, other in zip(comparisons, results[1:], strict=True)
         ],
+        "near_duplicates": _near_duplicates(results[0], pictures),
         "explanations": [_explanation(explanation) for explanation in explanations],
     }
     images = next((result.images for result in results if result.images is not None), None)
@@ -128,6 +129,22 @@ def _example(result: RetrievalResult, true: int, other: int) -> tuple[int, int]:
     first = np.where(ranks.any(axis=1), ranks.argmax(axis=1), RANKED)
     best = int(first.argmin())
     return int(result.query[places[best]]), int(result.neighbours[places[best], first[best]])
+
+
+def _near_duplicates(result: RetrievalResult, pictures: _Pictures) -> list[dict[str, Any]]:
+    """The queries most like an image of their gallery, each pair once."""
+    near = result.facts.near_duplicates
+    row = {name: number for number, name in enumerate(result.ids)} if near is not None and near.examples else {}
+    pairs = {frozenset((pair.query, pair.match)): pair for pair in reversed(near.examples if near is not None else [])}
+    return [
+        {
+            "query": pictures(result, row[pair.query]),
+            "match": pictures(result, row[pair.match]),
+            "likeness": pair.likeness,
+            "across_splits": pair.across_splits,
+        }
+        for pair in reversed(pairs.values())
+    ]
 
 
 def _comparison(comparison: Comparison, a: RetrievalResult, b: RetrievalResult, pictures: _Pictures) -> dict[str, Any]:

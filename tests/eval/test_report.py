@@ -41,6 +41,9 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> tuple[list, list]:
         for number in range(6):
             pixels = (colour + rng.integers(0, 55, (48, 72, 3))).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{number}.jpg")
+    twin = root / "<img src=x>sea & sky"  # the same photo, saved again
+    with Image.open(twin / "0.jpg") as image:
+        image.save(twin / "again.jpg", quality=90)
     images = evaluation.read_folder(root)
     results, explanations = [], []
     for name in ("test_resnet_gam.corel", "test_resnet.corel"):
@@ -129,6 +132,40 @@ def test_a_browser_shows_rankings_matches_and_gates(page: Path) -> None:
     assert dom.count("tile wrong") >= 1
     assert dom.count('class="gate"') == 4
     assert len(re.findall(r'class="match( wrong)?"', dom)) >= 2
+
+
+def test_near_duplicates_are_shown_with_what_they_do_to_the_metrics(page: Path, scored) -> None:
+    content, _ = parse(page)
+    near = scored[0][0].facts.near_duplicates
+    assert near.queries == 2
+    (pair,) = content["near_duplicates"]
+    names = {content["images"][pair[side]]["id"].rpartition("/")[2] for side in ("query", "match")}
+    assert names == {"0.jpg", "again.jpg"}
+    assert pair["likeness"] == near.examples[0].likeness >= 0.85
+    dom = browse(page, "--dump-dom")
+    shown = re.search(r'<section aria-label="Near-duplicates">(.*?)</section>', dom, re.S)[1]
+    assert "2 of 19 queries (11 %)" in shown
+    assert shown.count("<figure") == 2
+    assert shown.count("&lt;img src=x&gt;sea &amp; sky") >= 2
+    assert f"<td>{100 * near.metrics['map'].micro:.1f}</td>" in shown
+
+
+def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path) -> None:
+    """At 390 pixels, where tables scroll within their own box."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium")
+    probe = """<script>setTimeout(() => {
+      const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll, svg")
+        && e.getBoundingClientRect().right > document.documentElement.clientWidth + 1);
+      parent.postMessage(wide.map(e => e.tagName + "." + e.className).join(" ") || "all within", "*");
+    }, 500)</script></body>"""
+    (tmp_path / "phone.html").write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
+    frame = tmp_path / "frame.html"
+    frame.write_text(
+        '<p id="found"></p><iframe src="phone.html" style="width: 390px; height: 844px; border: 0"></iframe>'
+        "<script>onmessage = e => document.getElementById('found').textContent = e.data</script>"
+    )
+    assert '<p id="found">all within</p>' in browse(frame, "--dump-dom")
 
 
 def test_a_page_without_pictures_and_of_a_saved_result(scored, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ function tile(number, kind, text) {
 
 function ranking(query, metric, label) {
   const value = query.metrics[metric];
-  const about = make("p", {class: "small quiet"}, (label ? label + ": " : "") + metric + " " + (100 * value).toFixed(1) + " %");
+  const about = make("p", {class: "small quiet"}, (label ? label + ": " : "") + metric + " " + (100 * value).toFixed(1) + "\u00a0%");
   const left = make("div", {class: "query"}, tile(query.image, "query", ""), about);
   const tiles = query.ranked.map(([image, score, right]) => tile(image, right ? "right" : "wrong", score.toFixed(3)));
   return make("div", {class: "ranking"}, left, make("div", {class: "tiles"}, ...tiles));
@@ -98,6 +98,11 @@ kinds.forEach(b => b.addEventListener("click", () => { kind = b.dataset.kind; al
 more.addEventListener("click", () => { all = true; showRankings(); });
 [metric, model].forEach(select => select && select.addEventListener("change", showRankings));
 showRankings();
+
+const near = document.getElementById("near");
+if (near) near.append(...content.near_duplicates.map(pair => make("div", {class: "pair"},
+  make("div", {class: "two"}, tile(pair.query, "", ""), tile(pair.match, "", "")),
+  make("p", {}, "likeness ", make("b", {}, pair.likeness.toFixed(3)), pair.across_splits ? ", across splits" : ""))));
 
 const decisive = document.getElementById("decisive"), sides = [...document.querySelectorAll("[data-side]")];
 if (decisive) {

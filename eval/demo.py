@@ -5,12 +5,22 @@ Scores the package's tiny networks, trained on COREL photographs, and the same n
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import CommandParser, check_writable, interrupts_exit, progress_bar, run_command
+from timm_gam.core import (
+    CommandParser,
+    check_writable,
+    hardware,
+    interrupts_exit,
+    progress_bar,
+    run_command,
+    versions,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
@@ -31,16 +41,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         epilog="example\n  python -m eval.demo --report demo.html\n",
     )
     parser.add_argument("--report", type=Path, default=Path("demo.html"), metavar="FILE", help="(default: %(default)s)")
+    parser.add_argument("--results-file", type=Path, metavar="FILE", help="also write the table as JSON")
     args = parser.parse_args(argv)
-    return run_command(lambda: _run(args.report))
+    return run_command(lambda: _run(args.report, args.results_file))
 
 
-def _run(report: Path) -> None:
+def _run(report: Path, results_file: Path | None) -> None:
     with interrupts_exit():
         from eval.report.write import write_report
-    check_writable(report)
+    for path in (report, results_file):
+        if path is not None:
+            check_writable(path)
     trained, untrained = demo_results()
-    print(demo_table(trained, untrained))
+    record = demo_record(trained, untrained)
+    print(demo_table(record))
+    if results_file is not None:
+        write_json(results_file, record)
     write_report(trained, report, notes=["Images drawn by code; they do not replace photographs."])
     print(f"\nlook at every query and its results: {report}\n\n{_NEXT}")
 
@@ -76,25 +92,50 @@ def demo_results(images_per_class: int = 30) -> tuple[list[RetrievalResult], lis
     return results
 
 
-def demo_table(trained: Sequence[RetrievalResult], untrained: Sequence[RetrievalResult]) -> str:
-    """Four rows and the chance level; the difference is paired over queries, with its 95 % interval."""
-    import numpy as np
-
-    from eval.results.tables import text_table
-
-    first = trained[0]
-    images, classes = first.facts.data.images, first.facts.data.classes
-    luck = 100 * (images // classes - 1) / (images - 1)  # classes are of one size
-    rows = [["hit@1, %", "trained", "untrained", "difference"]]
+def demo_record(trained: Sequence[RetrievalResult], untrained: Sequence[RetrievalResult]) -> dict[str, Any]:
+    """What the table says, for JSON: shares in [0, 1], the difference paired over queries with its 95 % interval."""
+    data = trained[0].facts.data
+    rows = []
     for good, random in zip(trained, untrained, strict=True):
         paired = good.compare(random, "hit@1")
-        low, high = (100 * bound for bound in paired.interval or (np.nan, np.nan))
-        values = (100 * float(np.nanmean(result.metric("hit@1"))) for result in (good, random))
-        cells = [f"{value:.1f}" for value in values]
-        rows.append([good.name, *cells, f"{100 * paired.difference:+.1f} [{low:+.1f}, {high:+.1f}]"])
-    rows.append(["chance", f"{luck:.1f}", f"{luck:.1f}", ""])
-    head = f"{images} scenes drawn by code, {classes} classes, each image a query against all others"
-    return f"{head}\n\n{text_table(rows, (0, len(trained)))}"
+        rows.append(
+            {
+                "model": good.name,
+                "weights": good.facts.weights.sha256 if good.facts.weights else None,
+                "trained": good.averages["hit@1"].micro,
+                "untrained": random.averages["hit@1"].micro,
+                "difference": paired.difference,
+                "ci95": paired.interval,
+                "population": paired.population,
+                "p": paired.p,
+            }
+        )
+    return {
+        "metric": "hit@1",
+        "images": data.images,
+        "classes": data.classes,
+        "fingerprint": data.fingerprint,
+        "chance": (data.images // data.classes - 1) / (data.images - 1),  # classes are of one size
+        "rows": rows,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def demo_table(record: Mapping[str, Any]) -> str:
+    """Four rows and the chance level of what `demo_record` gives, in per cent."""
+    from eval.results.tables import text_table
+
+    rows = [["hit@1, %", "trained", "untrained", "difference"]]
+    for row in record["rows"]:
+        low, high = (100 * bound for bound in row["ci95"] or (math.nan, math.nan))
+        cells = [f"{100 * row[which]:.1f}" for which in ("trained", "untrained")]
+        rows.append([row["model"], *cells, f"{100 * row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"])
+    rows.append(["chance", *[f"{100 * record['chance']:.1f}"] * 2, ""])
+    head = (
+        f"{record['images']} scenes drawn by code, {record['classes']} classes, each image a query against all others"
+    )
+    return f"{head}\n\n{text_table(rows, (0, len(rows) - 2))}"
 
 
 if __name__ == "__main__":

@@ -11,16 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import (
-    CommandParser,
-    check_writable,
-    hardware,
-    interrupts_exit,
-    progress_bar,
-    run_command,
-    versions,
-    write_json,
-)
+from timm_gam.core import CommandParser, check_writable, interrupts_exit, progress_bar, run_command, write_json
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
@@ -94,6 +85,8 @@ def demo_results(images_per_class: int = 30) -> tuple[list[RetrievalResult], lis
 
 def demo_record(trained: Sequence[RetrievalResult], untrained: Sequence[RetrievalResult]) -> dict[str, Any]:
     """What the table says, for JSON: shares in [0, 1], the difference paired over queries with its 95 % interval."""
+    from timm_gam.core import hardware, versions
+
     data = trained[0].facts.data
     rows = []
     for good, random in zip(trained, untrained, strict=True):

@@ -33,13 +33,37 @@ def test_a_near_miss_of_a_command_or_an_option_is_named(capsys: pytest.CaptureFi
     assert "did you mean --data-dir?" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("--Modle", "--model"),
+        ("--result", "--results-file"),
+        ("--per", "--per-query"),
+        ("--imgsize=64", "--img-size"),
+        ("--k", "-k"),
+        ("--bootstrap", None),
+        ("--gpu", None),
+        ("-q", None),
+    ],
+)
+def test_the_nearest_option_is_named_or_none(given: str, meant: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["score", given])
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"did you mean {meant}?" in said if meant else "did you mean" not in said
+
+
 def test_a_users_own_eval_py_is_not_run_and_help_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "eval.py").write_text("raise SystemExit('the wrong eval')")
     script = tmp_path / "timm-gam"  # as pip writes it: its own folder is on the path, the current one is not
     script.write_text(
-        "import sys\nfrom timm_gam.__main__ import main\ntry: main(['score', '--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'timm', 'datasets'} & set(sys.modules)\n"
+        "import sys\nfrom timm_gam.__main__ import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    try: main([command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "    assert not {'torch', 'timm', 'datasets', 'transformers'} & set(sys.modules), command\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     run = subprocess.run(

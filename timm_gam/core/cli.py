@@ -54,11 +54,20 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown, _, rest = message.partition("unrecognized arguments: ")
         if not unknown and rest.startswith("-"):
-            given = rest.split()[0].partition("=")[0]
-            near = difflib.get_close_matches(given.lower(), self._option_string_actions, 1)
-            message += f"; did you mean {near[0]}?" if near else ""
+            near = self._near(rest.split()[0].partition("=")[0])
+            message += f"; did you mean {near}?" if near else ""
         print_error(f"{message}; see {self.prog} --help")
         self.exit(2)
+
+    def _near(self, given: str) -> str | None:
+        """The long option most like what was given, if any is; dashes, which all share, do not count."""
+        options = {name.lstrip("-"): name for name in self._option_string_actions if name.startswith("--")}
+        wanted = given.lstrip("-").replace("_", "-").lower()
+        if len(wanted) < 2:
+            return next((name for name in self._option_string_actions if name.lstrip("-") == wanted), None)
+        begun = [name for name in options if name.startswith(wanted)]
+        near = begun[:1] or difflib.get_close_matches(wanted, options, 1, cutoff=0.65)
+        return options[near[0]] if near else None
 
 
 def run_command(action: Callable[[], None], *, interrupted: str = "interrupted") -> int:

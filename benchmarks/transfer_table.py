@@ -3,8 +3,8 @@
     python benchmarks/transfer_table.py
     python benchmarks/transfer_table.py --pack runs/transfer --name coreldb     (after `python -m eval.transfer`)
 
-A packed file holds OUTPUT/data.json and every record of the experiment, one a line. mAP stays per query; hit@1 and
-precision@10 are packed as means.
+A packed file holds OUTPUT/data.json and every record of the experiment, one a line. mAP stays per query; the other
+metrics are packed as means.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def main() -> None:
 def pack(folder: Path, path: Path) -> None:
     runs = [json.loads(one.read_text(encoding="utf-8")) for one in sorted((folder / "records").glob("*.json"))]
     for run in runs:
-        for metric in ("hit@1", "precision@10"):
-            if "test" in run:
+        for metric in ("hit@1", "hit@10", "precision@10"):
+            if metric in run.get("test", {}):
                 run["test"][metric] = round(float(np.mean(run["test"][metric])), 6)
     data = json.loads((folder / "data.json").read_text(encoding="utf-8"))
     lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in runs)

@@ -19,7 +19,7 @@ from timm_gam.images import resolve_preprocessing
 from timm_gam.models import frozen_gates, gate_layers, load_model, measure_gates, shuffled_gates
 from timm_gam.train import Recipe, RunFolder, TrainingSplit
 
-PER_QUERY = ("map", "hit@1", "precision@10")
+PER_QUERY = ("map", "hit@1", "hit@10", "precision@10")
 _BATCH = {"cpu": 64, "cuda": 256}
 _GATE_IMAGES = 1000
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from hub.publish import INTERRUPTED
 from timm_gam.core import CommandParser, RefusedError, TimmGamError, UploadError, print_line, progress_bar, run_command
-from timm_gam.images import DecodeLimits, add_decoding_arguments
+from timm_gam.images import DecodeLimits, add_decoding_arguments, add_near_argument
 
 if TYPE_CHECKING:
     from hub.photos.audit import Audit
@@ -150,12 +150,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--license", default="other", metavar="NAME", help="of the photographs (default: other, with a warning)"
     )
-    parser.add_argument(
-        "--near",
-        type=_likeness,
-        metavar="R",
-        help="near duplicates: edges that correlate by at least R, above 0, at most 1 (default: 0.85)",
-    )
+    add_near_argument(parser)
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out files that cannot be decoded (default: refuse)"
     )
@@ -163,16 +158,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
     add_decoding_arguments(parser)
     return parser
-
-
-def _likeness(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, at most 1")
-    return value
 
 
 def main(argv: Sequence[str] | None = None) -> int:

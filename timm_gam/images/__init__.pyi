@@ -1,14 +1,12 @@
 from timm_gam.images.arguments import add_decoding_arguments as add_decoding_arguments
+from timm_gam.images.arguments import add_near_argument as add_near_argument
 from timm_gam.images.arguments import add_preprocessing_arguments as add_preprocessing_arguments
 from timm_gam.images.decoding import Shrink as Shrink
 from timm_gam.images.decoding import content_digest as content_digest
 from timm_gam.images.decoding import load_image as load_image
 from timm_gam.images.digests import DIGEST_BYTES as DIGEST_BYTES
 from timm_gam.images.digests import Digests as Digests
-from timm_gam.images.duplicates import BITS as BITS
-from timm_gam.images.duplicates import difference_hash as difference_hash
 from timm_gam.images.duplicates import exact_groups as exact_groups
-from timm_gam.images.duplicates import near_pairs as near_pairs
 from timm_gam.images.fingerprint import data_fingerprint as data_fingerprint
 from timm_gam.images.fingerprint import digest_images as digest_images
 from timm_gam.images.limits import DecodeLimits as DecodeLimits
@@ -28,6 +26,7 @@ from timm_gam.images.preprocessing import resolve_preprocessing as resolve_prepr
 from timm_gam.images.ram_cache import cache_decoded as cache_decoded
 from timm_gam.images.similar_pictures import NEAR as NEAR
 from timm_gam.images.similar_pictures import SIGNATURE_BYTES as SIGNATURE_BYTES
+from timm_gam.images.similar_pictures import alike_groups as alike_groups
 from timm_gam.images.similar_pictures import alike_pairs as alike_pairs
 from timm_gam.images.similar_pictures import likeness as likeness
 from timm_gam.images.similar_pictures import signature as signature

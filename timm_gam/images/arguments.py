@@ -36,3 +36,23 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> argparse._Argumen
         default = argparse.SUPPRESS if only_given else value
         limits.add_argument(option, type=positive, default=default, metavar=metavar, help=f"{text} (default: {value})")
     return limits
+
+
+def add_near_argument(parser: argparse.ArgumentParser) -> None:
+    """`--near`: from where on two pictures are nearly the same; None stands for `timm_gam.images.NEAR`."""
+    parser.add_argument(
+        "--near",
+        type=_likeness,
+        metavar="R",
+        help="near duplicates: edges that correlate by at least R, above 0, at most 1 (default: 0.85)",
+    )
+
+
+def _likeness(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, at most 1")
+    return value

@@ -12,7 +12,7 @@ transform of its thumbnail, each frequency times the root of its eigenvalue, in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ SIGNATURE_BYTES = _SIDE * _SIDE
 NEAR = 0.85
 """Pictures at least this much alike are near-duplicates: of 58 million pairs of CorelDB 45, as one sees by eye."""
 
-_ROWS, _COLUMNS = 2048, 8192  # compared at once: 64 MB
+_ROWS, _COLUMNS = 1024, 4096  # compared at once: 16 MB, and 64 MB more where all are alike
 
 
 def _transform() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -80,12 +80,61 @@ def alike_pairs(signatures: NDArray[np.int8], least: float = NEAR) -> Iterator[t
     """
     for start in range(0, len(signatures), _ROWS):
         found: list[tuple[int, int, float]] = []
-        for column in range(start, len(signatures), _COLUMNS):
-            alike = likeness(signatures[start : start + _ROWS], signatures[column : column + _COLUMNS]).numpy()
-            rows, columns = np.nonzero(alike >= least)
-            later = start + rows < column + columns
-            rows, columns = rows[later], columns[later]
-            found += zip(
-                (start + rows).tolist(), (column + columns).tolist(), alike[rows, columns].tolist(), strict=True
-            )
+        for rows, columns, alike in _alike(signatures, start, least):
+            found += zip(rows.tolist(), columns.tolist(), alike.tolist(), strict=True)
         yield from sorted(found)
+
+
+def alike_groups(
+    signatures: NDArray[np.int8], least: float = NEAR, on_progress: Callable[[int], None] = lambda images: None
+) -> list[list[int]]:
+    """Groups of two or more images, each at least so much alike to another of its group, found in bounded memory.
+
+    However many pairs there are, as among thousands of frames of one scene, what is kept is one number for an image.
+
+    Args:
+        signatures: (N, 256) int8.
+        least: In [-1, 1].
+        on_progress: Called with the number of images just compared with all others.
+
+    >>> sky, sea = signature(Image.linear_gradient("L")), signature(Image.radial_gradient("L"))
+    >>> alike_groups(np.stack([sky, sea, sky]))
+    [[0, 2]]
+    """
+    group = np.arange(len(signatures))
+    for start in range(0, len(signatures), _ROWS):
+        for rows, columns, _ in _alike(signatures, start, least):
+            group = _joined(group, rows, columns)
+        on_progress(min(_ROWS, len(signatures) - start))
+    order = np.argsort(group, kind="stable")
+    cuts = np.flatnonzero(np.diff(group[order])) + 1
+    return sorted(each.tolist() for each in np.split(order, cuts) if len(each) > 1)
+
+
+def _alike(
+    signatures: NDArray[np.int8], start: int, least: float
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
+    """Pairs of the images from `start` on and later ones, with their likeness, a block at a time."""
+    for column in range(start, len(signatures), _COLUMNS):
+        alike = likeness(signatures[start : start + _ROWS], signatures[column : column + _COLUMNS]).numpy()
+        near = alike >= least
+        if column < start + _ROWS:
+            near &= np.arange(len(near))[:, None] < np.arange(column - start, column - start + near.shape[1])
+        rows, columns = np.nonzero(near)
+        if len(rows):
+            yield start + rows, column + columns, alike[rows, columns]
+
+
+def _joined(group: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The group of each image once the groups of each of these pairs are one."""
+    from scipy.sparse import coo_array  # type: ignore[import-untyped]
+    from scipy.sparse.csgraph import connected_components  # type: ignore[import-untyped]
+
+    one, other = group[rows], group[columns]
+    apart = one != other
+    if not apart.any():
+        return group
+    pairs = np.ones(int(apart.sum()), dtype=np.bool_), (one[apart], other[apart])
+    _, joined = connected_components(coo_array(pairs, shape=(len(group), len(group))), directed=False)
+    made: NDArray[np.int64] = joined[group].astype(np.int64)
+    return made

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from timm_gam.core import CommandParser, count, positive, run_command
 from timm_gam.embed import add_view_arguments
-from timm_gam.images import add_decoding_arguments
+from timm_gam.images import add_decoding_arguments, add_near_argument
 
 _EPILOG = """\
 examples
@@ -134,13 +134,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
 
 def _add_duplicates(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("index", type=Path, metavar="INDEX", help="an index, or a folder (indexed first)")
-    parser.add_argument(
-        "--near",
-        type=count,
-        default=20,
-        metavar="BITS",
-        help="of 256 that say where a picture grows brighter, most in which near ones differ (default: %(default)s)",
-    )
+    add_near_argument(parser)
     add_decoding_arguments(parser)
     _add_sheets(parser)
     _add_json(parser)

@@ -8,7 +8,7 @@ from PIL import Image
 
 import timm_gam.images.similar_pictures as module
 from tests.helpers import picture, recompressed
-from timm_gam.images import NEAR, SIGNATURE_BYTES, alike_pairs, likeness, signature
+from timm_gam.images import NEAR, SIGNATURE_BYTES, alike_groups, alike_pairs, likeness, signature
 
 
 def alike(a: Image.Image, b: Image.Image) -> float:
@@ -56,3 +56,21 @@ def test_pairs_are_those_of_brute_force(monkeypatch: pytest.MonkeyPatch) -> None
     assert [pair[:2] for pair in found] == expected
     assert len(expected) == 120
     np.testing.assert_allclose([pair[2] for pair in found], [truth[pair] for pair in expected], atol=1e-6)
+
+
+def test_groups_are_chains_of_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    walk = rng.integers(-100, 101, (30, SIGNATURE_BYTES)) + np.cumsum(rng.integers(-9, 10, (30, SIGNATURE_BYTES)), 0)
+    walk[1:20] = walk[0] + np.cumsum(rng.integers(-30, 31, (19, SIGNATURE_BYTES)), 0)  # each like the next
+    signatures = np.clip(rng.permutation(np.concatenate([walk, walk[25:]])), -127, 127).astype(np.int8)
+    groups = {row: {row} for row in range(len(signatures))}
+    for first, second, _ in alike_pairs(signatures):
+        merged = groups[first] | groups[second]
+        groups.update(dict.fromkeys(merged, merged))
+    expected = sorted(sorted(group) for group in {id(group): group for group in groups.values()}.values())
+    monkeypatch.setattr(module, "_ROWS", 8)
+    monkeypatch.setattr(module, "_COLUMNS", 12)
+    compared: list[int] = []
+    found = alike_groups(signatures, on_progress=compared.append)
+    assert found == [group for group in expected if len(group) > 1] and max(map(len, found)) > 9
+    assert sum(compared) == len(signatures) and alike_groups(signatures[:0]) == []

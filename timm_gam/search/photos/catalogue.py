@@ -21,7 +21,8 @@ create table if not exists photos (
     problem text
 ) without rowid;
 create index if not exists by_digest on photos (digest);
-create table if not exists hashes (digest blob primary key, hash blob) without rowid;
+create table if not exists signatures (digest blob primary key, signature blob) without rowid;
+drop table if exists hashes;
 """
 _COLUMNS = "path, bytes, digest, width, height, taken"
 
@@ -253,18 +254,15 @@ class Catalogue:
         condition, values = (chosen or PhotoFilter()).where()
         return int(self._all(f"select count(*) from photos where {condition}", values)[0][0])
 
-    def hashes(self) -> dict[bytes, bytes]:
-        """Digest -> 256 bits of the difference hash, of the readable photographs that have one."""
-        return dict(
-            self._all(
-                "select digest, hash from hashes where digest in (select digest from photos where problem is null)"
-            )
-        )
+    def signatures(self) -> dict[bytes, bytes]:
+        """Digest -> 256 bytes of `timm_gam.images.signature`, of the readable photographs that have one."""
+        readable = "select digest from photos where problem is null"
+        return dict(self._all(f"select digest, signature from signatures where digest in ({readable})"))
 
-    def keep_hashes(self, hashes: Mapping[bytes, bytes]) -> None:
-        """Keep difference hashes by digest."""
+    def keep_signatures(self, signatures: Mapping[bytes, bytes]) -> None:
+        """Keep signatures by digest."""
         with self._open() as database:
-            database.executemany("insert or replace into hashes values (?, ?)", list(hashes.items()))
+            database.executemany("insert or replace into signatures values (?, ?)", list(signatures.items()))
 
     def places(self) -> dict[bytes, list[str]]:
         """Digest -> the paths of the readable photographs with these bytes, by path."""

@@ -14,7 +14,7 @@ import torch
 
 from timm_gam.core import check_writable, printable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings, chosen_views
-from timm_gam.images import DecodeLimits, content_digest
+from timm_gam.images import NEAR, DecodeLimits, content_digest
 from timm_gam.rerank import Recipe, read_method
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates
@@ -107,7 +107,16 @@ def duplicates(args: argparse.Namespace) -> None:
     near = [("Nearly the same picture", [(made.root / path, path) for path in group]) for group in found.near]
     _write_sheets(args, f"Duplicates in {made.root.resolve().name}", [*exact, *near])
     if args.json:
-        print(json.dumps({"photos": str(made.root.resolve()), "most_bits": args.near, **found.as_dict()}, indent=1))
+        print(
+            json.dumps(
+                {
+                    "photos": str(made.root.resolve()),
+                    "likeness": NEAR if args.near is None else args.near,
+                    **found.as_dict(),
+                },
+                indent=1,
+            )
+        )
         return
     for kind, groups in (("same", found.exact), ("near", found.near)):
         for group in groups:

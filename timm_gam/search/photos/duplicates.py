@@ -10,15 +10,13 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from timm_gam.core import ProgressBar, UnreadableImageError, counted, no_progress
-from timm_gam.images import BITS, DecodeLimits, difference_hash, load_image, near_pairs
+from timm_gam.images import NEAR, SIGNATURE_BYTES, DecodeLimits, alike_groups, load_image, signature
 from timm_gam.search.photos.photo_index import PhotoIndex
 
-_SIDE = 128  # a JPEG is reduced to no less while it is decoded; the hash looks at 17 x 16 pixels
+_SIDE = 128  # a JPEG is reduced to no less while it is decoded; a signature is of 16 x 16 pixels
 _CHUNK = 512
-_TELLS = 8  # a picture with fewer bits set, or unset, is flat: its hash tells nothing
 
 
 @dataclass(frozen=True)
@@ -60,85 +58,61 @@ class Duplicates:
 
 def find_duplicates(
     index: PhotoIndex,
-    most_bits: int = 20,
+    near: float | None = None,
     progress: ProgressBar = no_progress,
     limits: DecodeLimits = DecodeLimits(),
 ) -> Duplicates:
     """Group the photographs of an index.
 
-    Near ones differ in few bits of the difference hash (`timm_gam.images.difference_hash`), which scaling,
-    recompression and brightness hardly change. Hashes are made once and kept. A flat picture has no near duplicates, as
-    its hash says nothing.
+    Near ones are alike by `timm_gam.images.likeness`, as those of an evaluation and of a data set are. What it compares
+    is made while photographs are embedded, or here, and kept. A picture of one flat tone has no near duplicates, as
+    it is as much like any other such as like its copy.
 
     Args:
         index: Brought up to date before.
-        most_bits: Bits in which near duplicates differ at most, in [0, 256].
+        near: How much alike near duplicates are at least, in (0, 1]; default `timm_gam.images.NEAR`.
         progress: Makes progress bars.
         limits: What a photograph may take to decode.
     """
     places = index.catalogue.places()
-    hashes = _hashes(index, places, progress, limits)
-    table = np.frombuffer(b"".join(hashes.values()), dtype=np.uint8).reshape(-1, BITS // 8)
-    digests, pixels = list(hashes), index.catalogue.pixels()
-    groups = [[digests[row] for row in group] for group in near_groups(table, most_bits)]
+    signatures = _signatures(index, places, progress, limits)
+    table = np.frombuffer(b"".join(signatures.values()), dtype=np.int8).reshape(-1, SIGNATURE_BYTES)
+    telling = np.flatnonzero(table[:, 1:].any(axis=1))
+    digests, pixels = list(signatures), index.catalogue.pixels()
+    with progress("comparing", "img", len(telling)) as on_progress:
+        alike = alike_groups(table[telling], NEAR if near is None else near, on_progress)
+    groups = [[digests[row] for row in telling[group].tolist()] for group in alike]
     for group in groups:
         group.sort(key=lambda digest: (-pixels[digest], places[digest][0]))
-    near = sorted([path for digest in group for path in places[digest]] for group in groups)
+    found = sorted([path for digest in group for path in places[digest]] for group in groups)
     exact = sorted(paths for paths in places.values() if len(paths) > 1)
     pictures = len(places) - sum(len(group) - 1 for group in groups)
-    return Duplicates(sum(map(len, places.values())), exact, near, len(places), pictures)
+    return Duplicates(sum(map(len, places.values())), exact, found, len(places), pictures)
 
 
-def near_groups(table: NDArray[np.uint8], most_bits: int) -> list[list[int]]:
-    """Groups of two or more rows that differ from another of the group in at most so many bits.
-
-    Args:
-        table: (N, 32) uint8, difference hashes packed.
-        most_bits: In [0, 256].
-    """
-    packed, which = np.unique(np.ascontiguousarray(table).view(f"V{BITS // 8}").ravel(), return_inverse=True)
-    hashes = np.unpackbits(packed.view(np.uint8).reshape(-1, BITS // 8), axis=1).astype(np.bool_)
-    telling = np.flatnonzero(np.abs(hashes.sum(axis=1) - BITS / 2) <= BITS / 2 - _TELLS)
-    parent = np.arange(len(hashes))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
-        return row
-
-    for first, second, _ in near_pairs(hashes[telling], most_bits):
-        one, other = root(int(telling[first])), root(int(telling[second]))
-        parent[max(one, other)] = min(one, other)
-    tells = np.isin(which, telling)
-    roots = np.array([root(row) for row in range(len(hashes))], dtype=np.int64)[which]
-    order = np.flatnonzero(tells)[np.argsort(roots[tells], kind="stable")]
-    cuts = np.flatnonzero(np.diff(roots[order])) + 1
-    return [group.tolist() for group in np.split(order, cuts) if len(group) > 1]
-
-
-def _hashes(
+def _signatures(
     index: PhotoIndex, places: dict[bytes, list[str]], progress: ProgressBar, limits: DecodeLimits
 ) -> dict[bytes, bytes]:
-    """Digest -> packed hash; those that were not kept are made, and kept some at a time."""
-    hashes = index.catalogue.hashes()
-    lacking = iter([(digest, paths[0]) for digest, paths in places.items() if digest not in hashes])
+    """Digest -> signature; those that were not kept are made, and kept some at a time."""
+    signatures = index.catalogue.signatures()
+    lacking = iter([(digest, paths[0]) for digest, paths in places.items() if digest not in signatures])
 
     def make(one: tuple[bytes, str]) -> tuple[bytes, bytes] | None:
         try:
             picture, digest = load_image(index.root / one[1], one[1], _shrink, limits)
         except UnreadableImageError:
             return None
-        return (digest, np.packbits(difference_hash(picture)).tobytes()) if digest == one[0] else None
+        return (digest, bytes(signature(picture))) if digest == one[0] else None
 
     with (
-        progress("comparing", "img", len(places) - len(hashes)) as on_progress,
+        progress("reading", "img", len(places) - len(signatures)) as on_progress,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
         for chunk in _chunks(lacking):
             made = dict(found for found in counted(pool.map(make, chunk), on_progress) if found is not None)
-            index.catalogue.keep_hashes(made)
-            hashes.update(made)
-    return hashes
+            index.catalogue.keep_signatures(made)
+            signatures.update(made)
+    return signatures
 
 
 def _chunks(items: Iterator[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, str]]]:

@@ -133,11 +133,13 @@ def _embed(
     on_progress(len(rows) - len(todo))
     problems = {file.path: "cannot be read" for file, fact in rows if not fact.digest}
     made = 0
+    signatures: dict[bytes, bytes] = {}
 
     def take(batch: EmbeddedBatch) -> None:
         nonlocal made
         keep(batch)
         made += len(batch.rows)
+        signatures.update(zip(batch.digests, map(bytes, batch.signatures), strict=True))
         problems.update(batch.unreadable)
         on_progress(len(batch.rows) + len(batch.unreadable))
 
@@ -145,6 +147,7 @@ def _embed(
         images = photo_set(index.root, [rows[place][0].path for place in todo])
         with buffered(store) as keep:
             embedder.embed(images, np.arange(len(images)), take)
+        index.catalogue.keep_signatures(signatures)  # for duplicates, as it was decoded
     broken = {fact.digest: problems[file.path] for file, fact in rows if file.path in problems}
     for file, fact in rows:
         if fact.digest in broken:

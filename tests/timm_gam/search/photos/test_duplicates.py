@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 
 from tests.timm_gam.search.photos.conftest import MODEL
 from timm_gam.search.__main__ import main
-from timm_gam.search.photos.duplicates import near_groups
+from timm_gam.search.photos.catalogue import Catalogue
 
 
 def scene(seed: int) -> Image.Image:
@@ -28,7 +29,7 @@ def test_planted_copies_are_grouped(tmp_path: Path, capsys: pytest.CaptureFixtur
     scene(0).resize((120, 80)).save(folder / "more" / "small.jpg")
     scene(0).convert("L").save(folder / "more" / "grey.jpg")
     shutil.copy(folder / "1.jpg", folder / "more" / "copy.jpg")
-    for colour in ("red", "blue"):  # flat: equal hashes, and no duplicates
+    for colour in ("red", "blue"):  # flat: equally alike, and no duplicates
         Image.new("RGB", (60, 40), colour).save(folder / f"{colour}.png")
     sheets = ["--html", str(tmp_path / "sheet.html"), "--png", str(tmp_path / "sheet.png")]
     assert main(["index", str(folder), "--model", MODEL, "-j", "0"]) == 0
@@ -45,26 +46,13 @@ def test_planted_copies_are_grouped(tmp_path: Path, capsys: pytest.CaptureFixtur
     (folder / "more" / "small.jpg").unlink()
     assert main(["index", str(folder), "-j", "0"]) == 0
     capsys.readouterr()
-    assert main(["duplicates", str(folder), "--near", "0"]) == 0
+    assert main(["duplicates", str(folder), "--near", "1"]) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[0] == "same  1.jpg, more/copy.jpg" and "1 copies in 1 groups (10.00%)" in said
-
-
-def test_groups_are_the_components_of_brute_force() -> None:
-    rng = np.random.default_rng(0)
-    bits = np.repeat(rng.random((60, 256)) < 0.5, 4, axis=0)
-    bits ^= rng.random(bits.shape) < 0.03
-    bits[7] = bits[200]  # equal hashes of other pictures
-    for most in (0, 10, 16):
-        groups = {row: {row} for row in range(len(bits))}
-        for i in range(len(bits)):
-            for j in range(i):
-                if (bits[i] != bits[j]).sum() <= most and groups[i] is not groups[j]:
-                    merged = groups[i] | groups[j]
-                    groups.update(dict.fromkeys(merged, merged))
-        expected = {frozenset(group) for group in groups.values() if len(group) > 1}
-        assert {frozenset(group) for group in near_groups(np.packbits(bits, axis=1), most)} == expected
-
-
-def test_of_no_photographs_there_are_no_groups() -> None:
-    assert near_groups(np.empty((0, 32), dtype=np.uint8), 20) == []
+    kept = Catalogue(folder / ".timm-gam-index" / "photos.sqlite").signatures()
+    with sqlite3.connect(folder / ".timm-gam-index" / "photos.sqlite") as database:
+        database.execute("delete from signatures")  # as of an index that was made before they were kept
+    assert main(["duplicates", str(folder)]) == 0
+    assert "3.jpg" not in capsys.readouterr().out
+    again = Catalogue(folder / ".timm-gam-index" / "photos.sqlite").signatures()
+    assert again.keys() == kept.keys() and len(kept) == 9

@@ -137,7 +137,7 @@ def evaluate(
     if isinstance(recipe.whitening, int):
         training, fitted_on = training_rows(image_set, protocol)
         known, _ = embed_rows(embedder, image_set, training, settings, progress, world)
-        recipe = recipe.fitted(torch.from_numpy(np.array(known.vectors)))
+        recipe = recipe.fitted(known.vectors, memory=settings.memory_budget // 4)
     return ranked_result(
         embedded.ranking,
         replace(settings, recipe=recipe),

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from eval.caveats.near_duplicates import NearPictures
 from eval.results.facts import (
@@ -224,16 +223,19 @@ def _improved(
 ) -> Scored:
     """By the recipe. A re-ranking has two thirds of the memory; counting a block has the rest."""
     recipe, query, gallery = settings.recipe, ranking.protocol.query, ranking.protocol.gallery
-    vectors = recipe.transform(_tensor(ranking.vectors, ranking.device))
+    device, kept = scoring_device(ranking.device), settings.memory_budget // 4
     if recipe.method is None:
+        vectors = recipe.prepare(ranking.vectors, device=device, memory=kept)
         return _exactly(ranking, vectors, settings, near, progress, world)
-    memory = settings.memory_budget // 3
-    whole = np.array_equal(gallery, np.arange(len(vectors)))
-    ranked = vectors if whole else vectors[torch.from_numpy(gallery)]
-    queries = ranked if np.array_equal(query, gallery) else vectors[torch.from_numpy(query)]
+    whole = np.array_equal(gallery, np.arange(len(ranking.vectors)))
+    ranked = recipe.prepare(ranking.vectors, rows=None if whole else gallery, device=device, memory=kept)
+    queries = ranked
+    if not np.array_equal(query, gallery):
+        queries = recipe.prepare(ranking.vectors, rows=query, device=device, memory=kept)
+    held = [] if whole and recipe.unchanged else [ranked.nbytes, 0 if queries is ranked else queries.nbytes]
+    memory = (settings.memory_budget - sum(size for size in held if size <= kept)) // 3
     own = torch.from_numpy(places(query, gallery))
     reranker = recipe.reranker(queries, ranked, own=own, memory=2 * memory)
-    del vectors, ranked, queries  # it has its own
     with progress(settings.recipe.name, "query", len(query)) as on_progress:
         found = score_reranking(
             reranker,
@@ -251,12 +253,6 @@ def _improved(
     if near is not None and found.without_near is not None:
         without = near.record(ranking.ids, ranking.labels, found.without_near)
     return found.scores, gallery[found.rows], found.values, without
-
-
-def _tensor(vectors: Vectors, device: str) -> Tensor:
-    there = scoring_device(device)
-    tensor = vectors if isinstance(vectors, Tensor) else torch.from_numpy(np.array(vectors))
-    return tensor.to(there) if tensor.is_floating_point() else tensor.to(there, torch.float32)
 
 
 def _record(better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fitted_on: str) -> RecipeRecord:

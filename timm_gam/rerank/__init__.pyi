@@ -3,6 +3,7 @@ from timm_gam.rerank.arguments import chosen_recipe as chosen_recipe
 from timm_gam.rerank.database_augmentation import DatabaseAugmentation as DatabaseAugmentation
 from timm_gam.rerank.diffusion import Diffusion as Diffusion
 from timm_gam.rerank.k_reciprocal import KReciprocal as KReciprocal
+from timm_gam.rerank.prepared import prepared as prepared
 from timm_gam.rerank.query_expansion import QueryExpansion as QueryExpansion
 from timm_gam.rerank.query_expansion import expand_queries as expand_queries
 from timm_gam.rerank.recipe import METHODS as METHODS
@@ -11,6 +12,7 @@ from timm_gam.rerank.recipe import read_method as read_method
 from timm_gam.rerank.reranker import Reranker as Reranker
 from timm_gam.rerank.sparse_lists import NeighbourLists as NeighbourLists
 from timm_gam.rerank.sparse_lists import neighbour_lists as neighbour_lists
+from timm_gam.rerank.unit_vectors import UnitVectors as UnitVectors
 from timm_gam.rerank.whitening import Whitening as Whitening
 from timm_gam.rerank.whitening import fit_whitening as fit_whitening
 from timm_gam.rerank.whitening import load_whitening as load_whitening

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import hide, neighbour_lists, similarity_weights
+from timm_gam.rerank.unit_vectors import Vectors
 from timm_gam.rerank.without_own import ListedBy
 
 
@@ -45,8 +46,8 @@ class Diffusion(Reranker):
 
     def __init__(
         self,
-        queries: Tensor,
-        gallery: Tensor,
+        queries: Vectors,
+        gallery: Vectors,
         *,
         neighbours: int = 20,
         gamma: float = 3.0,
@@ -70,10 +71,10 @@ class Diffusion(Reranker):
         self._listed_by = ListedBy(self._rows[:, first]) if self.within else None
 
     def bytes_per_query(self) -> int:
-        return 7 * self.gallery.element_size() * len(self.gallery)
+        return 10 * self.gallery.dtype.itemsize * len(self.gallery)
 
     def block(self, rows: slice) -> Tensor:
-        similarities = self.queries[rows] @ self.gallery.T
+        similarities = self.gallery.similarities(self.queries[rows])
         changes = _Changes(self, self.own[rows])
         degrees = changes.degrees(self._degrees)  # (N, B): images are rows here
         left = degrees > 32 * torch.finfo(degrees.dtype).eps * self._degrees  # else all that is left is rounding

@@ -9,6 +9,7 @@ from timm_gam.core import DataError
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import neighbour_lists
 from timm_gam.rerank.sparse_rows import SparseRows, joined
+from timm_gam.rerank.unit_vectors import UnitVectors, Vectors
 
 
 class KReciprocal(Reranker):
@@ -40,8 +41,8 @@ class KReciprocal(Reranker):
 
     def __init__(
         self,
-        queries: Tensor,
-        gallery: Tensor,
+        queries: Vectors,
+        gallery: Vectors,
         *,
         neighbours: int = 20,
         local: int = 6,
@@ -57,12 +58,15 @@ class KReciprocal(Reranker):
                 "that is its transductive form (--transductive)"
             )
         inside = torch.nonzero(self.own >= 0)[:, 0]
-        if not torch.equal(self.queries[inside], self.gallery[self.own[inside]]):
-            raise DataError("a query is not the gallery row that is said to be its own")
+        step = max(1, self.memory // (8 * self.gallery.row_bytes))
+        for start in range(0, len(inside), step):
+            some = inside[start : start + step]
+            if not torch.equal(self.queries[some], self.gallery[self.own[some]]):
+                raise DataError("a query is not the gallery row that is said to be its own")
         self.mix, self._count = mix, len(self.gallery)
         self._node = self.own.clone()
         self._node[outside] = self._count + torch.arange(len(outside), device=outside.device)
-        images = torch.cat([self.gallery, self.queries[outside]]) if len(outside) else self.gallery
+        images = self.gallery.followed_by(self.queries[outside])
         everyone = torch.arange(len(images), device=images.device)
         width = max(neighbours, local - 1)
         near = neighbour_lists(images, images, width, own=everyone, memory=self.memory // 2).rows
@@ -73,7 +77,7 @@ class KReciprocal(Reranker):
         self._columns = self._rows.transposed()
 
     def block(self, rows: slice) -> Tensor:
-        scores = self.mix * (self.queries[rows] @ self.gallery.T)
+        scores = self.mix * self.gallery.similarities(self.queries[rows])
         node = self._node[rows]
         for place in range(len(node)):  # one by one: what each shares with all others fits into cache
             entries = slice(int(self._rows.first[node[place]]), int(self._rows.first[node[place] + 1]))
@@ -86,7 +90,7 @@ class KReciprocal(Reranker):
         return scores
 
 
-def _encodings(images: Tensor, lists: Tensor, memory: int) -> SparseRows:
+def _encodings(images: UnitVectors, lists: Tensor, memory: int) -> SparseRows:
     """(M, M) rows V(p, .) before they are averaged, from (M, k1 + 1) lists that begin with the image itself."""
     half = lists[:, : round((lists.shape[1] - 1) / 2) + 1]
     mutual_half = _mutual(half, half, memory)

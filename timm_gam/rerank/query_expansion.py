@@ -7,11 +7,12 @@ from torch import Tensor
 
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse_lists import check_width, neighbour_lists, similarity_weights, unit
+from timm_gam.rerank.unit_vectors import UnitVectors, Vectors
 
 
 def expand_queries(
     queries: Tensor,
-    gallery: Tensor,
+    gallery: Vectors,
     *,
     neighbours: int = 10,
     alpha: float = 3.0,
@@ -42,25 +43,22 @@ def expand_queries(
     >>> expand_queries(torch.tensor([[0.6, 0.8]]), gallery, neighbours=1, alpha=1)[0].tolist()
     [0.3511..., 0.9363...]
     """
-    return expanded(unit(queries), unit(gallery), neighbours, alpha, own, memory)
+    return expanded(unit(queries), UnitVectors(gallery), neighbours, alpha, own, memory)
 
 
 def expanded(
-    queries: Tensor, gallery: Tensor, neighbours: int, alpha: float, own: Tensor | None, memory: int
+    queries: Tensor, gallery: UnitVectors, neighbours: int, alpha: float, own: Tensor | None, memory: int
 ) -> Tensor:
     """`expand_queries` of rows that have length 1 already."""
     lists = neighbour_lists(queries, gallery, neighbours, own=own, memory=memory)
-    return augmented(queries, gallery, lists.rows, similarity_weights(lists.similarities, alpha), memory)
-
-
-def augmented(vectors: Tensor, gallery: Tensor, rows: Tensor, weights: Tensor, memory: int) -> Tensor:
-    """(P, D) unit rows of vector p plus its neighbours (P, k) times their weights."""
-    step = max(1, memory // (2 * gallery.element_size() * gallery.shape[1] * rows.shape[1]))
-    sums = [
-        vectors[i : i + step] + torch.einsum("pk,pkd->pd", weights[i : i + step], gallery[rows[i : i + step]])
-        for i in range(0, len(vectors), step)
-    ]
-    return unit(torch.cat(sums)) if sums else vectors
+    weights = similarity_weights(lists.similarities, alpha)
+    step = max(1, memory // (3 * gallery.row_bytes * (neighbours + 1)))
+    sums = torch.empty_like(queries)
+    for start in range(0, len(queries), step):
+        some = slice(start, start + step)
+        near = gallery[lists.rows[some].flatten()].view(-1, neighbours, queries.shape[1])
+        sums[some] = queries[some] + torch.einsum("pk,pkd->pd", weights[some], near)
+    return unit(sums)
 
 
 class QueryExpansion(Reranker):
@@ -82,7 +80,7 @@ class QueryExpansion(Reranker):
     """
 
     def __init__(
-        self, queries: Tensor, gallery: Tensor, *, neighbours: int = 10, alpha: float = 3.0, **others: object
+        self, queries: Vectors, gallery: Vectors, *, neighbours: int = 10, alpha: float = 3.0, **others: object
     ) -> None:
         super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
         check_width(neighbours, len(self.gallery) - 1)
@@ -91,4 +89,4 @@ class QueryExpansion(Reranker):
     def block(self, rows: slice) -> Tensor:
         own, memory = self.own[rows], self.memory // 2
         sought = expanded(self.queries[rows], self.gallery, self._neighbours, self._alpha, own, memory)
-        return sought @ self.gallery.T
+        return self.gallery.similarities(sought)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from timm_gam.core import DataError
@@ -13,8 +16,10 @@ from timm_gam.embed import power_of
 from timm_gam.rerank.database_augmentation import DatabaseAugmentation
 from timm_gam.rerank.diffusion import Diffusion
 from timm_gam.rerank.k_reciprocal import KReciprocal
+from timm_gam.rerank.prepared import prepared
 from timm_gam.rerank.query_expansion import QueryExpansion
 from timm_gam.rerank.reranker import Reranker
+from timm_gam.rerank.unit_vectors import Vectors
 from timm_gam.rerank.whitening import Whitening, fit_whitening
 
 METHODS: Final[dict[str, type[Reranker]]] = {
@@ -106,19 +111,52 @@ class Recipe:
         return " + ".join(parts)
 
     @property
+    def unchanged(self) -> bool:
+        """Whether vectors are ranked as they came."""
+        return self.power == 1 and self.whitening is None
+
+    @property
     def dimensions(self) -> int | None:
         """What is whitened to."""
         return len(self.whitening.projection) if isinstance(self.whitening, Whitening) else self.whitening
 
-    def fitted(self, training: Tensor) -> Recipe:
+    def fitted(self, training: Vectors, *, memory: int = 128 * 2**20) -> Recipe:
         """The recipe with its whitening fitted on (N, D) vectors of training images.
+
+        Args:
+            training: Floats.
+            memory: Bytes that may be held, as of `prepare`.
 
         Raises:
             DataError: they span fewer dimensions.
         """
         if not isinstance(self.whitening, int):
             return self
-        return replace(self, whitening=fit_whitening(power_of(training, self.power), self.whitening))
+        powered = replace(self, whitening=None).prepare(training, memory=memory)
+        return replace(self, whitening=fit_whitening(powered, self.whitening))
+
+    def prepare(
+        self,
+        vectors: Vectors,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        device: torch.device | str = "cpu",
+        memory: int = 128 * 2**20,
+    ) -> Tensor:
+        """Chosen rows of (N, D) vectors as they are ranked, see `transform`: by blocks, and not in memory if large.
+
+        Args:
+            vectors: Floats: tensor, array or memory map.
+            rows: Which; None for all.
+            device: Where they are wanted.
+            memory: Bytes that may be held on the CPU; what is larger lies in a temporary file that is mapped.
+
+        Raises:
+            DataError: the whitening is not fitted yet, or for other vectors.
+            OutputError: the folder for temporary files has no room.
+        """
+        transform = None if self.unchanged else self.transform
+        return prepared(vectors, transform, rows=rows, dim=self.dimensions, device=device, memory=memory)
 
     def transform(self, vectors: Tensor) -> Tensor:
         """(N, D) vectors as they are ranked, (N, D or W).
@@ -132,7 +170,7 @@ class Recipe:
         return powered if self.whitening is None else self.whitening(powered)
 
     def reranker(
-        self, queries: Tensor, gallery: Tensor, *, own: Tensor | None = None, memory: int = 512 * 2**20
+        self, queries: Vectors, gallery: Vectors, *, own: Tensor | None = None, memory: int = 512 * 2**20
     ) -> Reranker:
         """The method over transformed vectors.
 

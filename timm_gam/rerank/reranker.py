@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from timm_gam.core import DataError
-from timm_gam.rerank.sparse_lists import unit
+from timm_gam.rerank.unit_vectors import UnitVectors, Vectors
 
 _MOST_ROWS = 512  # queries at a time: a batch of columns that stays in cache
 
@@ -17,7 +17,7 @@ class Reranker(ABC):
     """Scores Q queries against N gallery images, higher for nearer, whole rows at a time.
 
     Args:
-        queries: (Q, D) float of any length; normalised here.
+        queries: (Q, D) floats of any length: tensor, array or memory map. No copy of them is made.
         gallery: (N, D) likewise, same dtype and device.
         own: (Q,) int64, the gallery row that is the query itself, -1 where it is not in the gallery; default none.
         transductive: Prepare the gallery once, with queries' own rows in it. False, the strict form: each query's
@@ -30,8 +30,8 @@ class Reranker(ABC):
 
     def __init__(
         self,
-        queries: Tensor,
-        gallery: Tensor,
+        queries: Vectors,
+        gallery: Vectors,
         *,
         own: Tensor | None = None,
         transductive: bool = False,
@@ -42,9 +42,9 @@ class Reranker(ABC):
                 f"queries have shape {tuple(queries.shape)} and the gallery {tuple(gallery.shape)}; (Q, D) and (N, D) "
                 "of the same model are needed"
             )
-        self.gallery, self.memory = unit(gallery), memory
-        self.queries = self.gallery if queries is gallery else unit(queries)
-        device = gallery.device
+        self.gallery, self.memory = UnitVectors(gallery), memory
+        self.queries = self.gallery if queries is gallery else UnitVectors(queries)
+        device = self.gallery.device
         self.own = torch.full((len(queries),), -1, device=device) if own is None else own.to(device)
         self.within = bool((self.own >= 0).any())  # queries are in the gallery
         self.strict = self.within and not transductive
@@ -60,4 +60,4 @@ class Reranker(ABC):
 
     def bytes_per_query(self) -> int:
         """What one query of a block takes while its scores are computed."""
-        return 3 * self.gallery.element_size() * len(self.gallery)
+        return 3 * self.gallery.dtype.itemsize * len(self.gallery)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from timm_gam.core import DataError
+from timm_gam.rerank.unit_vectors import UnitVectors
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,18 @@ def similarity_weights(similarities: Tensor, power: float) -> Tensor:
 
 
 def neighbour_lists(
-    queries: Tensor, gallery: Tensor, width: int, *, own: Tensor | None = None, memory: int = 256 * 2**20
+    queries: Tensor | UnitVectors,
+    gallery: UnitVectors,
+    width: int,
+    *,
+    own: Tensor | None = None,
+    memory: int = 256 * 2**20,
 ) -> NeighbourLists:
     """The nearest gallery rows of each query by cosine similarity.
 
     Args:
         queries: (Q, D) float rows of length 1.
-        gallery: (N, D) likewise, same dtype and device.
+        gallery: (N, D) of the same dtype and device.
         width: How many, W; at most what the gallery holds besides a query's own row.
         own: (Q,) int64 gallery row that is left out of a query's list, -1 for none; default none.
         memory: Bytes that a block of similarities may take.
@@ -50,20 +57,36 @@ def neighbour_lists(
         DataError: the gallery has fewer rows.
 
     >>> vectors = torch.eye(3) + 0.1
-    >>> neighbour_lists(unit(vectors), unit(vectors), 1).rows.tolist()
+    >>> neighbour_lists(unit(vectors), UnitVectors(vectors), 1).rows.tolist()
     [[0], [1], [2]]
     """
     check_width(width, len(gallery) - (own is not None))
-    step = max(1, memory // (2 * gallery.element_size() * len(gallery)))
-    rows, similarities = [], []
+    step = max(1, memory // (2 * gallery.dtype.itemsize * len(gallery)))
+    # Room for all first: lists kept one by one lie between freed blocks and keep the allocator from using these again.
+    rows = torch.empty(len(queries), width, dtype=torch.int64, device=gallery.device)
+    similarities = torch.empty(len(queries), width, dtype=gallery.dtype, device=gallery.device)
     for start in range(0, len(queries), step):
-        block = queries[start : start + step] @ gallery.T
+        some = slice(start, start + step)
+        block = gallery.similarities(queries[some])
         if own is not None:
-            hide(block, own[start : start + step])
-        found = block.topk(width, dim=1)
-        rows.append(found.indices)
-        similarities.append(found.values)
-    return NeighbourLists(torch.cat(rows), torch.cat(similarities))
+            hide(block, own[some])
+        similarities[some], rows[some] = block.topk(width, dim=1)
+    return NeighbourLists(rows, similarities)
+
+
+def csr_of_lists(rows: Tensor, weights: Tensor) -> Tensor:
+    """(N, N) sparse, row by row the (N, k) weights of its list."""
+    columns, order = rows.sort(dim=1)
+    starts = torch.arange(len(rows) + 1, device=rows.device) * rows.shape[1]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        return torch.sparse_csr_tensor(
+            starts,
+            columns.flatten(),
+            weights.gather(1, order).flatten(),
+            (len(rows), len(rows)),
+            check_invariants=False,
+        )
 
 
 def check_width(width: int, others: int) -> None:

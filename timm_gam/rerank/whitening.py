@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from timm_gam.core import DataError, OutputError, atomic_path
 from timm_gam.rerank.sparse_lists import unit
+from timm_gam.rerank.unit_vectors import Vectors, tensor_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Whitening:
             raise OutputError(f"cannot write '{path}': {error.strerror}; name another file") from error
 
 
-def fit_whitening(vectors: Tensor, dim: int | None = None, *, shrink: float = 0.5) -> Whitening:
+def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0.5) -> Whitening:
     """Directions of the training vectors, the spread of each levelled: P = diag(l)^(-shrink) E'.
 
     l and E are the largest `dim` eigenvalues and eigenvectors of the covariance of vectors of length 1. Jegou, Chum,
@@ -61,7 +63,7 @@ def fit_whitening(vectors: Tensor, dim: int | None = None, *, shrink: float = 0.
     0 only turns and cuts (PCA).
 
     Args:
-        vectors: (N, D) float, of training images only: what is scored with it must not be among them.
+        vectors: (N, D) floats, of training images only: what is scored with it must not be among them. Read in blocks.
         dim: Directions to keep; default all that the vectors span.
         shrink: In [0, 1/2].
 
@@ -71,19 +73,29 @@ def fit_whitening(vectors: Tensor, dim: int | None = None, *, shrink: float = 0.
     >>> fit_whitening(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])).projection.shape
     torch.Size([2, 2])
     """
-    rows = unit(vectors.double())
-    mean = rows.mean(dim=0)
-    covariance = torch.cov((rows - mean).T, correction=0).reshape(rows.shape[1], rows.shape[1])
+    source = tensor_of(vectors)
+    count = len(source)
+    mean = torch.stack([block.sum(dim=0) for block in _doubles(source)]).sum(dim=0) / count
+    covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=source.device)
+    for block in _doubles(source):
+        centred = block - mean
+        covariance += centred.T @ centred / count
     values, directions = torch.linalg.eigh(covariance)
     values, directions = values.flip(0), directions.flip(1)
     spanned = int((values > values[0] * 1e-10).sum()) if values[0] > 0 else 0
     kept = spanned if dim is None else dim
     if not 1 <= kept <= spanned:
         raise DataError(
-            f"whitening to {kept} dimensions was asked for; {len(rows)} training vectors span {spanned}: "
+            f"whitening to {kept} dimensions was asked for; {count} training vectors span {spanned}: "
             f"1 to {spanned} can be had"
         )
-    return Whitening(mean.to(vectors), (directions[:, :kept] * values[:kept] ** -shrink).T.to(vectors))
+    return Whitening(mean.to(source), (directions[:, :kept] * values[:kept] ** -shrink).T.to(source))
+
+
+def _doubles(vectors: Tensor) -> Iterator[Tensor]:
+    """Rows of length 1 as float64, some megabytes at a time."""
+    step = max(1, 2**20 // vectors.shape[1])
+    return (unit(vectors[start : start + step].double()) for start in range(0, len(vectors), step))
 
 
 def load_whitening(path: Path) -> Whitening:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import normalize
 
-from timm_gam.rerank import Recipe
+from timm_gam.rerank import Recipe, UnitVectors
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
 
@@ -29,11 +29,11 @@ def search_reranked(
     """
     digests, embeddings = index.catalogue.digests(PhotoFilter()), index.embeddings(collection)
     digests = digests.take(~embeddings.missing(digests))
-    vectors = torch.from_numpy(np.array(embeddings.read(digests), dtype=np.float32))
+    vectors = embeddings.read(digests)
     sought = torch.from_numpy(query[None].astype(np.float32))
-    reranker = recipe.reranker(recipe.transform(sought), recipe.transform(vectors))
+    reranker = recipe.reranker(recipe.prepare(sought), recipe.prepare(vectors))
     order = reranker.block(slice(0, 1))[0].argsort(descending=True, stable=True)
-    cosines = (normalize(vectors) @ normalize(sought).T)[:, 0]
+    cosines = UnitVectors(vectors).similarities(normalize(sought))[0]
     matches: list[Match] = []
     for row in order.tolist():
         photos = index.catalogue.photos(digests[row], chosen)

@@ -3,7 +3,7 @@ from timm_gam.rerank.arguments import chosen_recipe as chosen_recipe
 from timm_gam.rerank.database_augmentation import DatabaseAugmentation as DatabaseAugmentation
 from timm_gam.rerank.diffusion import Diffusion as Diffusion
 from timm_gam.rerank.k_reciprocal import KReciprocal as KReciprocal
-from timm_gam.rerank.prepared import prepared as prepared
+from timm_gam.rerank.preparation import prepared as prepared
 from timm_gam.rerank.query_expansion import QueryExpansion as QueryExpansion
 from timm_gam.rerank.query_expansion import expand_queries as expand_queries
 from timm_gam.rerank.recipe import METHODS as METHODS

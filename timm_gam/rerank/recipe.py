@@ -16,7 +16,7 @@ from timm_gam.embed import power_of
 from timm_gam.rerank.database_augmentation import DatabaseAugmentation
 from timm_gam.rerank.diffusion import Diffusion
 from timm_gam.rerank.k_reciprocal import KReciprocal
-from timm_gam.rerank.prepared import prepared
+from timm_gam.rerank.preparation import prepared
 from timm_gam.rerank.query_expansion import QueryExpansion
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.unit_vectors import Vectors

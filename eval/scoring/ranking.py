@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from eval.scoring.counting import count_scores
 from timm_gam.core import ALONE, World
 from timm_gam.search import Rows, Scorer, in_threads, one_blas_thread, slices
 
@@ -128,7 +129,7 @@ def _sides(scorer: Scorer, memory: int) -> tuple[int, int]:
 
     Wide blocks are faster, as all targets of a query are sought in each.
     """
-    on_device = 0 if scorer.device.type == "cpu" else 16  # bytes beside each score: its bin, its mirror image
+    on_device = 0 if scorer.device.type == "cpu" else 28  # bytes beside each score: its bin, target and mirror image
 
     def needed(rows: int, columns: int) -> int:
         scratch = on_device * rows * columns + 24 * min(_COUNTED * torch.get_num_threads(), rows * columns)
@@ -289,39 +290,33 @@ class _SortCounter(_Counter):
 class _SearchCounter(_Counter):
     """For devices with fast atomic additions: every score is sought among the targets and falls into a bin.
 
-    Each target t has two edges, t and the float64 after it, so that scores equal to it have a bin of their own. The
-    score of the query itself is counted as any other, kept, and taken off in the end.
+    The score of the query itself is counted as any other, kept, and taken off in the end.
     """
 
     def __init__(self, group: slice, relevant: _Relevant, targets: Tensor) -> None:
         super().__init__(group, relevant, targets)
-        beyond = torch.nextafter(targets, torch.full_like(targets, torch.inf))
-        self.edges = torch.cat([targets, beyond], dim=1).sort(dim=1).values
-        self.bins = torch.zeros(len(targets), self.edges.shape[1] + 1, dtype=torch.int32, device=targets.device)
-        self.own = torch.zeros(len(targets), 1, dtype=torch.float64, device=targets.device)
+        queries, width = targets.shape
+        self.bins = torch.zeros(queries, width + 1, dtype=torch.int32, device=targets.device)
+        self.equal = torch.zeros(queries, width, dtype=torch.int32, device=targets.device)
+        self.own = torch.zeros(queries, 1, dtype=torch.float64, device=targets.device)
 
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
-        bins = torch.searchsorted(self.edges[mine], scores.contiguous(), right=True)
-        self.bins[mine].scatter_add_(1, bins, self.bins.new_ones(()).expand(bins.shape))
+        count_scores(scores.contiguous(), self.targets[mine], self.bins[mine], self.equal[mine])
         itself = self.relevant.self_index[rows, None] - columns.start
         here = (itself >= 0) & (itself < scores.shape[1])
         own = scores.gather(1, itself.clamp(0, scores.shape[1] - 1))
         self.own[mine] = torch.where(here, own, self.own[mine])
 
     def counts(self, world: World) -> Callable[[slice], tuple[Tensor, Tensor]]:
-        bins, own = world.sum(self.bins), world.sum(self.own)  # its own score is 0 in all processes but one
+        bins, equal, own = (world.sum(each) for each in (self.bins, self.equal, self.own))  # own is 0 in all but one
         has_own = self.relevant.self_index[self.group, None] >= 0
 
         def of(part: slice) -> tuple[Tensor, Tensor]:
-            targets, edges = self.targets[part], self.edges[part]
-            reached = bins[part].flip(1).cumsum(1, dtype=torch.int32).flip(1)  # scores from the edge before a bin on
-            last = torch.searchsorted(edges, targets, right=True).clamp_(max=edges.shape[1] - 1)
-            at_or_above, above = (
-                reached.gather(1, 1 + place) - (has_own[part] & compare(own[part], targets)).int()
-                for place, compare in ((torch.searchsorted(edges, targets), torch.ge), (last, torch.gt))
-            )
-            return above, at_or_above - above
+            targets, own_score = self.targets[part], torch.where(has_own[part], own[part], -torch.inf)
+            above = bins[part].flip(1).cumsum(1, dtype=torch.int32).flip(1)[:, 1:]
+            tied = equal[part].gather(1, torch.searchsorted(targets, targets))  # equal targets share the first's bin
+            return above - (own_score > targets).int(), tied - (own_score == targets).int()
 
         return of
 

@@ -16,7 +16,7 @@ from eval.embedded import embed_for, embed_rows, warnings_of_classes
 from eval.ranked import Ranking, ranked_result
 from eval.results.facts import Data, Facts
 from eval.results.result import RetrievalResult, Settings
-from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
+from timm_gam.core import ALONE, DataError, EmbeddingError, ProgressBar, World, no_progress, one_line
 from timm_gam.data import ImageSet, Protocol, choose_protocol, read_images, training_rows
 from timm_gam.embed import Embedder
 from timm_gam.images import Preprocessing
@@ -56,11 +56,13 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     Ranked(id='1', class_name='cat', score=0.993..., relevant=True)
     """
     settings = settings or Settings()
-    matrix = vectors.detach() if isinstance(vectors, Tensor) else _array(vectors)
-    given = _array(labels)
+    matrix = vectors.detach() if isinstance(vectors, Tensor) else _array(vectors, "vectors")
+    if matrix.ndim != 2 or not matrix.shape[1]:
+        raise EmbeddingError(f"vectors have shape {tuple(matrix.shape)}; a matrix (N, D) with D >= 1 is needed")
+    given = _array(labels, "labels")
     if given.ndim != 1 or len(given) != len(matrix):
         raise DataError(f"labels of shape {given.shape} came for {len(matrix)} vectors; one label each is needed")
-    names, classes = np.unique(given, return_inverse=True)
+    names, classes = _classes(given)
     identities = tuple(map(str, range(len(matrix)))) if ids is None else tuple(ids)
     if len(set(identities)) != len(matrix):
         raise DataError(f"{len(set(identities))} different ids came for {len(matrix)} vectors; one each is needed")
@@ -128,8 +130,8 @@ def evaluate(
     'pretrained'
     """
     settings = settings or Settings()
+    image_set = images if isinstance(images, ImageSet) else read_images(str(images), None)  # before weights are pulled
     loaded = _loaded(model)
-    image_set = images if isinstance(images, ImageSet) else read_images(str(images), None)
     protocol = protocol or choose_protocol(image_set)
     embedder = Embedder(loaded, preprocessing, settings.embed)
     embedded = embed_for(embedder, image_set, protocol, settings, progress, world)
@@ -155,17 +157,31 @@ def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
     return load_model(model) if isinstance(model, str) else loaded_module(model)
 
 
-def _array(values: Any) -> NDArray[Any]:
+def _classes(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
+    """The different labels in order, and which of them each is."""
+    if labels.dtype.kind == "f" and np.isnan(labels).any():
+        raise DataError(f"the label of row {int(np.isnan(labels).argmax())} is NaN; each row needs one that compares")
+    try:
+        return np.unique(labels, return_inverse=True)
+    except TypeError as error:
+        raise DataError(f"labels cannot be put in order ({error}); give all as integers or all as strings") from error
+
+
+def _array(values: Any, what: str) -> NDArray[Any]:
     if isinstance(values, Tensor):
         values = values.detach().cpu()
         values = values.float() if values.dtype == torch.bfloat16 else values  # NumPy has none
-    return np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{what} are no regular array: {one_line(error)}") from error
+    return array
 
 
 def _rows(rows: Any, count: int, what: str) -> NDArray[np.int64]:
     if rows is None:
         return np.arange(count, dtype=np.int64)
-    chosen = _array(rows).astype(np.int64)
+    chosen = _array(rows, f"{what} rows").astype(np.int64)
     if chosen.ndim != 1 or not len(chosen) or chosen.min() < 0 or chosen.max() >= count:
         raise DataError(f"{what} rows must be whole numbers from 0 to {count - 1}, at least one")
     return chosen

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eval.demo import DEMO_MODELS
 from eval.model_choices import ModelChoice, choose_models
-from timm_gam.core import TimmGamError
+from timm_gam.core import DataError, TimmGamError
 from timm_gam.data import (
     ImageSet,
     default_dataset,
@@ -51,6 +51,9 @@ def choose_inputs(args: argparse.Namespace) -> Inputs:
             note = f"{error}\nscoring the embedded default instead: our tiny COREL models on images drawn by code"
             models = [partial(load_model, name) for name in DEMO_MODELS]
             return Inputs(draw_synthetic(), models, note)
+    for path in (args.data_dir, args.gallery_dir):
+        if path is not None and not Path(path).exists():  # before weights are pulled
+            raise DataError(f"there is no '{path}'; name a folder of class folders, or parquet")
     choices, skipped = choose_models(
         args.model or [DEFAULT_MODEL], args.checkpoint, pretrained=args.pretrained, seed=args.seed
     )

@@ -154,7 +154,13 @@ class RetrievalResult:
         return self.per_query[name]
 
     def failures(self, n: int = 10, metric: str = "map", *, best: bool = False) -> list[QueryRanking]:
-        """The n scored queries with the lowest metric (`best`: the highest), worst first; ties in query order."""
+        """The n scored queries with the lowest metric (`best`: the highest), worst first; ties in query order.
+
+        Raises:
+            DataError: the result lacks the metric, or n is below 1.
+        """
+        if n < 1:
+            raise DataError(f"{n} queries were asked for; at least 1 is needed")
         values = self.metric(metric)
         places = np.flatnonzero(self.scored)
         order = places[np.argsort(-values[places] if best else values[places], kind="stable")]

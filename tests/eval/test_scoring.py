@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from eval import average, choose_protocol, class_means, score_retrieval
+from eval import average, choose_protocol, class_means, score, score_retrieval
 from eval.scoring.labels import class_codes
 from tests.eval.test_metrics import plain_metrics
-from timm_gam.core import DataError
+from timm_gam.core import DataError, TimmGamError
 from timm_gam.data import ImageSet, published_class_split, published_split
 
 
@@ -205,3 +205,20 @@ def test_numbers_that_only_a_conversion_would_merge_stay_apart() -> None:
     assert class_codes([2**53, 2**53 + 1, 0.5])[1].tolist() == [1, 2, 0]
     assert class_codes([2**63, -1, 2**63 + 1])[1].tolist() == [1, 0, 2]
     assert class_codes([True, 1, 1.0, 2])[1].tolist() == [0, 0, 0, 1], "equal numbers are one class"
+
+
+@pytest.mark.parametrize(
+    ("vectors", "labels", "said"),
+    [
+        ([[1.0], [2.0]], ["a", None], "cannot be put in order"),
+        ([[1.0], [2.0]], [0.0, float("nan")], "the label of row 1 is NaN"),
+        ([[1.0, 2.0], [3.0]], ["a", "a"], "vectors are no regular array"),
+        ([1.0, 2.0], ["a", "a"], r"vectors have shape \(2,\); a matrix"),
+        ("ab", "ab", r"vectors have shape \(\)"),
+        ([], [], r"vectors have shape \(0,\)"),
+    ],
+)
+def test_what_is_no_matrix_or_no_label_is_refused_in_one_line(vectors, labels, said: str) -> None:
+    with pytest.raises(TimmGamError, match=said) as raised:
+        score(vectors, labels)
+    assert "\n" not in str(raised.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,15 @@ from timm.models import get_pretrained_cfg, is_model, is_model_in_modules, is_mo
 
 from timm_gam.core import DataError, ModelError, TimmGamError
 from timm_gam.images import resolve_preprocessing
-from timm_gam.models import LoadedModel, check_model_name, check_safetensors, find_pretrained, load_model
+from timm_gam.models import (
+    LoadedModel,
+    check_model_name,
+    check_safetensors,
+    find_pretrained,
+    find_shipped,
+    load_model,
+    shipped_names,
+)
 from timm_gam.train import RunFolder, read_recipe
 
 
@@ -125,6 +134,8 @@ def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> t
             skipped += [choice.name for choice in matches if choice not in having]
         elif (folder := RunFolder(Path(name))).config.is_file() and not is_model(name):
             chosen.append(_of_run(name, folder))
+        elif name.endswith(".safetensors"):
+            raise ModelError(f"'{name}' is a file; say which model it is for: --model MODEL={name}")
         else:
             chosen.append(ModelChoice(name, name, pretrained=pretrained, seed=seed))
     return chosen, skipped
@@ -152,7 +163,7 @@ def _of_run(name: str, folder: RunFolder) -> ModelChoice:
 
 def _has_weights(choice: ModelChoice) -> bool:
     """Whether a model that a pattern matched has weights that can be had."""
-    if not is_model_pretrained(choice.model):
+    if find_shipped(choice.model) is None and not is_model_pretrained(choice.model):
         return False
     try:
         choice.check()
@@ -169,6 +180,8 @@ def _matches(name: str) -> list[str]:
     if not _is_pattern(name):
         return [name]
     names: list[str] = timm.list_models(name, pretrained="." in name)
+    if "." in name:  # timm knows no tag of ours of its own networks
+        names += [shipped for shipped in fnmatch.filter(shipped_names(), name) if shipped not in names]
     if not names:
         raise ModelError(f"no model matches '{name}'; list them with timm.list_models('{name.strip('*')}*')")
     return names

@@ -56,6 +56,7 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     from eval.leaderboard.runs import run_models
     from eval.results.export import results_csv, results_row
     from eval.results.standings import standings
+    from eval.results.tables import model_warnings
 
     if args.data_dir is None and args.dataset is None:
         raise DataError("no images to score on; name them with --data-dir or --dataset")
@@ -75,6 +76,8 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
         print_line(
             f"{one.place:>4}  {100 * one.value:6.2f}  {one.group:<4} rank {low} to {high}  {printable(one.result.name)}"
         )
+    for line in model_warnings(results):
+        print_line(f"warning: {printable(line)}")
     print_line(f"wrote {page} and {table}")
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader
 
 from eval.leaderboard.runs import Run
 from eval.results.standings import Standing
+from eval.results.tables import model_warnings
 from timm_gam.core import write_text
 
 _COLUMNS = ("map", "hit@1", "hit@10", "precision@10", "map@r")
@@ -31,6 +32,7 @@ def write_page(path: Path, runs: Sequence[Run], order: Sequence[Standing], metri
         data=first.data,
         protocol=first.protocol,
         intervals=first.intervals.meaning,
+        warnings=model_warnings([one.result for one in order]),
     )
     write_text(path, text)
 

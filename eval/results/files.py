@@ -50,7 +50,10 @@ def write_results(results: Sequence[RetrievalResult], path: Path, rank_by: str, 
 
 
 def flat_row(result: RetrievalResult) -> dict[str, Any]:
-    """One result as a row of a table: what was scored, and every metric in [0, 1] with the bounds of its interval."""
+    """One result as a row of a table: what was scored, what to know of it, and every metric in [0, 1].
+
+    Beside a metric stand the bounds of its interval.
+    """
     facts = result.facts
     row: dict[str, Any] = {
         "model": result.name,
@@ -65,6 +68,8 @@ def flat_row(result: RetrievalResult) -> dict[str, Any]:
         "distance": facts.protocol.distance,
         "queries": facts.protocol.queries_scored,
         "intervals": facts.intervals.population,
+        "trained_on": facts.training_images.trained if facts.training_images else None,
+        "warnings": "; ".join([*facts.data.warnings, *facts.warnings]),
     }
     for name, average in result.averages.items():
         low, high = average.micro_interval or (None, None)

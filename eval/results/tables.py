@@ -8,6 +8,7 @@ from eval.results.result import RetrievalResult
 from eval.results.standings import standings
 from eval.scoring.intervals import Average
 from timm_gam.core import markdown_text, printable
+from timm_gam.models import name_some
 
 # Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
 PAPER_TABLE = (
@@ -54,11 +55,12 @@ def summary(result: RetrievalResult, *others: RetrievalResult) -> str:
 
 
 def model_warnings(results: Sequence[RetrievalResult]) -> list[str]:
-    """What makes numbers of single models say other than they seem to, each once, after the model's name."""
-    lines = [
-        f"{of.facts.model.name if of.facts.model else of.name}: {line}" for of in results for line in of.facts.warnings
-    ]
-    return list(dict.fromkeys(lines))
+    """What makes numbers of single models say other than they seem to, each once, after the models' names."""
+    models: dict[str, dict[str, None]] = {}
+    for result in results:
+        for line in result.facts.warnings:
+            models.setdefault(line, {})[result.facts.model.name if result.facts.model else result.name] = None
+    return [f"{name_some(list(names))}: {line}" for line, names in models.items()]
 
 
 def model_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
@@ -187,9 +189,9 @@ def _weights(result: RetrievalResult) -> str:
 
 def _speed(result: RetrievalResult) -> str:
     timings = result.facts.timings
-    if not timings.embedding_seconds:
-        return "-"
-    return "cached" if timings.embedding_from_cache else f"{timings.images_embedded / timings.embedding_seconds:.1f}"
+    if timings.embedding_from_cache:
+        return "cached"
+    return "-" if not timings.embedding_seconds else f"{timings.images_embedded / timings.embedding_seconds:.1f}"
 
 
 def _intervals(result: RetrievalResult) -> str:

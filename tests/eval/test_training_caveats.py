@@ -53,6 +53,14 @@ def test_scoring_what_it_was_trained_on_says_how_many(
     assert len(trained_ids) == 10, "the same names in every class: it is bytes that count"
 
 
+def test_one_line_for_several_models(capsys: pytest.CaptureFixture[str], photos: Path) -> None:
+    """Each warning once, after the models it is of."""
+    assert main(["--model", "test_resnet*.corel", "--data-dir", str(photos), "--img-size", "32", "--workers", "0"]) == 0
+    (warning,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert "test_resnet_se.corel, and 1 more: " in warning, "the fourth is timm's own network, with weights of ours"
+    assert warning.endswith("images are prepared otherwise than for these weights: size 32 x 32 for 64 x 64")
+
+
 def test_the_digests_are_of_the_files(trained: RunFolder, photos: Path) -> None:
     record = read_training_record(trained.best)
     of_all = {int.from_bytes(hashlib.sha256(p.read_bytes()).digest()[:8]) for p in photos.rglob("*.png")}

@@ -76,3 +76,20 @@ def test_a_users_own_eval_py_is_not_run_and_help_imports_nothing_heavy(tmp_path:
 def test_a_model_name_in_any_case_finds_its_like() -> None:
     with pytest.raises(ModelError, match="near: resnet50_gam"):
         load_model("ResNet50_GAM", pretrained=False)
+
+
+def test_a_reader_that_has_enough_ends_a_command_without_a_word() -> None:
+    code = (
+        "import sys\nfrom timm_gam.core import run_command\n"
+        "def much():\n    while True: print('line' * 1000)\n"
+        "sys.exit(run_command(much))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 141

@@ -71,7 +71,8 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_command(action: Callable[[], None], *, interrupted: str = "interrupted") -> int:
-    """Run an action to its exit code: 0 done; 2 any `TimmGamError`, one line on stderr; 130 or 143 interrupted.
+    """Run an action to its exit code: 0 done; 2 any `TimmGamError`, one line on stderr; 130 or 143 interrupted;
+    141 nobody reads its output any more.
 
     Args:
         action: What the command does.
@@ -84,6 +85,9 @@ def run_command(action: Callable[[], None], *, interrupted: str = "interrupted")
             if str(error):  # empty where another process has said why the run ends
                 print_error(str(error))
             return 2
+        except BrokenPipeError:  # whoever read our output has enough of it, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except KeyboardInterrupt as error:
             print(interrupted, file=sys.stderr)
             return exit_code(error)

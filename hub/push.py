@@ -105,7 +105,7 @@ def push_folder(
     Args:
         folder: Becomes the whole content of the repository.
         repo_id: "owner/name"; made where it does not exist.
-        repo_type: "model" or "dataset".
+        repo_type: "model", "dataset" or "space", which is a Docker one.
         private: Whether a new repository is private.
         tag: Set at the commit; an existing tag stays where it is.
         message: First line of the commit.
@@ -129,7 +129,8 @@ def push_folder(
         _refuse_moving_tag(api, repo_id, repo_type, tag, changes)
     else:
         with _hub_errors(repo_id):
-            api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True)
+            sdk = "docker" if repo_type == "space" else None
+            api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk)
         changes = compare_with_hub(folder, repo_id, repo_type)
     commit = _commit(api, folder, repo_id, repo_type, message, changes) if changes else str(changes.parent)
     if tag is not None:
@@ -147,7 +148,7 @@ def preview_push(folder: Path, repo_id: str, repo_type: RepoType = "model") -> s
 
 def page_url(repo_id: str, repo_type: RepoType = "model") -> str:
     """The address of a repository's page."""
-    return f"{constants.ENDPOINT}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
+    return f"{constants.ENDPOINT}/{'' if repo_type == 'model' else repo_type + 's/'}{repo_id}"
 
 
 def _reach(repo_id: str, repo_type: RepoType) -> None:

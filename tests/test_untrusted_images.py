@@ -51,6 +51,7 @@ COMMANDS = {
     "timm_gam.search  ": ["serve", "photos"],
     "timm_gam.search   ": ["duplicates", "photos"],
     "hub.dataset": ["photos", "--repo", "a/b", "--license", "mit"],
+    "hub.space": ["photos", "--repo", "a/b", "--license", "mit"],
 }
 
 

@@ -31,6 +31,7 @@ COMMANDS = {
     "publish": ("hub.publish", "put a trained network on the Hub"),
     "release": ("hub.release", "publish every run of a folder"),
     "dataset": ("hub.dataset", "put a folder of images on the Hub"),
+    "space": ("hub.space", "put the search page of an index of photographs on the Hub"),
 }
 """Command -> the module whose `main(argv)` it is, and what it is for."""
 

@@ -18,9 +18,9 @@ from tests.loopback_hub.repositories import Commit, Entry, Repository, is_lfs
 from tests.loopback_hub.server import TOKEN
 from tests.loopback_hub.xet import find_xet_hash
 
-_API = re.compile(r"^/api/(models|datasets)/([^/]+/[^/]+)(?:/([a-z-]+)(?:/([^/]+))?(?:/(.*))?)?$")
-_RESOLVE = re.compile(r"^/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
-_LFS = re.compile(r"^/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/(batch|verify)$")
+_API = re.compile(r"^/api/(models|datasets|spaces)/([^/]+/[^/]+)(?:/([a-z-]+)(?:/([^/]+))?(?:/(.*))?)?$")
+_RESOLVE = re.compile(r"^/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)$")
+_LFS = re.compile(r"^/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/(batch|verify)$")
 _WRITING = ("preupload", "commit", "tag", "xet-write-token")
 
 
@@ -53,8 +53,8 @@ class ApiHandler(Answers):
         elif match := _LFS.match(path):
             self._lfs(match, json.loads(body))
         elif match := _RESOLVE.match(path):
-            dataset, repo, revision, name = match.groups()
-            self._resolve("datasets" if dataset else "models", repo, revision, name)
+            kind, repo, revision, name = match.groups()
+            self._resolve((kind or "models").rstrip("/"), repo, revision, name)
         elif match := _API.match(path):
             self._api(*match.groups(), body=body)
         else:
@@ -90,9 +90,12 @@ class ApiHandler(Answers):
         if not self._may_write():
             return
         kind, repo = f"{asked.get('type', 'model')}s", f"{asked['organization']}/{asked['name']}"
-        url = f"{self.hub.url}/{'datasets/' if kind == 'datasets' else ''}{repo}"
+        url = f"{self.hub.url}/{'' if kind == 'models' else kind + '/'}{repo}"
         if (kind, repo) in self.hub.repositories:
             self.json({"error": "You already created this repo", "url": url}, 409)
+            return
+        if kind == "spaces" and asked.get("sdk") not in ("docker", "gradio", "static"):
+            self.error(400, "", '"sdk" must be one of [gradio, docker, static]')
             return
         private = asked.get("private") is True or asked.get("visibility") == "private"
         self.hub.repositories[kind, repo] = Repository(kind, repo, private)
@@ -109,7 +112,7 @@ class ApiHandler(Answers):
         self.json({"errors": errors, "warnings": []}, 400 if errors else 200)
 
     def _lfs(self, match: re.Match[str], asked: dict[str, Any]) -> None:
-        found = self._find("datasets" if match[1] else "models", match[2], None)
+        found = self._find((match[1] or "models").rstrip("/"), match[2], None)
         if found is None or not self._may_write():
             return
         if match[3] == "verify":

@@ -40,7 +40,7 @@ class LoopbackHub:
     tokens_at_store: list[str] = field(default_factory=list)
 
     def repository(self, kind: str, repo: str) -> Repository:
-        """`kind` is "models" or "datasets"."""
+        """`kind` is "models", "datasets" or "spaces"."""
         return self.repositories[kind, repo]
 
     def add(self, kind: str, repo: str, folder: Path, *, private: bool = False, tag: str | None = None) -> Repository:

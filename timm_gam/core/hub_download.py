@@ -28,7 +28,7 @@ from huggingface_hub.utils.sha import git_hash
 
 from timm_gam.core.errors import HubError, one_line
 
-RepoType = Literal["model", "dataset"]
+RepoType = Literal["model", "dataset", "space"]
 _PROBE_SECONDS = 5.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

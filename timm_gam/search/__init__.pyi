@@ -24,6 +24,7 @@ from timm_gam.search.integer_vectors import resident as resident
 from timm_gam.search.integer_vectors import scoring_device as scoring_device
 from timm_gam.search.photos.catalogue import PhotoFilter as PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates as find_duplicates
+from timm_gam.search.photos.photo_index import INDEX_NAME as INDEX_NAME
 from timm_gam.search.photos.photo_index import PhotoIndex as PhotoIndex
 from timm_gam.search.photos.query import QueryModel as QueryModel
 from timm_gam.search.photos.query import load_collection as load_collection

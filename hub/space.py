@@ -1,0 +1,155 @@
+"""`python -m hub.space`: an index of photographs -> a Hub Space with its search page.
+
+This module parses, prints and exits; `publish_space` is the function to call from Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hub.publish import INTERRUPTED
+from timm_gam.core import CommandParser, RefusedError, UploadError, print_line, progress_bar, run_command
+from timm_gam.images import DecodeLimits, add_decoding_arguments
+
+if TYPE_CHECKING:
+    from hub.push import Pushed
+
+_EPILOG = """\
+examples
+  index photographs by a published model, look at the Space that would be, and start it here:
+    timm-gam search index photos --model hf-hub:me/resnet50_gam
+    python -m hub.space photos --repo me/find --license cc-by-4.0 --dry-run --out find
+    PORT=7860 HOST=127.0.0.1 python find/app.py
+  publish it:
+    python -m hub.space photos --repo me/find --license cc-by-4.0
+
+Publish only photographs that you may, and that everybody may see in full size: a Space shows its originals.
+exit codes: 0 published (or nothing to do), 2 refused or failed (one line says why), 130 interrupted
+"""
+
+
+def publish_space(
+    photos: Path,
+    repo_id: str,
+    *,
+    license: str,
+    package: str | None = None,
+    with_places: bool = False,
+    private: bool = False,
+    dry_run: bool = False,
+    out: Path | None = None,
+    limits: DecodeLimits | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    on_progress: Callable[[int], None] = lambda photographs: None,
+) -> Pushed | None:
+    """Build a Docker Space of an index's search page, publish it in one commit and compare what is there.
+
+    Args:
+        photos: An index of `timm-gam search index`, or the folder that holds one.
+        repo_id: "owner/name".
+        license: Hub identifier, of the photographs.
+        package: What pip installs in the Space; default this version of timm-gam.
+        with_places: Whether photographs may tell where they were taken (EXIF GPS).
+        private: Whether a new repository is private.
+        dry_run: Build and compare, send nothing.
+        out: Folder for the repository; default a temporary one.
+        limits: What one photograph may take to decode; default `DecodeLimits()`.
+        say: Called with each line of progress.
+        on_progress: Called with the number of photographs just copied.
+
+    Returns:
+        Where the Space is; None for a dry run.
+
+    Raises:
+        DataError: there is no index.
+        RefusedError: as `hub.push.push_folder`, `out` is there already, or the index is none that can be published.
+        UploadError: the Hub did not take it, or gave back something else.
+    """
+    from hub.photos.space_repository import write_space_repository
+    from hub.push import compare_with_hub, preview_push, push_folder
+    from timm_gam.search import PhotoIndex
+
+    if out is not None and out.exists():
+        raise RefusedError(f"'{out}' is there already; remove it, or name another --out")
+    index = PhotoIndex.open(photos)
+    with tempfile.TemporaryDirectory(prefix="timm-gam-space-") as temporary:
+        built = Path(temporary) / "space"
+        count = write_space_repository(
+            built,
+            index,
+            repo_id,
+            license=license,
+            package=package,
+            with_places=with_places,
+            limits=limits or DecodeLimits(),
+            on_progress=on_progress,
+        )
+        size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
+        say(f"built   {count:,} photographs by {index.collection().model}, {size / 2**20:,.1f} MB")
+        if out is not None:
+            shutil.copytree(built, out)
+        if dry_run:
+            say(preview_push(built, repo_id, "space"))
+            return None
+        message = f"Show {count} photographs"
+        pushed = push_folder(built, repo_id, repo_type="space", private=private, message=message)
+        if differ := compare_with_hub(built, repo_id, "space"):
+            raise UploadError(f"'{repo_id}' is published, but holds something else; publish again\n{differ}")
+    say(f"commit  {pushed.commit}" + ("" if pushed.changes else " (nothing to change)") + f"\n{pushed.url}")
+    return pushed
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m hub.space`. Imports nothing heavy."""
+    parser = CommandParser(
+        prog="python -m hub.space",
+        description="Publish the search page of an index of photographs as a Hub Space (Docker).",
+        epilog=_EPILOG,
+    )
+    parser.add_argument(
+        "photos", type=Path, metavar="INDEX", help="of timm-gam search index, or the folder that has it"
+    )
+    parser.add_argument("--repo", required=True, metavar="NS/NAME", help="the Space's Hub id")
+    parser.add_argument("--license", required=True, metavar="NAME", help="of the photographs, such as cc-by-4.0")
+    parser.add_argument(
+        "--package", metavar="SPEC", help="what pip installs in the Space (default: this version of timm-gam[search])"
+    )
+    parser.add_argument("--with-places", action="store_true", help="also photographs that tell where they were taken")
+    parser.add_argument("--private", action="store_true", help="make a new repository private")
+    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
+    add_decoding_arguments(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
+    args = build_parser().parse_args(argv)
+    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
+
+
+def _run(args: argparse.Namespace) -> None:
+    with progress_bar("copying", "img") as on_progress:
+        publish_space(
+            args.photos,
+            args.repo,
+            license=args.license,
+            package=args.package,
+            with_places=args.with_places,
+            private=args.private,
+            dry_run=args.dry_run,
+            out=args.out,
+            limits=DecodeLimits.of(args),
+            say=print_line,
+            on_progress=on_progress,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -90,18 +90,15 @@ class OptimizedNetwork(nn.Module):
 
     def _prepare(self, x: Tensor) -> torch.memory_format:
         """Choose the memory layout, and in which form large kernels run, by what each takes here."""
-        on_cpu = x.device.type == "cpu"
-        taps = 0 if on_cpu else with_tap_convolutions(self.network, x, compiled=self.compiled)
-        x = x[:_SAMPLE] if on_cpu else x
-        # The matrix units of GPUs take half precision in channels_last.
-        layouts = list(_LAYOUTS) if on_cpu or self.dtype is None else [torch.channels_last]
-        seconds = {layout: time_of(self.network.to(memory_format=layout), x, layout) for layout in layouts}
+        taps = 0 if x.device.type == "cpu" else with_tap_convolutions(self.network, x)
+        x = x[:_SAMPLE]
+        seconds = {layout: time_of(self.network.to(memory_format=layout), x, layout) for layout in _LAYOUTS}
         best = min(seconds, key=seconds.__getitem__)
         self.network.to(memory_format=best)
         self.applied.append(f"memory layout {_LAYOUTS[best]}")
         if taps:
             self.applied.append(f"{taps} large convolutions as products of all taps")
-        if not on_cpu:
+        if x.device.type != "cpu":
             return best
         by_columns = copy.deepcopy(self.network)
         if (count := with_column_convolutions(by_columns, x)) and time_of(by_columns, x, best) < seconds[best]:

@@ -53,7 +53,7 @@ def test_it_takes_the_place_of_large_kernels_where_it_is_faster(monkeypatch: pyt
         ).requires_grad_(False)
         x = torch.randn(2, 32, side, side)
         expected = network(x)
-        assert with_tap_convolutions(network, x, compiled=False) == sum(replaced)
+        assert with_tap_convolutions(network, x) == sum(replaced)
         assert [isinstance(module, TapConv2d) for module in network] == replaced
         torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
 
@@ -68,10 +68,3 @@ def test_a_network_of_them_gives_the_same_embeddings() -> None:
             model.set_submodule(name, TapConv2d(module))
     assert any(isinstance(module, TapConv2d) for module in model.modules())
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
-
-
-def test_where_it_is_compiled_those_to_fewer_channels_need_no_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap_convolution, "seconds", lambda form, maps, layout: float(isinstance(form, TapConv2d)))
-    network = nn.Sequential(nn.Conv2d(32, 4, 7, padding=3), nn.Conv2d(4, 32, 7, padding=3)).requires_grad_(False)
-    assert with_tap_convolutions(network, torch.randn(2, 32, 7, 7), compiled=True) == 1
-    assert isinstance(network[0], TapConv2d)

@@ -244,7 +244,14 @@ def cases(folder: Path) -> dict[str, tuple[float, Case]]:
     from eval.audit.formats import read_qrels, read_ranking
     from timm_gam.embed import Head, read_head
     from timm_gam.embed.head import HeadFacts
-    from timm_gam.models import check_safetensors, find_pretrained, find_shipped, read_releases, read_safetensors
+    from timm_gam.models import (
+        check_safetensors,
+        find_pretrained,
+        find_shipped,
+        read_releases,
+        read_safetensors,
+        read_training_record,
+    )
     from timm_gam.rerank import fit_whitening, load_whitening
 
     vectors = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
@@ -275,6 +282,7 @@ def cases(folder: Path) -> dict[str, tuple[float, Case]]:
     def read_weights(file: Path) -> None:
         check_safetensors(file)
         read_safetensors(file)
+        read_training_record(file)
 
     models = folder / "model"
     models.mkdir()

@@ -167,6 +167,7 @@ def test_a_run_from_before_files_said_so_still_brings_its_size(
         '{"trained_images": "*"}',
         '{"trained_images": "AAAA"}',
         '{"trained_images": 5}',
+        "[" * 100_000,
     ],
 )
 def test_a_damaged_record_is_refused(trained: RunFolder, tmp_path: Path, value: str) -> None:

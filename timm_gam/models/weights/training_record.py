@@ -76,7 +76,7 @@ def read_training_record(path: str | Path) -> TrainingRecord:
         known = {key: plain.get("preprocessing", {}).get(key) for key in PREPROCESSING_KEYS}
         preprocessing = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items() if v is not None}
         trained, validated = (_unpacked(plain.get(f"{what}_images", "")) for what in ("trained", "validated"))
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"the training record in '{path}' cannot be read: {one_line(error)}") from error
     return TrainingRecord(preprocessing, trained, validated)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -13,14 +14,23 @@ import jsonschema
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 import eval.scoring.reranked as module
-from eval import Recipe, Settings, document, score
+from eval import Recipe, Settings, document, evaluate, score
 from eval.replay import main as replay
 from eval.retrieval import main
 from tests.timm_gam.rerank import naive
 from timm_gam.core import DataError
-from timm_gam.data import choose_protocol, draw_synthetic, published_class_split, training_rows
+from timm_gam.data import (
+    EncodedImage,
+    ImageReader,
+    choose_protocol,
+    draw_synthetic,
+    published_class_split,
+    training_rows,
+)
+from timm_gam.embed import EmbedSettings
 
 IMAGES, CLASSES = 120, 8
 OPTIONS = {"neighbours": 5.0, "alpha": 2.0}
@@ -115,6 +125,30 @@ def test_training_rows_are_no_queries() -> None:
     assert not published_class_split(images.class_names)[images.labels[rows]].any() and "not held out" in text
     with pytest.raises(DataError, match="nothing can be fitted"):
         training_rows(images, choose_protocol(images))
+
+
+def test_a_whitening_has_not_seen_what_it_ranks() -> None:
+    """Whatever picture stands for a query, the whitening is the same, and the ranking of the others but for it."""
+    images = draw_synthetic(10)
+    protocol = choose_protocol(images, split="test")
+    planted = int(protocol.query[0])
+    settings = Settings(EmbedSettings(workers=0), intervals="none", recipe=Recipe(whitening=8))
+    found = []
+    for image_set in (images, replace(images, reader=_Planted(images.reader, planted))):
+        result = evaluate("test_resnet_gam.corel", image_set, protocol, settings=settings)
+        assert result.facts.recipe is not None and result.facts.recipe.whitening is not None
+        kept = [row[row != planted][:20].tolist() for row in result.neighbours[1:]]
+        found.append((result.facts.recipe.whitening.sha256, kept))
+    assert found[0] == found[1]
+
+
+class _Planted:
+    def __init__(self, reader: ImageReader, row: int) -> None:
+        self.reader, self.row, self.parallel = reader, row, reader.parallel
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
+        for row, image in self.reader.read(indices):
+            yield row, Image.new("RGB", (96, 64), "red") if row == self.row else image
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,10 @@ def expanded(query: Floats, gallery: Floats, k: int, alpha: float) -> Floats:
     return unit(query + np.maximum(similarities[chosen], 0) ** alpha @ gallery[chosen])
 
 
+def query_expansion(query: Floats, gallery: Floats, k: int, alpha: float) -> Floats:
+    return gallery @ expanded(query, gallery, k, alpha)
+
+
 def others(gallery: Floats, i: int) -> Floats:
     return np.delete(gallery, i, axis=0)
 
@@ -47,7 +51,7 @@ def diffusion(
     """`own`: a row that stays in the graph but is no neighbour of the query (the transductive form)."""
     graph = affinity(gallery, k, gamma)
     scale = np.diag(graph.sum(axis=1) ** -0.5)
-    transition = scale @ graph @ scale
+    transition = alpha * graph * scale.diagonal() * scale.diagonal()[:, None]
     similarities = gallery @ query
     if own is not None:
         similarities[own] = -np.inf
@@ -62,7 +66,10 @@ def diffusion(
     lists_it = similarities >= last
     start[lists_it] += np.maximum(similarities[lists_it], 0) ** gamma / 2
     start = scale @ start
-    walk = sum(np.linalg.matrix_power(alpha * transition, t) @ start for t in range(steps + 1))
+    walk, moved = start, start
+    for _ in range(steps):
+        moved = transition @ moved
+        walk = walk + moved
     if own is not None:
         walk[own], similarities[own] = 0, 0
     return (1 - mix) * walk / walk.max() + mix * similarities

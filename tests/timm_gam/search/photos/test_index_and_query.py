@@ -5,10 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -143,36 +139,19 @@ def test_a_folder_is_not_indexed_for_a_photo_that_is_not_there(folder: Path, cap
     assert not (folder / INDEX_NAME).exists()
 
 
-def test_kill_9_loses_nothing_kept_and_doubles_nothing(folder: Path, capsys) -> None:
-    expected = index(folder, capsys, "--index", str(folder.parent / "whole"))
-    script = f"""
-import time, timm_gam.embed.store as store
-import timm_gam.images.loader as loader, timm_gam.search.photos.update as update
-from timm_gam.search.__main__ import main
-update.CHUNK, store.PART_IMAGES, load = 4, 1, loader.load_image
-def slowly(*args, **kwargs):
-    time.sleep(0.1)
-    return load(*args, **kwargs)
-loader.load_image = slowly
-main(["index", {str(folder)!r}, "--model", "test_resnet_gam.corel", "-j", "0", "-b", "1"])
-"""
-    kept = 0
-    for wait in (2, 5):  # parts to wait for beyond those that were there
-        process = subprocess.Popen([sys.executable, "-c", script])
-        parts = folder / ".timm-gam-index" / "vectors"
-        while len(list(parts.glob("*.safetensors"))) < kept + wait and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kept = len(list(parts.glob("*.safetensors")))
-        assert 0 < kept < 13, "killed under way"
-    last = index(folder, capsys)
-    assert last["embedded"] == 13 - kept
-    assert last["photos"] == expected["photos"]
-    one, two = PhotoIndex.open(folder), PhotoIndex.open(folder.parent / "whole")
-    assert one.catalogue.digests() == two.catalogue.digests()
-    store = one.embeddings(one.collection())
-    assert [len(part.digests) for part in store.parts()] == [13]
+def test_a_folder_without_an_index_is_asked_and_answers_with_a_picture(folder: Path, tmp_path: Path, capsys) -> None:
+    photo, sheet = folder / "class2" / "1.jpg", tmp_path / "found.png"
+    assert main(["query", str(photo), "--in", str(folder), "-k", "3", "--png", str(sheet)]) == 0
+    said = capsys.readouterr()
+    assert "13 photographs in" in said.err and "using test_resnet_gam.corel of the package instead" in said.err
+    table = said.out.splitlines()
+    assert table[0].split() == ["rank", "cosine", "path"] and table[1].split() == ["1", "1.0000", "class2/1.jpg"]
+    with Image.open(sheet) as drawn:
+        assert drawn.format == "PNG" and len(drawn.convert("RGB").getcolors(2**24) or []) > 500, "with photographs"
+    assert PhotoIndex.open(folder).catalogue.count() == 13
+    assert main(["query", str(photo), "--in", str(folder), "--png", str(tmp_path / "none" / "found.png")]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and not said.out and "photographs in" not in said.err, "not indexed again"
 
 
 def test_the_store_is_chosen_when_indexing_and_kept(folder: Path, capsys) -> None:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 
 from eval.transfer.arms import Arm
 from eval.transfer.runs import Run, Setting, finish, halves, read_record
-from timm_gam.core import RunFolderError, atomic_path
+from timm_gam.core import RunFolderError, atomic_path, terminable
 from timm_gam.train import split_for_training
 
 TUNING_SEED = 1000
@@ -41,11 +42,17 @@ class Experiment:
         if jobs == 1:
             yield
             return
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        stop = context.Event()
+        with terminable(), ProcessPoolExecutor(jobs, context, initializer=_obey, initargs=(stop,)) as pool:
             self._pool = pool
             try:
                 yield
             except BaseException:
+                # One run was asked to end, or this process was: none goes on alone, and none begins.
+                stop.set()
+                for process in multiprocessing.active_children():
+                    process.terminate()  # a run that trains saves its state first
                 pool.shutdown(cancel_futures=True)
                 raise
             finally:
@@ -92,7 +99,7 @@ class Experiment:
             for run in missing:
                 self._tell(finish(self.setting, run))
             return
-        futures = [self._pool.submit(finish, self.setting, run) for run in missing]
+        futures = [self._pool.submit(_finish_here, self.setting, run) for run in missing]
         for future in as_completed(futures):
             self._tell(future.result())
 
@@ -100,6 +107,25 @@ class Experiment:
         if line is not None:
             self._done += 1
             self.say(f"{line} (run {self._done}, minute {(time.monotonic() - self._began) / 60:.1f})")
+
+
+_stop: list[Event] = []  # of a process of the pool: set once the experiment ends, as a pool hands out one run too many
+
+
+def _obey(stop: Event) -> None:
+    _stop.append(stop)
+
+
+def _finish_here(setting: Setting, run: Run) -> str | None:
+    """`finish`, in a process of the pool."""
+    if any(stop.is_set() for stop in _stop):
+        return None
+    try:
+        return finish(setting, run)
+    except KeyboardInterrupt:
+        for stop in _stop:
+            stop.set()
+        raise
 
 
 def write_data(setting: Setting) -> None:

@@ -19,6 +19,10 @@ class Interrupted(KeyboardInterrupt):
         self.signal = number
         super().__init__(signal.Signals(number).name)
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int]]:
+        """A process that raises it passes it on to the one that waits for it."""
+        return type(self), (self.signal,)
+
 
 def exit_code(error: KeyboardInterrupt) -> int:
     """130 after Ctrl-C, 143 after SIGTERM: 128 and the signal, as shells have it."""

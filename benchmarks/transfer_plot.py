@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PANELS = {
     "corel5k": "tiny, 64 px, Corel-5K",
     "coreldb": "tiny, 64 px, CorelDB",
-    "coreldb_resnet50": "ResNet-50, 96 px, CorelDB (cut short)",
+    "coreldb_resnet50_runs": "ResNet-50, 96 px, CorelDB",
 }
 ARMS = [f"{kind}-{start}" for kind in ("se", "cbam", "gam") for start in ("identity", "usual")]
 COLOURS = {"identity": "#1f6feb", "usual": "#b35900"}

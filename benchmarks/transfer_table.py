@@ -23,6 +23,7 @@ from eval.scoring.significance import holm, p_over_runs
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 ATTENTIONS = ("se", "cbam", "gam")
+STARTS = ("identity", "usual")
 OF_INTEREST = 1.0  # points of mAP
 Maps = dict[str, NDArray[np.float64]]  # arm -> (seeds, queries), in points of mAP
 
@@ -38,7 +39,8 @@ def main() -> None:
         pack(args.pack, RESULTS / f"{args.name}.json")
         return
     for path in sorted(RESULTS.glob("*.json")):
-        show(path.stem, json.loads(path.read_text(encoding="utf-8")))
+        packed = json.loads(path.read_text(encoding="utf-8"))
+        (show if "test_labels" in packed["data"] else show_means)(path.stem, packed)
 
 
 def pack(folder: Path, path: Path) -> None:
@@ -59,13 +61,16 @@ def show(name: str, packed: dict[str, Any]) -> None:
     runs = packed["runs"]
     final = [run for run in runs if run["kind"] == "final" and "test" in run]
     arms = {run["arm"]: [one for one in final if one["arm"] == run["arm"]] for run in final}
-    maps = _maps(arms, "test")
     images, hours = packed["data"]["images"], sum(run["seconds"] for run in runs) / 3600
     sizes = ", ".join(f"{count} {part}" for part, count in images.items())
     print(f"\n### {name}: {sizes}; {len(runs)} runs, {hours:.1f} core hours\n")
-    if len({tuple(sorted(run["seed"] for run in of)) for of in arms.values()}) > 1:
+    main = [arms.get(arm, []) for arm in ("plain", *(f"{kind}-{start}" for kind in ATTENTIONS for start in STARTS))]
+    if len({_seeds(of) for of in main}) > 1:
         _show_partial(arms, packed)
         return
+    cut_short = {arm: of for arm, of in arms.items() if _seeds(of) != _seeds(arms["plain"])}
+    arms = {arm: of for arm, of in arms.items() if arm not in cut_short}
+    maps = _maps(arms, "test")
     _show_arms(arms, maps, runs)
     pairs = [(f"{kind}-identity", f"{kind}-usual") for kind in ATTENTIONS]
     pairs += [(f"{kind}-identity", "plain") for kind in ATTENTIONS]
@@ -78,6 +83,42 @@ def show(name: str, packed: dict[str, Any]) -> None:
     _show_differences(maps, [pair for pair in pairs if pair[0] in maps and pair[1] in maps], adjust=False)
     print("\nGates of the trained network, replaced:\n")
     _show_gates({arm: of for arm, of in arms.items() if "gates" in of[0]}, maps)
+    for arm, of in cut_short.items():
+        gaps = [100 * np.mean(run["test"]["map"]) - maps[arm.removesuffix("-lr1")][run["seed"]].mean() for run in of]
+        listed = ", ".join(f"{gap:+.2f} (seed {run['seed']})" for gap, run in zip(gaps, of, strict=True))
+        print(f"\n{arm} cut short; less {arm.removesuffix('-lr1')}: {listed}")
+
+
+def show_means(name: str, packed: dict[str, Any]) -> None:
+    """Runs of which means alone are known: intervals for other trainings, not for other queries."""
+    final = [run for run in packed["runs"] if run["kind"] == "final"]
+    maps = {
+        arm: 100 * np.array([[run["test"]["map"]] for run in _by_seed([one for one in final if one["arm"] == arm])])
+        for arm in dict.fromkeys(run["arm"] for run in final)
+    }
+    print(f"\n### {name}: means of runs\n\n{packed['about']}\n\n| arm | mAP by seed | mean | SD | lr: validation mAP |")
+    print("|---|---|---|---|---|")
+    for arm, values in maps.items():
+        tuned = [one for one in packed["runs"] if one["kind"] == "tune" and one["arm"] == arm]
+        curve = ", ".join(f"{one['lr']}: {100 * one['val_map']:.2f}" for one in tuned)
+        listed = ", ".join(f"{value:.2f}" for value in values[:, 0])
+        print(f"| {arm} | {listed} | {values.mean():.2f} | {values.std(ddof=1):.2f} | {curve} |")
+    pairs = [(f"{kind}-identity", f"{kind}-usual") for kind in ATTENTIONS]
+    pairs += [(f"{kind}-identity", "plain") for kind in ATTENTIONS]
+    print("\nPrimary, p adjusted after Holm over the six; intervals over seeds alone:\n")
+    _show_differences(maps, pairs, adjust=True)
+    print("\nSecondary, unadjusted:\n")
+    _show_differences(maps, [(f"{kind}-usual", "plain") for kind in ATTENTIONS], adjust=False)
+    for arm in dict.fromkeys(run["arm"] for run in final if "test_gates_frozen" in run):
+        for part in ("test_gates_frozen", "test_gates_shuffled"):
+            known = [run for run in final if run["arm"] == arm and part in run]
+            costs = [f"{100 * (run[part]['map'] - run['test']['map']):+.2f}" for run in _by_seed(known)]
+            print(f"\n{arm}, {part.removeprefix('test_')}: {', '.join(costs)}", end="")
+    print()
+
+
+def _seeds(runs: list[dict[str, Any]]) -> tuple[int, ...]:
+    return tuple(sorted(run["seed"] for run in runs))
 
 
 def _show_partial(arms: dict[str, list[dict[str, Any]]], packed: dict[str, Any]) -> None:
@@ -165,9 +206,12 @@ def _show_differences(maps: Maps, pairs: list[tuple[str, str]], *, adjust: bool)
 def _interval(gaps: NDArray[np.float64], level: float) -> tuple[float, float]:
     """For other seeds and other queries, of (seeds, queries) differences: both variances added, Satterthwaite's t."""
     seeds, queries = gaps.shape
-    parts = np.array([gaps.mean(1).var(ddof=1) / seeds, gaps.mean(0).var(ddof=1) / queries])
-    variance = float(parts.sum())
-    freedom = variance**2 / float((parts**2 / [seeds - 1, queries - 1]).sum())
+    if queries == 1:  # a mean alone: for other seeds
+        variance, freedom = float(gaps.var(ddof=1)) / seeds, float(seeds - 1)
+    else:
+        parts = np.array([gaps.mean(1).var(ddof=1) / seeds, gaps.mean(0).var(ddof=1) / queries])
+        variance = float(parts.sum())
+        freedom = variance**2 / float((parts**2 / [seeds - 1, queries - 1]).sum())
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5
     return float(gaps.mean()) - half, float(gaps.mean()) + half
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +92,29 @@ def test_time_is_up(photos: Path, recipe: Path, tmp_path: Path, monkeypatch: pyt
     again = _records(tmp_path)
     assert set(again) == set(whole)
     assert again["final-gam-usual-0"]["test"] == whole["final-gam-usual-0"]["test"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
+@pytest.mark.parametrize("whom", ["group", "parent"])
+def test_runs_side_by_side_end_together(photos: Path, recipe: Path, tmp_path: Path, whom: str) -> None:
+    # A shell that starts it in the background has it ignore Ctrl-C; its runs note it all the same.
+    common = ["--config", str(recipe), "--data-dir", str(photos), "--output", str(tmp_path), "--jobs", "2"]
+    command = [sys.executable, "-m", "eval.transfer", *common, "--pretrain-epochs", "100000"]
+    ignoring = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    finally:
+        signal.signal(signal.SIGINT, ignoring)
+    while len(list(tmp_path.glob("work/*/metrics.csv"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.05)
+    if whom == "group":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        os.kill(process.pid, signal.SIGTERM)
+    assert "the same command goes on" in process.communicate()[1]
+    assert process.returncode == (130 if whom == "group" else 143)
+    assert len(list(tmp_path.glob("work/*/state.safetensors"))) == len(list(tmp_path.glob("work/*"))) == 2
 
 
 def test_an_arm_that_diverges_is_recorded(photos: Path, recipe: Path, tmp_path: Path) -> None:

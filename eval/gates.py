@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from eval.options import add_image_options, add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, DataError, ModelError, positive, progress_bar, run_command
+from timm_gam.images import DecodeLimits, add_decoding_arguments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,13 @@ class GateAudit:
 
 
 def audit_gates(
-    loaded: LoadedModel, images: ImageSet, *, most: int = 512, img_size: int | None = None, device: str = "cpu"
+    loaded: LoadedModel,
+    images: ImageSet,
+    *,
+    most: int = 512,
+    img_size: int | None = None,
+    device: str = "cpu",
+    limits: DecodeLimits | None = None,
 ) -> GateAudit:
     """Measure the gates on half of the images and score the other half with own, frozen and shuffled gates.
 
@@ -70,6 +77,7 @@ def audit_gates(
         most: Images to use, evenly spread; half of them are measured.
         img_size: Pixels; default the model's own.
         device: Where the network runs.
+        limits: What one image may take to decode.
 
     Raises:
         ModelError: the network has no gate layer that is known.
@@ -102,7 +110,9 @@ def audit_gates(
 
         def pixels(rows: NDArray[np.int64]) -> Iterator[Tensor]:
             for start in range(0, len(rows), _BATCH):
-                batch = network_inputs(images, rows[start : start + _BATCH].tolist(), preprocessing)
+                batch = network_inputs(
+                    images, rows[start : start + _BATCH].tolist(), preprocessing, limits or DecodeLimits()
+                )
                 yield torch.stack([pixels for _, pixels in batch]).to(device)
                 advance(len(rows[start : start + _BATCH]))
 
@@ -149,6 +159,7 @@ def build_parser() -> CommandParser:
     add("--img-size", type=positive, metavar="N", help="pixels (default: the model's own)")
     add("--device", default="cpu", help="(default: cpu)")
     add_results_file(parser)
+    add_decoding_arguments(parser)
     return parser
 
 
@@ -169,7 +180,9 @@ def _run(args: argparse.Namespace) -> None:
     device = str(usable_device(args.device))
     images = read_images(args.data_dir, args.dataset)
     loaded = load_model(args.model, checkpoint=args.checkpoint)
-    audit = audit_gates(loaded, images, most=args.images, img_size=args.img_size, device=device)
+    audit = audit_gates(
+        loaded, images, most=args.images, img_size=args.img_size, device=device, limits=DecodeLimits.of(args)
+    )
     content = {"schema": "timm-gam/gates/1", "model": loaded.info.name, "data": images.name, **asdict(audit)}
     show(args.results_file, content, lambda: gate_table(audit))
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from timm_gam.train import Recipe
 
 
+_OF_THE_DATA = ("data_dir", "dataset", "test_split", "max_scans", "max_decode_mb", "max_decode_seconds")
+
+
 def add_image_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """--data-dir and --dataset."""
     parser.add_argument("--data-dir", metavar="PATH", help="a folder of class folders of images, or local parquet")
@@ -60,7 +63,7 @@ def recipe_of(args: argparse.Namespace) -> Recipe:
     from timm_gam.train import read_recipe, recipe_from
 
     values = read_recipe(args.config) if args.config else {}
-    given = {name: getattr(args, name, None) for name in ("data_dir", "dataset", "test_split")}
+    given = {name: getattr(args, name, None) for name in _OF_THE_DATA}
     values |= {name: value for name, value in given.items() if value is not None}
     recipe = recipe_from(values, f"'{args.config}'" if args.config else "the command line")
     if recipe.data_dir is None and recipe.dataset is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from eval.options import add_image_options, recipe_of
 from timm_gam.core import CommandParser, RunFolderError, print_line, run_command
+from timm_gam.images import add_decoding_arguments
 from timm_gam.train import COMPUTE_KEYS, Recipe, RunFolder, read_recipe, recipe_from
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ exit codes: 0 written, 2 bad input or a run that cannot go on, 130 interrupted w
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 written, 2 bad input, 130 or 143 interrupted."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     return run_command(lambda: _run(args), interrupted="interrupted; the same command goes on")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m eval.table1`. Imports nothing heavy."""
     parser = CommandParser(
         prog="python -m eval.table1",
         description="Train, score and compare plain, SE, CBAM and GAM networks.",
@@ -57,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--test-split", metavar="SPLIT", help="the split to compare on (default: test)")
     add("--output", type=Path, default=Path("runs/table1"), metavar="FOLDER", help="(default: %(default)s)")
     add("--collect", action="store_true", help="train nothing: compare the finished runs in --output")
+    add_decoding_arguments(parser, only_given=True)
     return parser
 
 

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hub.publish import INTERRUPTED
-from timm_gam.core import CommandParser, RefusedError, TimmGamError, UploadError, print_line, progress_bar, run_command
+from timm_gam.core import (
+    CommandParser,
+    RefusedError,
+    TimmGamError,
+    UploadError,
+    print_line,
+    progress_bar,
+    run_command,
+    temporary_folder,
+)
 from timm_gam.images import DecodeLimits, add_decoding_arguments, add_near_argument
 
 if TYPE_CHECKING:
@@ -85,8 +93,8 @@ def publish_dataset(
             f"{len(audit.unreadable)} files cannot be read, the first is '{name}' ({reason}); repair or remove them, "
             "or leave them out with --skip-unreadable"
         )
-    with tempfile.TemporaryDirectory(prefix="timm-gam-dataset-") as temporary:
-        built = out or Path(temporary)
+    with temporary_folder("dataset") as temporary:
+        built = out or temporary
         write_dataset_repository(built, audit, repo_id, license)
         if dry_run:
             say(preview_push(built, repo_id, "dataset"))

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timm_gam.core import CommandParser, print_line, run_command
+from timm_gam.core import CommandParser, print_line, run_command, temporary_folder
 
 if TYPE_CHECKING:
     from hub.model.trained import TrainedModel
@@ -106,8 +105,8 @@ def publish_model(
         base_model=base_model or find_base_model(trained),
         dataset=dataset or find_dataset(trained, owner),
     )
-    with tempfile.TemporaryDirectory(prefix="timm-gam-publish-") as temporary:
-        folder = out or Path(temporary)
+    with temporary_folder("publish") as temporary:
+        folder = out or temporary
         write_model_repository(folder, trained, page, half=half)
         weights_sha256 = file_sha256(folder / WEIGHTS_NAME)
         say(f"{trained.name} -> {repo_id}")

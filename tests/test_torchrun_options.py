@@ -14,7 +14,7 @@ import timm_gam.train
 
 COMMANDS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "timm_gam.train": timm_gam.train.build_parser,
-    "eval.table1": eval.table1._parser,
+    "eval.table1": eval.table1.build_parser,
     "eval.retrieval": eval.arguments.build_parser,
 }
 

@@ -44,6 +44,9 @@ COMMANDS = {
     "eval.sensitivity": ["--model", "m"],
     "eval.tune": ["--model", "m"],
     "eval.head": ["--model", "m", "--output", "o"],
+    "eval.gates": ["--model", "m"],
+    "eval.table1": [],
+    "eval.transfer": [],
     "eval.replay": ["record.json"],
     "timm_gam.train": [],
     "timm_gam.search": ["index", "photos"],
@@ -59,7 +62,7 @@ COMMANDS = {
 def test_every_command_that_reads_images_has_the_options(name: str) -> None:
     module = name.strip()
     home = {"eval.retrieval": "eval.arguments", "timm_gam.train": "timm_gam.train.arguments"}
-    home |= {"timm_gam.search": "timm_gam.search.__main__"}
+    home |= {"timm_gam.search": "timm_gam.search.__main__", "eval.transfer": "eval.transfer.__main__"}
     parser = importlib.import_module(home.get(module, module)).build_parser()
     args = parser.parse_args([*COMMANDS[name], *OPTIONS])
     assert (args.max_scans, args.max_decode_mb, args.max_decode_seconds) == (50, 64, 9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -100,6 +102,19 @@ def test_no_element_and_no_attribute_of_a_page_comes_from_data(tmp_path: Path) -
     good = pages(tmp_path / "good", [f"name{number}" for number in range(len(PAGE_NAMES))])
     for plain, hostile in zip(good, pages(tmp_path / "bad", PAGE_NAMES), strict=True):
         assert Elements(hostile).found == Elements(plain).found
+
+
+def test_what_reads_from_right_to_left_moves_nothing_else_on_a_page(tmp_path: Path) -> None:
+    names = ["gnp.\u202ecat", "\u2066dog", "zero\u200bwidth", "\u05db\u05dc\u05d1", "plain"]
+    for page in pages(tmp_path, names):
+        text = page.read_text(encoding="utf-8")
+        for data in re.findall(r'(?<=id="content">).*(?=</script>)', text):
+            text = text.replace(data, json.dumps(json.loads(data), ensure_ascii=False))
+        isolated = re.findall("\u2068[^\u2068\u2069]*\u2069", text)
+        assert set("".join(isolated)) >= set(names[3])
+        rest = "".join(re.split("\u2068[^\u2068\u2069]*\u2069", text))
+        assert unseen(rest) == []
+        assert names[3][0] not in rest
 
 
 def test_cards(tmp_path: Path, cache: Path) -> None:

@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from timm_gam.core import print_error
+from timm_gam.core import print_error, run_command
 
 COMMANDS = {
     "demo": ("eval.demo", "see it work on scenes drawn by code: no data, GPU or network"),
@@ -45,23 +45,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
-    if name in ("-h", "--help"):
-        width = max(map(len, COMMANDS))
-        lines = [f"  {command:{width}}  {purpose}" for command, (_, purpose) in COMMANDS.items()]
-        print("usage: timm-gam COMMAND [options]\n\ncommands\n" + "\n".join(lines))
-        print("\ntimm-gam COMMAND --help teaches by example; timm-gam --version says which release this is")
-        return 0
-    if name == "--version":
-        from importlib.metadata import version
-
-        print(f"timm-gam {version('timm-gam')}")
-        return 0
+    if name in ("-h", "--help", "--version"):
+        return run_command(_print_version if name == "--version" else _print_help)
     if name not in COMMANDS:
         near = difflib.get_close_matches(name.lower(), COMMANDS, 1)
         meant = f"did you mean {near[0]}? " if near else ""
         print_error(f"'{name}' is no command; {meant}legal: {', '.join(COMMANDS)}")
         return 2
     return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
+
+
+def _print_help() -> None:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command:{width}}  {purpose}" for command, (_, purpose) in COMMANDS.items()]
+    print("usage: timm-gam COMMAND [options]\n\ncommands\n" + "\n".join(lines))
+    print("\ntimm-gam COMMAND --help teaches by example; timm-gam --version says which release this is")
+
+
+def _print_version() -> None:
+    from importlib.metadata import version
+
+    print(f"timm-gam {version('timm-gam')}")
 
 
 if __name__ == "__main__":

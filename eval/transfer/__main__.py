@@ -10,6 +10,7 @@ from pathlib import Path
 
 from eval.options import add_image_options, recipe_of
 from timm_gam.core import CommandParser, RecipeError, positive, print_line, run_command, seed
+from timm_gam.images import add_decoding_arguments
 
 _EPILOG = """\
 what is done
@@ -38,12 +39,13 @@ exit codes: 0 done, 2 bad input or a run that cannot go on, 130 interrupted
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 done, 2 bad input, 130 or 143 interrupted."""
     began = time.time()
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     deadline = began + args.time_limit if args.time_limit else float("inf")
     return run_command(lambda: _run(args, deadline), interrupted="interrupted; the same command goes on")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of `python -m eval.transfer`. Imports nothing heavy."""
     parser = CommandParser(
         prog="python -m eval.transfer",
         description="Fine-tune plain, SE, CBAM and GAM networks from the same plain weights, and compare them.",
@@ -69,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--graphs", action="store_true", help="with --resident on a GPU: an update as CUDA graphs, where they agree")
     add("--time-limit", type=positive, metavar="SECONDS", help="begin no run after this; resident ones stop")
     add("--output", type=Path, default=Path("runs/transfer"), metavar="FOLDER", help="(default: %(default)s)")
+    add_decoding_arguments(parser, only_given=True)
     return parser
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from timm_gam.data import ImageSet
-from timm_gam.images import Preprocessing, load_image
+from timm_gam.images import DecodeLimits, Preprocessing, load_image
 
 _LARGEST = 2  # times the network's size: longer images are reduced to this before they are kept
 _ATTEMPTS = 10  # to draw a crop that lies within the image, as in timm and torchvision
@@ -37,7 +37,13 @@ class DeviceImages:
     labels: NDArray[np.int64]
 
     @classmethod
-    def load(cls, images: ImageSet, preprocessing: Preprocessing, device: torch.device) -> DeviceImages:
+    def load(
+        cls,
+        images: ImageSet,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        limits: DecodeLimits = DecodeLimits(),
+    ) -> DeviceImages:
         """Decode every image once.
 
         Raises:
@@ -47,7 +53,7 @@ class DeviceImages:
         seen = torch.empty(len(images), *preprocessing.input_size, dtype=torch.uint8)
         kept: list[NDArray[np.uint8]] = []
         for row, encoded in images.reader.read(range(len(images))):
-            image, _ = load_image(encoded, images.ids[row])
+            image, _ = load_image(encoded, images.ids[row], limits=limits)
             seen[row] = torch.as_tensor(transform(image))
             kept.append(_reduced(image, longest))
         sizes = np.array([array.shape[:2] for array in kept], dtype=np.int64)

@@ -54,7 +54,7 @@ class TransferEvaluator(RetrievalEvaluator):
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
 
         def pixels(rows: NDArray[np.int64]) -> Tensor:
-            settings = EmbedSettings(batch_size=64, workers=0, device="cpu")
+            settings = EmbedSettings(batch_size=64, workers=0, device="cpu", limits=recipe.limits)
             flat = embed_images(nn.Flatten(), images, preprocessing, settings, rows=rows).vectors
             return torch.from_numpy(flat).view(-1, *preprocessing.input_size).to(device)
 

@@ -25,7 +25,7 @@ from eval.transfer.measuring import Measured, TransferEvaluator
 from timm_gam.core import Interrupted, RecipeError, StopRequest, TimmGamError, join_world, note_signals
 from timm_gam.data import ImageSet
 from timm_gam.embed import embedding_network
-from timm_gam.images import Preprocessing, resolve_preprocessing
+from timm_gam.images import DecodeLimits, Preprocessing, resolve_preprocessing
 from timm_gam.train import (
     Batch,
     Position,
@@ -81,7 +81,7 @@ def train_resident(
         split = split_for_training(images, recipe.val_share, recipe.test_split)
         model, _ = start_model(recipe, len(images.class_names))
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
-        pixels = _on_device(_Key(images), preprocessing, world.device)
+        pixels = _on_device(_Key(images), preprocessing, world.device, recipe.limits)
         objective = create_objective(model, recipe, len(images.class_names))
         updates = len(split.train) // recipe.batch_size
         trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), updates)
@@ -173,8 +173,8 @@ class _Key:
 
 
 @lru_cache(maxsize=1)
-def _on_device(key: _Key, preprocessing: Preprocessing, device: torch.device) -> DeviceImages:
-    return DeviceImages.load(key.images, preprocessing, device)
+def _on_device(key: _Key, preprocessing: Preprocessing, device: torch.device, limits: DecodeLimits) -> DeviceImages:
+    return DeviceImages.load(key.images, preprocessing, device, limits)
 
 
 @contextmanager

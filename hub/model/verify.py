@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from timm.models import is_model_in_modules
 from torch import Tensor
 
-from timm_gam.core import TimmGamError, UploadError, one_line
+from timm_gam.core import TimmGamError, UploadError, one_line, temporary_folder
 from timm_gam.models import COREL_TAG, weights_digest
 
 
@@ -40,7 +39,7 @@ def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
         arguments = {"pretrained_cfg": COREL_TAG, "pretrained_cfg_overlay": overlay, "num_classes": logits.shape[1]}
         ways.insert(0, ("pretrained=True", architecture, arguments))
     for way, model, arguments in ways:
-        with tempfile.TemporaryDirectory(prefix="timm-gam-verify-") as cache:
+        with temporary_folder("verify") as cache:
             try:
                 *_, found, answer = _facts(model, size, cache_dir=cache, **arguments)
             except TimmGamError as error:

@@ -78,18 +78,27 @@ def test_a_model_name_in_any_case_finds_its_like() -> None:
         load_model("ResNet50_GAM", pretrained=False)
 
 
-def test_a_reader_that_has_enough_ends_a_command_without_a_word() -> None:
-    code = (
-        "import sys\nfrom timm_gam.core import run_command\n"
-        "def much():\n    while True: print('line' * 1000)\n"
-        "sys.exit(run_command(much))"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+@pytest.mark.skipif(sys.platform == "win32", reason="no pipes that break")
+@pytest.mark.parametrize("errors", [subprocess.PIPE, subprocess.STDOUT], ids=["output", "both"])
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        ("run_command(lambda: print('x'))", 141),
+        ("run_command(lambda: print('x' * 10**6))", 141),
+        ("run_command(lambda: print_line('x'))", 141),
+        ("run_command(lambda: [print('line' * 1000) for _ in iter(int, 1)])", 141),
+        ("main(['--help'])", 141),
+        ("main(['score', '--help'])", 0),
+        ("main(['score', '--bad'])", 2),
+    ],
+)
+def test_output_that_nobody_reads_ends_a_command_without_a_word(action: str, code: int, errors: int) -> None:
+    program = "import sys; from timm_gam.__main__ import main; from timm_gam.core import print_line, run_command; "
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", f"{program}sys.exit({action})"], stdout=subprocess.PIPE, stderr=errors
     ) as process:
-        assert process.stdout is not None and process.stderr is not None
-        process.stdout.readline()
+        assert process.stdout is not None
         process.stdout.close()
-        assert process.stderr.read() == ""
-        assert process.wait(timeout=60) == 141
+        said = process.stderr.read().decode() if process.stderr else ""
+    assert process.returncode == code
+    assert said.count("\n") == int(code == 2 and errors == subprocess.PIPE), said

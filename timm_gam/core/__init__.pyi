@@ -44,6 +44,7 @@ from timm_gam.core.hub_download import check_repository as check_repository
 from timm_gam.core.hub_download import download_file as download_file
 from timm_gam.core.hub_download import file_sha256 as file_sha256
 from timm_gam.core.leftovers import sweep as sweep
+from timm_gam.core.leftovers import temporary_folder as temporary_folder
 from timm_gam.core.namespace import hub_namespace as hub_namespace
 from timm_gam.core.processes import ALONE as ALONE
 from timm_gam.core.processes import World as World
@@ -58,6 +59,7 @@ from timm_gam.core.silence import silent_libraries as silent_libraries
 from timm_gam.core.text import markdown_code as markdown_code
 from timm_gam.core.text import markdown_text as markdown_text
 from timm_gam.core.text import message_text as message_text
+from timm_gam.core.text import page_text as page_text
 from timm_gam.core.text import print_error as print_error
 from timm_gam.core.text import printable as printable
 from timm_gam.core.text import redacted as redacted

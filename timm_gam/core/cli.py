@@ -17,8 +17,8 @@ from types import FrameType
 from typing import NoReturn, TypeVar
 
 from timm_gam.core.errors import TimmGamError
-from timm_gam.core.signals import exit_code, handle_signals
-from timm_gam.core.text import guarded_output, message_text, print_error
+from timm_gam.core.signals import OutputClosedError, exit_code, handle_signals
+from timm_gam.core.text import guarded_output, message_text, noticing_closed, print_error
 
 Item = TypeVar("Item")
 
@@ -59,6 +59,11 @@ class CommandParser(argparse.ArgumentParser):
         print_error(f"{message}; see {self.prog} --help")
         self.exit(2)
 
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        with contextlib.suppress(OutputClosedError), noticing_closed(sys.stdout):
+            sys.stdout.flush()
+        super().exit(status, message)
+
     def _near(self, given: str) -> str | None:
         """The long option most like what was given, if any is; dashes, which all share, do not count."""
         options = {name.lstrip("-"): name for name in self._option_string_actions if name.startswith("--")}
@@ -71,8 +76,9 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def run_command(action: Callable[[], None], *, interrupted: str = "interrupted") -> int:
-    """Run an action to its exit code: 0 done; 2 any `TimmGamError`, one line on stderr; 130 or 143 interrupted;
-    141 nobody reads its output any more.
+    """Run an action to its exit code: 0 done; 2 any `TimmGamError`, one line on stderr; 130 or 143 interrupted.
+
+    Where the output is closed, as by `| head`, it ends without a word and with 141.
 
     Args:
         action: What the command does.
@@ -81,15 +87,15 @@ def run_command(action: Callable[[], None], *, interrupted: str = "interrupted")
     with guarded_output():
         try:
             action()
+            sys.stdout.flush()
         except TimmGamError as error:
             if str(error):  # empty where another process has said why the run ends
                 print_error(str(error))
             return 2
-        except BrokenPipeError:  # whoever read our output has enough of it, as `head` does
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 141
         except KeyboardInterrupt as error:
-            print(interrupted, file=sys.stderr)
+            if not isinstance(error, OutputClosedError):
+                with contextlib.suppress(OutputClosedError):
+                    print(interrupted, file=sys.stderr)
             return exit_code(error)
     return 0
 

@@ -38,6 +38,20 @@ def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
             os.close(lock)
 
 
+@contextlib.contextmanager
+def temporary_folder(name: str) -> Iterator[Path]:
+    """An empty folder where the system has temporary files; those that killed processes left there are removed first.
+
+    Args:
+        name: Says in its name what it is for.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with temporary_beside(Path(tempfile.gettempdir(), name), folder=True) as folder:
+        yield folder
+
+
 def sweep(folder: Path) -> None:
     """Remove what killed processes left in a folder; what another process still writes stays."""
     with contextlib.suppress(OSError):

@@ -24,8 +24,16 @@ class Interrupted(KeyboardInterrupt):
         return type(self), (self.signal,)
 
 
+class OutputClosedError(Interrupted):
+    """Who read the output, such as `| head`, has gone: there is nobody left to write for."""
+
+    def __init__(self) -> None:
+        self.signal = 13  # SIGPIPE, which not every system has
+        KeyboardInterrupt.__init__(self, "SIGPIPE")
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
-    """130 after Ctrl-C, 143 after SIGTERM: 128 and the signal, as shells have it."""
+    """130 after Ctrl-C, 143 after SIGTERM, 141 where the output is closed: 128 and the signal, as shells have it."""
     return 128 + (error.signal if isinstance(error, Interrupted) else signal.SIGINT)
 
 

@@ -12,11 +12,14 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
+
+from timm_gam.core.signals import OutputClosedError
 
 _FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0")  # letters that show nothing
 _UNSEEN = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")  # controls, formats (directions, zero width), line separators
+_LEFTWARDS = ("R", "AL", "AN")
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s'\"<>]*@", re.IGNORECASE)
 _TOKEN = re.compile(r"\b(hf_|api_org_)[A-Za-z0-9]{16,}|(?<=\bBearer )[^\s'\"]+")
 _TOKEN_VARIABLES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
@@ -39,6 +42,18 @@ def printable(text: str) -> str:
     if text.isprintable() and _FILLERS.isdisjoint(text):
         return text
     return "".join(map(_shown, text))
+
+
+def page_text(text: str) -> str:
+    r"""A name as a page that reads from left to right shows it: what is written from right to left moves nothing else.
+
+    >>> page_text("dog\u202e"), page_text("\u05db\u05dc\u05d1") == "\u2068\u05db\u05dc\u05d1\u2069"
+    ('dog\\u202e', True)
+    """
+    shown = printable(text)
+    if shown.isascii() or not any(unicodedata.bidirectional(character) in _LEFTWARDS for character in shown):
+        return shown
+    return f"\u2068{shown}\u2069"  # first strong isolate ... pop directional isolate
 
 
 def markdown_text(text: str) -> str:
@@ -87,10 +102,25 @@ def guarded_output() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def noticing_closed(stream: TextIO) -> Iterator[None]:
+    """Within: a write to a stream that nobody reads any more raises OutputClosedError; what follows goes nowhere."""
+    try:
+        yield
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):  # a stream without a file of its own
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        raise OutputClosedError from None
+
+
 def print_error(message: str) -> None:
     """The one line that says why a command ends."""
     stream: Any = sys.stderr
-    print(f"error: {message_text(message)}", file=stream.inner if isinstance(stream, _Guarded) else stream)
+    inner = stream.inner if isinstance(stream, _Guarded) else stream
+    with suppress(OutputClosedError), noticing_closed(inner):
+        print(f"error: {message_text(message)}", file=inner)
 
 
 class _Guarded:
@@ -101,8 +131,13 @@ class _Guarded:
         self._begins = True  # a line
 
     def write(self, text: str) -> int:
-        self.inner.write(text if _CURSOR.fullmatch(text) else self._safe(text))
+        with noticing_closed(self.inner):
+            self.inner.write(text if _CURSOR.fullmatch(text) else self._safe(text))
         return len(text)
+
+    def flush(self) -> None:
+        with noticing_closed(self.inner):
+            self.inner.flush()
 
     def writelines(self, lines: list[str]) -> None:
         for line in lines:

@@ -23,11 +23,16 @@ def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> argparse._Ar
     return image
 
 
-def add_decoding_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """What one image may take to decode; `DecodeLimits.of` reads these options."""
+def add_decoding_arguments(parser: argparse.ArgumentParser, *, only_given: bool = False) -> argparse._ArgumentGroup:
+    """What one image may take to decode; `DecodeLimits.of` reads these options.
+
+    Args:
+        parser: Gets them.
+        only_given: Those that are not given are not in what is parsed: a recipe has them.
+    """
     limits = parser.add_argument_group("what one image may take to decode, or it is unreadable")
     own = DecodeLimits()
-    only_given = parser.argument_default is argparse.SUPPRESS
+    only_given = only_given or parser.argument_default is argparse.SUPPRESS
     for option, value, metavar, text in (
         ("--max-scans", own.scans, "N", "scans of a JPEG"),
         ("--max-decode-mb", own.megabytes, "MB", "memory"),

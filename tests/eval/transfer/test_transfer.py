@@ -20,6 +20,7 @@ import timm_gam  # noqa: F401
 from eval.transfer.__main__ import main
 from eval.transfer.wide import WIDE
 from tests.helpers import write_class_folders
+from tests.timm_gam.images.test_limits import scan_bomb
 
 ARMS = ("plain", *(f"{kind}-{start}" for kind in ("se", "cbam", "gam") for start in ("identity", "usual")))
 FILES = ("--pretrain-epochs", "1", "--lrs", "0.05")
@@ -130,6 +131,19 @@ def test_other_images_are_refused(
     (tmp_path / "data.json").write_text("{}")
     assert _run(photos, recipe, tmp_path, *RESIDENT) == 2
     assert "other images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [FILES, RESIDENT], ids=["files", "resident"])
+def test_what_an_image_may_take_to_decode(
+    options: tuple[str, ...], recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = write_class_folders(tmp_path / "photos", classes=6, images=10, side=32)
+    for folder in photos.iterdir():
+        (folder / "0.jpg").write_bytes(scan_bomb(11, side=32))
+    assert _run(photos, recipe, tmp_path / "out", *options, "--max-scans", "10") == 2
+    error = capsys.readouterr().err
+    assert "a JPEG of 11 scans, 10 are decoded" in error
+    assert error.count("\n") == 1
 
 
 def test_what_resident_cannot_do_is_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import textwrap
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from timm_gam.core import UnreadableImageError, atomic_path, write_text
+from timm_gam.core import UnreadableImageError, atomic_path, page_text, write_text
 from timm_gam.images import DecodeLimits, small_picture
 
 _SIDE = 320
@@ -32,6 +32,10 @@ figcaption {{ font-size: .85rem; overflow-wrap: anywhere }}
 {sections}
 </html>
 """
+
+
+def _escape(text: str) -> str:
+    return html.escape(page_text(text))
 
 
 def thumbnail(photo: Path | bytes, side: int = _SIDE, limits: DecodeLimits = DecodeLimits()) -> bytes:
@@ -57,10 +61,10 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         OutputError: it cannot be written.
     """
     text = "\n".join(
-        f"<h2>{escape(heading)}</h2>\n<div>" + "\n".join(_figure(*photo) for photo in photos) + "</div>"
+        f"<h2>{_escape(heading)}</h2>\n<div>" + "\n".join(_figure(*photo) for photo in photos) + "</div>"
         for heading, photos in sections
     )
-    write_text(path, _PAGE.format(title=escape(title), sections=text))
+    write_text(path, _PAGE.format(title=_escape(title), sections=text))
 
 
 def draw_picture(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -111,5 +115,5 @@ def _figure(photo: Path, caption: str) -> str:
         data = base64.b64encode(thumbnail(photo)).decode()
         image = f'<img alt="" src="data:image/jpeg;base64,{data}">'
     except UnreadableImageError as error:
-        image = f"<p>{escape(error.reason)}</p>"
-    return f"<figure>{image}<figcaption>{escape(caption)}</figcaption></figure>"
+        image = f"<p>{_escape(error.reason)}</p>"
+    return f"<figure>{image}<figcaption>{_escape(caption)}</figcaption></figure>"

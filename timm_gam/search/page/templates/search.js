@@ -4,6 +4,12 @@ const [grid, status, more, chips, filter, dialog] = ["grid", "status", "more", "
 const fields = ["folder", "since", "until", "size"], page = 60;
 let names = {}, asked = 0, shown = [];  // names: id -> a file's name; asked: the number of the last question
 
+// A name as a page shows it: nothing unseen, and what reads from right to left moves nothing else (timm_gam.core.page_text).
+function plain(text) {
+  const shown = text.replace(/[\p{C}\p{Zl}\p{Zp}]/gu, c => "\\u" + c.codePointAt(0).toString(16).padStart(4, "0"));
+  return /[\p{Script=Hebrew}\p{Script=Arabic}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u.test(shown) ? `\u2068${shown}\u2069` : shown;
+}
+
 function make(name, attributes = {}, ...children) {
   const node = document.createElement(name);
   for (const [key, value] of Object.entries(attributes)) {
@@ -19,7 +25,7 @@ async function ask(address, options) {
   let answer;
   try { answer = await fetch(address, options); } catch { throw new Error("the server does not answer; is it still running?"); }
   const content = await answer.json().catch(() => ({error: `the server answers ${answer.status}`}));
-  if (!answer.ok) throw new Error(content.error);
+  if (!answer.ok) throw new Error(plain(content.error));
   return content;
 }
 
@@ -67,10 +73,10 @@ async function show() {
 }
 
 function tile(photo, place, like) {
-  const name = photo.path.split("/").pop(), copies = (photo.copies || []).length;
+  const name = plain(photo.path.split("/").pop()), copies = (photo.copies || []).length;
   names[photo.id] = name;
-  const title = [photo.path, photo.taken && photo.taken.replace("T", " "), `${photo.width} × ${photo.height}`,
-    copies && "also " + photo.copies.join(", ")].filter(Boolean).join("\n");
+  const title = [plain(photo.path), photo.taken && photo.taken.replace("T", " "), `${photo.width} × ${photo.height}`,
+    copies && "also " + photo.copies.map(plain).join(", ")].filter(Boolean).join("\n");
   const stop = action => event => { event.preventDefault(); action(); };
   const acts = make("div", {class: "acts"},
     ...(like.length ? [make("button", {type: "button", tabindex: -1, title: "Why it was found (W)", onclick: stop(() => why(photo))}, "why"),
@@ -100,7 +106,7 @@ async function take(files) {
     const like = [];
     for (const file of images) {
       const {id} = await ask("photos", {method: "POST", body: file, headers: {"Content-Type": "application/octet-stream"}});
-      names[id] = file.name;
+      names[id] = plain(file.name);
       like.push(id);
     }
     go([...new Set(like)]);
@@ -117,7 +123,7 @@ async function why(photo, query = looked()[0]) {
   if (!dialog.open) dialog.showModal();
   try {
     const {score, sides} = await ask(`why?query=${query}&match=${photo.id}`);
-    at("sides").replaceChildren(...sides.map((side, place) => make("figure", {}, overlay(side), make("figcaption", {}, place ? photo.path : names[query] || "looked for"))));
+    at("sides").replaceChildren(...sides.map((side, place) => make("figure", {}, overlay(side), make("figcaption", {}, place ? plain(photo.path) : names[query] || "looked for"))));
     at("why-text").textContent = `Orange places add more than their share to the cosine of ${score.toFixed(3)}, blue ones less; all places add up to it. ` +
       "Both pictures as the network sees them.";
   } catch (error) { at("why-text").textContent = error.message; }

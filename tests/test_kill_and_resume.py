@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers import write_class_folders
+from tests.hub.runs import evaluate_checkpoint, write_checkpoint
 
 SLOW_WRITES = """
 import sys, time
@@ -51,19 +52,39 @@ def exporting(root: Path) -> tuple[str, list[str], list[str]]:
     return "timm_gam.export.__main__", command, command
 
 
+def offering(root: Path) -> tuple[str, list[str], list[str]]:
+    command = [str(root / "photos"), "--repo", "me/photos", "--dry-run"]
+    return "hub.dataset", command, command
+
+
+def publishing(root: Path) -> tuple[str, list[str], list[str]]:
+    checkpoint = write_checkpoint(root / "c.safetensors")
+    command = ["test_resnet_gam.corel", "--checkpoint", str(checkpoint), "--dry-run", "--license", "mit"]
+    command += ["--record", str(evaluate_checkpoint(root / "r.json", "test_resnet_gam", checkpoint))]
+    return "hub.publish", command, command
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 @pytest.mark.parametrize(
     ("prepare", "while_writing"),
-    [(training, "last"), (scoring, "r.json"), (scoring, ".safetensors"), (exporting, "made")],
-    ids=["run", "record", "cache", "export"],
+    [
+        (training, "last"),
+        (scoring, "r.json"),
+        (scoring, ".safetensors"),
+        (exporting, "made"),
+        (offering, ".parquet"),
+        (publishing, "config.json"),
+    ],
+    ids=["run", "record", "cache", "export", "dataset", "publish"],
 )
 def test_nothing_is_left(
     prepare: Callable[[Path], tuple[str, list[str], list[str]]], while_writing: str, tmp_path: Path
 ) -> None:
     write_class_folders(tmp_path / "photos", classes=3, images=12)
     module, first, again = prepare(tmp_path)
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "HF_TOKEN": "", "HF_HUB_OFFLINE": "1"}
     program = [sys.executable, "-c", SLOW_WRITES.format(module=module), str(tmp_path), while_writing, *first]
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, env=environment)
     writing = tmp_path / "writing"
     while not (writing.exists() and while_writing in writing.read_text()):
         assert process.poll() is None, "it ended before it wrote that"
@@ -71,5 +92,5 @@ def test_nothing_is_left(
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert list(tmp_path.rglob("*.tmp"))
-    subprocess.run([sys.executable, "-m", module, *again], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", module, *again], check=True, stdout=subprocess.DEVNULL, env=environment)
     assert list(tmp_path.rglob("*.tmp")) == []

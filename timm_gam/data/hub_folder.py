@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from timm_gam.core import DataError, one_line, progress_bar
+from timm_gam.core import DataError, TimmGamError, one_line, progress_bar, write_json
 from timm_gam.data.folder import PathReader, image_set_of_tree
 from timm_gam.data.image_set import ImageReader, ImageSet
 from timm_gam.data.walk import tree_of_paths
 
+_FILES = "timm-gam-files"  # beside the snapshots of a repository in the cache: what it held, for work offline
 _AT_ONCE = 8
 _AHEAD = 32
 
@@ -43,6 +47,30 @@ def read_hub_folder(
 
     top, left_out = tree_of_paths(files)
     return image_set_of_tree(top, left_out, name, f"the data set '{name}'", splits, reader)
+
+
+def remember_files(repo_id: str, revision: str, commit: str, files: Sequence[str]) -> None:
+    """Keep a repository's list of files in the cache; without one, what was pulled could not be told from the whole."""
+    path = _files_path(repo_id, revision)
+    with suppress(OSError, TimmGamError):  # a cache that cannot be written
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"commit": commit, "files": list(files)})
+
+
+def remembered_files(repo_id: str, revision: str) -> tuple[str, list[str]] | None:
+    """(commit, files) of class folders that were downloaded before, or None."""
+    try:
+        content = json.loads(_files_path(repo_id, revision).read_text(encoding="utf-8"))
+        return str(content["commit"]), [str(file) for file in content["files"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _files_path(repo_id: str, revision: str) -> Path:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE) / f"datasets--{repo_id.replace('/', '--')}" / _FILES
+    return folder / f"{hashlib.sha256(revision.encode()).hexdigest()[:16]}.json"
 
 
 def _download(name: str, repo_id: str, commit: str, files: Sequence[str]) -> Path:

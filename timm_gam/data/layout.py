@@ -43,7 +43,7 @@ def find_layout(top: Folder) -> Layout:
     layout = Layout(base.path)
     if not base.folders:
         kind = "images but no class folders (data without labels)" if base.images else "no class folders"
-        raise DataError(f"holds {kind}; put each class's images into a folder of its name")
+        raise DataError(f"holds {kind}; put each class's images into a folder of its name, archives unpacked")
     splits = _splits(base)
     if splits:
         for name, split in splits.items():

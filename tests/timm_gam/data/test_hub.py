@@ -41,6 +41,11 @@ def fingerprint(images: ImageSet) -> str:
     return data_fingerprint(images, rows, digest_images(images, rows))
 
 
+def fingerprint_of(images: ImageSet, split: str) -> str:
+    rows = np.flatnonzero(np.array(images.splits) == split)
+    return data_fingerprint(images, rows, digest_images(images, rows))
+
+
 def in_splits(root: Path) -> None:
     for split, count in (("Train", 4), ("dev", 2), ("TEST", 2)):
         write_class_folders(root / split, classes=2, images=count)
@@ -96,6 +101,36 @@ def test_a_repository_of_images_is_read_as_its_folder(
         assert getattr(images, name) == getattr(folder, name), name
     assert images.labels.tolist() == folder.labels.tolist()
     assert fingerprint(images) == fingerprint(folder)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_class_folders_are_read_offline_once_they_were_downloaded(
+    streaming: bool, hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_splits(tmp_path / "d")
+    hub.add("datasets", REPO, tmp_path / "d")
+    test = read_hub_dataset(REPO, splits=("test",))
+    hub.repositories.clear()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    asked = len(hub.requests)
+    offline = read_hub_dataset(REPO, splits=("test",), streaming=streaming)
+    assert (offline.ids, fingerprint_of(offline, "test")) == (test.ids, fingerprint_of(test, "test"))
+    with pytest.raises(DataError, match="'me/photos' cannot be downloaded: .*"):
+        read_hub_dataset(REPO)  # the training images were not pulled
+    with pytest.raises(DataError):
+        read_hub_dataset("me/others")
+    assert len(hub.requests) == asked
+
+
+def test_what_was_streamed_is_not_there_offline(
+    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.add("datasets", REPO, write_class_folders(tmp_path / "d"))
+    read_hub_dataset(REPO, streaming=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(DataError, match="'me/photos' cannot be downloaded"):
+        read_hub_dataset(REPO, streaming=True)
 
 
 @STREAMING
@@ -223,6 +258,11 @@ def escaping_metadata(root: Path, photos: list[tuple[bytes, str]]) -> None:
     (root / "train" / "metadata.csv").write_text("file_name,label\n../../secret.jpg,a\n")
 
 
+def archive(root: Path, photos: list[tuple[bytes, str]]) -> None:
+    root.mkdir()
+    shutil.make_archive(str(root / "photos"), "zip", write_class_folders(root.parent / "archived"))
+
+
 def damaged_readme(root: Path, photos: list[tuple[bytes, str]]) -> None:
     write_class_folders(root)
     (root / "README.md").write_text("---\nconfigs: [a: {\n---\n")
@@ -246,6 +286,7 @@ def no_classes(root: Path, photos: list[tuple[bytes, str]]) -> None:
         (mixed_kinds, "mixes text and whole numbers"), (uneven_csv, "Expected 2 fields in line 3, saw 4"),
         (escaping_metadata, "Invalid metadata file_name '../../secret.jpg'"),
         (damaged_readme, "README.md: while parsing"),
+        (archive, "finds no classes in archives of images; unpack them"),
         (nothing, "doesn't contain any data files"), (no_classes, "images but no class folders"),
     ],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -148,6 +149,12 @@ def test_formats_that_people_have(tmp_path: Path) -> None:
         if kind in FORMATS:
             Image.new("RGB", (8, 8)).save(tmp_path / "d" / "a" / f"x{ending}", format=kind)
     assert len(read_folder(tmp_path / "d")) == sum(kind in FORMATS for kind in endings.values())
+
+
+def test_an_archive_is_named_and_what_to_do_with_it(tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "d" / "photos"), "zip", write_class_folders(tmp_path / "archived"))
+    with pytest.raises(DataError, match=r"archives unpacked .*there is more: 1 \.zip"):
+        read_folder(tmp_path / "d")
 
 
 def test_one_class_is_a_warning(tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from timm_gam.core import DataError, HubError, check_repository, one_line
-from timm_gam.data.hub_folder import read_hub_folder
+from timm_gam.core import DataError, HubError, check_repository
+from timm_gam.data.hub_folder import read_hub_folder, remember_files, remembered_files
 from timm_gam.data.image_set import ImageSet, wanted_splits
 from timm_gam.data.table.columns import ColumnNames
 from timm_gam.data.table.parquet import class_names, configurations, load_files
 from timm_gam.data.table.parts import Part, image_set_from_parts
-from timm_gam.data.table.rows import library_errors, root_cause
+from timm_gam.data.table.rows import cause_line, library_errors, root_cause
 
 _HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 
@@ -49,7 +49,11 @@ def read_hub_dataset(
     from huggingface_hub import constants
 
     name, _, revision = repo_id.partition("@")
-    if not constants.HF_HUB_OFFLINE:
+    columns = any((image_column, label_column, id_column))
+    if constants.HF_HUB_OFFLINE:
+        if not columns and (pulled := remembered_files(name, revision)) is not None:
+            return read_hub_folder(repo_id, name, *pulled, streaming=False, splits=splits)
+    else:
         try:
             check_repository(name, revision or None, repo_type="dataset")
         except HubError as error:
@@ -62,10 +66,11 @@ def read_hub_dataset(
             builder = datasets.load_dataset_builder(name, config_name, revision=revision or None)
         files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
         declared = builder.info.features
-        if not any((image_column, label_column, id_column)):
+        if not columns:
             with _loading(repo_id):
                 whole = _image_folder(name, builder, files)
             if whole is not None:
+                remember_files(name, revision, *whole)
                 return read_hub_folder(repo_id, name, *whole, streaming=streaming, splits=splits)
     needed = wanted_splits(splits, tuple(files))
     with _loading(repo_id):
@@ -166,4 +171,4 @@ def _reason(error: Exception, repo_id: str) -> str:
     cause = root_cause(error)
     if isinstance(cause, yaml.YAMLError):
         return f"its README.md: {' '.join(str(cause).split())}"
-    return one_line(cause)
+    return cause_line(cause)

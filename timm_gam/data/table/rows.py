@@ -70,7 +70,7 @@ def library_errors(name: str) -> Iterator[None]:
     except (TimmGamError, MemoryError):
         raise
     except Exception as error:
-        raise DataError(f"'{name}' cannot be read: {one_line(root_cause(error))}") from error
+        raise DataError(f"'{name}' cannot be read: {cause_line(root_cause(error))}") from error
     finally:
         for logger, level in loggers.items():
             logger.setLevel(level)
@@ -81,6 +81,14 @@ def root_cause(error: Exception) -> Exception:
     while isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error
+
+
+def cause_line(cause: Exception) -> str:
+    """What a library's error says, and what to do where it does not."""
+    said = one_line(cause)
+    if "Invalid string class label" in said:  # it takes the folder around an archive for a class
+        return f"`datasets` finds no classes in archives of images; unpack them and name the folder ({said})"
+    return said
 
 
 def _seek(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:

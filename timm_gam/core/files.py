@@ -77,7 +77,7 @@ def write_text(path: Path, text: str) -> None:
         OutputError: it cannot be written.
     """
     with atomic_path(path) as temporary:
-        temporary.write_text(redacted(text), encoding="utf-8")
+        temporary.write_text(redacted(text), encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, content: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:

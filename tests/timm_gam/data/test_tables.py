@@ -97,6 +97,14 @@ def test_labels_that_are_no_class(
     assert "\n" not in str(caught.value)
 
 
+def test_minus_zero_is_the_class_of_zero(photos: list[tuple[bytes, str]], tmp_path: Path) -> None:
+    labels = [0.0, -0.0, 1.5] * 4
+    table(photos, labels, datasets.Value("float64")).to_parquet(tmp_path / "data.parquet")
+    images = read_parquet(tmp_path)
+    assert images.class_names == ("0.0", "1.5")
+    assert images.labels.tolist() == [0, 0, 1] * 4
+
+
 @pytest.mark.parametrize("label", [7, 3, 2**62, -2], ids=str)
 def test_labels_out_of_range(label: int, photos: list[tuple[bytes, str]], tmp_path: Path) -> None:
     path = tmp_path / "data.parquet"

@@ -107,4 +107,4 @@ def _kind(value: Any) -> str:
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
-    return [str(value) for value in values]
+    return [str(value + 0.0 if isinstance(value, float) else value) for value in values]  # -0.0 is 0.0

@@ -31,6 +31,8 @@ def class_codes(labels: Labels) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu()
         labels = (labels.double() if labels.is_floating_point() else labels).numpy()
+    if isinstance(labels, np.ma.MaskedArray) and np.ma.getmaskarray(labels).any():
+        raise DataError(f"label {int(np.flatnonzero(np.ma.getmaskarray(labels))[0])} is missing (masked); {_LEGAL}")
     if not isinstance(labels, np.ndarray):
         labels = _array(list(labels))
     elif labels.dtype.kind == "O":
@@ -41,7 +43,10 @@ def class_codes(labels: Labels) -> tuple[NDArray[Any], NDArray[np.int64]]:
         raise DataError(f"labels are of type {labels.dtype}; {_LEGAL}")
     if labels.dtype.kind in "fMm" and np.isnan(labels).any():
         raise DataError(f"label {int(np.flatnonzero(np.isnan(labels))[0])} is missing (NaN); {_LEGAL}")
-    return labels, np.unique(labels, return_inverse=True)[1].astype(np.int64).reshape(-1)
+    try:
+        return labels, np.unique(labels, return_inverse=True)[1].astype(np.int64).reshape(-1)
+    except TypeError as error:  # objects without an order
+        raise DataError(f"labels of type {type(labels[0]).__name__} have no order; {_LEGAL}") from error
 
 
 def _array(values: list[Any]) -> NDArray[Any]:

@@ -193,6 +193,8 @@ def test_labels_of_any_kind_and_vectors_of_any_kind_give_the_same() -> None:
         ([[1], [2], [3]], "label 0 is a list"),
         (np.eye(3), "shape \\(3, 3\\)"),
         (np.zeros(3, dtype=complex), "complex"),
+        ([1j, 1j, 2j], "labels of type complex have no order"),
+        (np.ma.masked_array([0, 1, 1], [False, True, False]), "label 1 is missing \\(masked\\)"),
     ],
     ids=str,
 )

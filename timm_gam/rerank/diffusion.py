@@ -71,7 +71,7 @@ class Diffusion(Reranker):
         self._listed_by = ListedBy(self._rows[:, first]) if self.within else None
 
     def bytes_per_query(self) -> int:
-        return 10 * self.gallery.dtype.itemsize * len(self.gallery)
+        return 13 * self.gallery.dtype.itemsize * len(self.gallery)
 
     def block(self, rows: slice) -> Tensor:
         similarities = self.gallery.similarities(self.queries[rows])

@@ -171,7 +171,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_publishing_arguments(parser)
     parser.add_argument(
-        "--tag", metavar="NAME", help="of the weights, MODEL.NAME (default: the name of the images a run trained on)"
+        "--tag",
+        metavar="NAME",
+        help="of the weights, MODEL.NAME (default: the name of the run's images); corel: CorelDB's 80 classes",
     )
     parser.add_argument(
         "--releases",

@@ -237,15 +237,17 @@ def _read_evaluation(path: Path, architecture: str, sha256: str) -> dict[str, An
     return {**document, "results": [results[digests.index(sha256)]]}
 
 
+_OTHER_RUN = "publish what was trained on them"
+_OTHER_TAG = f"{_OTHER_RUN}, or name another tag (a release without --tag takes the name of the run's images)"
+
+
 def _refuse_other_classes(trained: TrainedModel) -> None:
     classes = int(trained.network.num_classes)  # type: ignore[arg-type]
     cfg = get_arch_pretrained_cfgs(trained.architecture).get(trained.name)
     expected = {
-        f"the tag {trained.name}": cfg.num_classes if cfg is not None else None,
-        "data.json": len(trained.class_names) if trained.class_names is not None else None,
+        f"the tag {trained.name}": (cfg.num_classes if cfg is not None else None, _OTHER_TAG),
+        "data.json": (len(trained.class_names) if trained.class_names is not None else None, _OTHER_RUN),
     }  # never what was scored: a test split may lack classes, or have others
-    for where, count in expected.items():
+    for where, (count, advice) in expected.items():
         if count is not None and count != classes:
-            raise RefusedError(
-                f"the classifier has {classes} classes and {where} {count}; publish what was trained on them"
-            )
+            raise RefusedError(f"the classifier has {classes} classes and {where} {count}; {advice}")

@@ -73,7 +73,7 @@ def publish_model(
         namespace: Hub user or organisation; default `timm_gam.hub_namespace()`.
         license: Of the weights; default that of the registered model.
         base_model: Hub id of the weights the training started from; default what the run says.
-        dataset: Hub id of the data set; default NAMESPACE/corel for the tag "corel", else the one the run read.
+        dataset: Hub id of the data set; default the one the run read.
         tag: Set at the published commit.
         private: Whether a new repository is private.
         half: Publish float16.
@@ -103,7 +103,7 @@ def publish_model(
         repo_id=repo_id,
         license=license or find_license(trained),
         base_model=base_model or find_base_model(trained),
-        dataset=dataset or find_dataset(trained, owner),
+        dataset=dataset or find_dataset(trained),
     )
     with temporary_folder("publish") as temporary:
         folder = out or temporary
@@ -155,7 +155,7 @@ def add_publishing_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         metavar="ID",
-        help="Hub data set of training and evaluation (default: the run's; NS/corel for .corel)",
+        help="Hub data set of training and evaluation (default: the one the run read)",
     )
 
 

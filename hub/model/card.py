@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,7 @@ def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
             EvalResult(
                 task_type="image-feature-extraction",
                 task_name="Image retrieval",
-                dataset_type=page.dataset or data["name"],
+                dataset_type=page.dataset or "imagefolder",
                 dataset_name=f"{data['name']} ({protocol['name']})",
                 dataset_split="test" if "test" in protocol["description"] else None,
                 metric_type=_METRIC_TYPES.get(name.partition("@")[0], name.partition("@")[0]),
@@ -110,11 +111,18 @@ def _headline(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _introduction(trained: TrainedModel) -> str:
     kind = _attention_of(trained)
-    what = f"a ResNet with {_ATTENTION[kind]} in every residual block" if kind else "a plain network, the baseline"
-    return (
-        f"`{trained.architecture}`, {what}, for image retrieval. It belongs to the comparison of plain, SE, CBAM and "
-        f"GAM ResNets after {_PAPER}."
-    )
+    what = f"a ResNet with {_ATTENTION[kind]} in every residual block" if kind else "a network"
+    data = trained.data.get("name")
+    trained_on = f", trained on {markdown_text(str(data))}" if data else ""
+    says = f"`{trained.architecture}`, {what}, for image retrieval{trained_on}."
+    if trained.tag == COREL_TAG:
+        says += f" It belongs to the comparison of plain, SE, CBAM and GAM ResNets after {_PAPER}."
+    elif trained.result is not None:
+        result = trained.result
+        hit, queries = result["metrics"].get("hit@1"), result["protocol"]["queries_scored"]
+        if hit is not None:
+            says += f" Of {queries:,} queries, {100 * hit['micro']:.1f} % had an image of their own class ranked first."
+    return says
 
 
 def _usage(trained: TrainedModel, page: ModelPage) -> str:
@@ -205,7 +213,7 @@ def _evaluation(trained: TrainedModel, half: bool) -> str:
         "whole record: definitions, classes, preprocessing, versions and hardware.",
         _table(("metric", "micro, %", "macro, %"), rows),
     ]
-    if _attention_of(trained) and trained.architecture.startswith("resnet50") and "corel" in data["name"].lower():
+    if trained.tag == COREL_TAG and trained.architecture.startswith("resnet50") and _attention_of(trained):
         lines += _paper()
     return "## Evaluation\n\n" + "\n\n".join(lines)
 
@@ -221,10 +229,21 @@ def _paper() -> list[str]:
     ]
 
 
+def hub_results(trained: TrainedModel, page: ModelPage) -> list[dict[str, Any]]:
+    """Entries of `.eval_results/*.yaml`, in per cent; none where no data set of the Hub was scored."""
+    if trained.result is None or page.dataset is None:
+        return []
+    protocol = trained.result["protocol"]
+    notes = f"{protocol['description']}; {protocol['distance']}; ties by expectation; timm-gam"
+    return [
+        {"dataset": {"id": page.dataset, "task_id": name}, "value": round(100 * average["micro"], 4), "notes": notes}
+        for name, average in _headline(trained.result).items()
+    ]
+
+
 def _names_corel(trained: TrainedModel) -> bool:
-    """Whether the tag or a record says that COREL photographs were trained on."""
-    evaluated = str(trained.result["data"]["name"]) if trained.result else ""
-    return trained.tag == COREL_TAG or "corel" in evaluated.lower()
+    """Whether the tag or the record of the training says that COREL photographs were trained on."""
+    return trained.tag == COREL_TAG or "corel" in re.split(r"[^a-z]+", str(trained.data.get("name", "")).lower())
 
 
 def _citation() -> str:

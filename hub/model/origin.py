@@ -20,10 +20,8 @@ def find_base_model(trained: TrainedModel) -> str | None:
     return str(cfg.hf_hub_id).partition("@")[0] + (name if cfg.hf_hub_id.endswith("/") else "")
 
 
-def find_dataset(trained: TrainedModel, owner: str) -> str | None:
-    """The Hub id of the images: `owner`'s COREL for the tag "corel", else what the run read from the Hub."""
-    if trained.tag == COREL_TAG:
-        return f"{owner}/{COREL_TAG}"
+def find_dataset(trained: TrainedModel) -> str | None:
+    """The Hub id of the images that the run read from the Hub; None where no record says one."""
     read = str((trained.recipe or {}).get("dataset") or "").partition("@")[0]
     return read if "/" in read else None
 

@@ -6,13 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
-from hub.model.card import ModelPage, render_model_card
+from hub.model.card import ModelPage, hub_results, render_model_card
 from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import RefusedError, atomic_path, write_json, write_text
 from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_weights
+
+EVAL_RESULTS = ".eval_results"  # the folder the Hub reads
 
 
 def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage, *, half: bool = False) -> None:
@@ -43,6 +46,9 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
         trained.head.save(folder / HEAD_NAME)
     if trained.evaluation is not None:
         write_json(folder / "evaluation.json", trained.evaluation)
+    if entries := hub_results(trained, page):
+        (folder / EVAL_RESULTS).mkdir(exist_ok=True)
+        write_text(folder / EVAL_RESULTS / "retrieval.yaml", yaml.safe_dump(entries, sort_keys=False))
     for name, text in trained.records.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write_text(folder / name, text)

@@ -12,9 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import markdown
 import pytest
 import timm
 import torch
+import yaml
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
@@ -62,6 +64,41 @@ def test_a_run_is_published_in_one_commit_and_proved(
     assert len(repository.commits) == 2
 
 
+def test_results_lie_where_the_hub_reads_them(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
+    from huggingface_hub import parse_eval_result_entries
+
+    assert publish(run, "--dataset", "somebody/photos") == 0
+    out = hub.copy_out("models", REPO, tmp_path / "out")
+    entries = parse_eval_result_entries(yaml.safe_load((out / ".eval_results/retrieval.yaml").read_text()))
+    record = json.loads((run / "evaluation.json").read_text())["results"][0]["metrics"]
+    assert {entry.dataset_id for entry in entries} == {"somebody/photos"}
+    assert {e.task_id: e.value for e in entries} == {
+        name: pytest.approx(100 * record[name]["micro"], abs=1e-4)
+        for name in ("hit@1", "hit@10", "precision@10", "ndcg@10", "map")
+    }
+    assert ModelCard.load(out / "README.md").data.datasets == ["somebody/photos"]
+
+
+def test_a_card_of_other_photos_says_nothing_of_corel_and_shows_hostile_names(
+    run: Path, hub: LoopbackHub, token: str, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other)
+    data = json.loads((other / "data.json").read_text())
+    hostile = "<img src=x onerror=alert(1)> | [x](http://y)"
+    data |= {"name": hostile, "class_names": [f"{hostile} {number}" for number in range(80)]}
+    (other / "data.json").write_text(json.dumps(data))
+    assert publish(other, "--namespace", "me", model="test_resnet_gam.mine") == 0
+    text = (hub.copy_out("models", "me/test_resnet_gam.mine", tmp_path / "out") / "README.md").read_text()
+    ModelCard(text).validate()
+    page = markdown.markdown(text.split("---\n", 2)[2], extensions=["tables", "fenced_code"])
+    assert "<img" not in page and 'href="http://y"' not in page
+    introduction = text.split("# ", 1)[1].split("```")[0]
+    assert "COREL" not in introduction and "What the paper reports" not in text
+    assert "Of 160 queries" in introduction
+    assert page.index("<p>") < page.index("<table>")
+
+
 def test_the_card_says_what_the_record_says(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
     assert publish(run) == 0
     text = (hub.copy_out("models", REPO, tmp_path / "out") / "README.md").read_text()
@@ -69,7 +106,7 @@ def test_the_card_says_what_the_record_says(run: Path, hub: LoopbackHub, token: 
     card.validate()
     data = card.data
     assert (data.library_name, data.pipeline_tag, data.license) == ("timm", "image-feature-extraction", "apache-2.0")
-    assert (data.base_model, data.datasets) == ("somebody/backbone", ["timm-gam/corel"])
+    assert (data.base_model, data.datasets) == ("somebody/backbone", None), "no record names a data set of the Hub"
     assert "transformers" not in data.tags
     record = json.loads((run / "evaluation.json").read_text())["results"][0]["metrics"]
     listed = {result.metric_name: result.metric_value for result in data.eval_results}

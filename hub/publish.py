@@ -86,7 +86,7 @@ def publish_model(
         TimmGamError: `out` cannot be written.
     """
     from hub.model.card import ModelPage
-    from hub.model.origin import find_base_model, find_dataset, find_license
+    from hub.model.origin import find_base_model, find_dataset, find_license, find_scored
     from hub.model.repository import write_model_repository
     from hub.model.trained import read_trained_model, with_head
     from hub.model.verify import verify_published
@@ -104,6 +104,7 @@ def publish_model(
         license=license or find_license(trained),
         base_model=base_model or find_base_model(trained),
         dataset=dataset or find_dataset(trained),
+        scored=find_scored(trained) or dataset,
     )
     with temporary_folder("publish") as temporary:
         folder = out or temporary

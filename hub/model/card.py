@@ -37,13 +37,15 @@ class ModelPage:
         repo_id: Where it is published.
         license: Hub identifier, such as "apache-2.0".
         base_model: Hub id of the weights the training started from, or None.
-        dataset: Hub id of the data set of training and evaluation, or None.
+        dataset: Hub id of the data set of training, or None.
+        scored: Hub id of the data set of the evaluation, or None.
     """
 
     repo_id: str
     license: str | None
     base_model: str | None
     dataset: str | None
+    scored: str | None = None
 
 
 def render_model_card(trained: TrainedModel, page: ModelPage, *, half: bool = False) -> str:
@@ -83,7 +85,7 @@ def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
             EvalResult(
                 task_type="image-feature-extraction",
                 task_name="Image retrieval",
-                dataset_type=page.dataset or "imagefolder",
+                dataset_type=page.scored or "imagefolder",
                 dataset_name=f"{data['name']} ({protocol['name']})",
                 dataset_split="test" if "test" in protocol["description"] else None,
                 metric_type=_METRIC_TYPES.get(name.partition("@")[0], name.partition("@")[0]),
@@ -231,12 +233,12 @@ def _paper() -> list[str]:
 
 def hub_results(trained: TrainedModel, page: ModelPage) -> list[dict[str, Any]]:
     """Entries of `.eval_results/*.yaml`, in per cent; none where no data set of the Hub was scored."""
-    if trained.result is None or page.dataset is None:
+    if trained.result is None or page.scored is None:
         return []
     protocol = trained.result["protocol"]
     notes = f"{protocol['description']}; {protocol['distance']}; ties by expectation; timm-gam"
     return [
-        {"dataset": {"id": page.dataset, "task_id": name}, "value": round(100 * average["micro"], 4), "notes": notes}
+        {"dataset": {"id": page.scored, "task_id": name}, "value": round(100 * average["micro"], 4), "notes": notes}
         for name, average in _headline(trained.result).items()
     ]
 

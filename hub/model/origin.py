@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_cfg, is_model, is_model_in_modules
 
 from hub.model.trained import TrainedModel
@@ -24,6 +26,13 @@ def find_dataset(trained: TrainedModel) -> str | None:
     """The Hub id of the images that the run read from the Hub; None where no record says one."""
     read = str((trained.recipe or {}).get("dataset") or "").partition("@")[0]
     return read if "/" in read else None
+
+
+def find_scored(trained: TrainedModel) -> str | None:
+    """The Hub id of the images that the weights were scored on, by the record; None where it names none."""
+    name = str(trained.result["data"]["name"]) if trained.result is not None else ""
+    found = re.match(r"([\w.-]+/[\w.-]+)(?:@|$| )", name)
+    return found[1] if found else None
 
 
 def find_license(trained: TrainedModel) -> str | None:

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from timm_gam.core import UnreadableImageError
 from timm_gam.data import EncodedImage, ImageReader
 from timm_gam.images.decoding import Shrink, load_image
+from timm_gam.images.identity.similar_pictures import signature
 from timm_gam.images.limits import DecodeLimits
-from timm_gam.images.similar_pictures import signature
 from timm_gam.images.workers import in_shared_memory, load_items, memory_errors
 
 

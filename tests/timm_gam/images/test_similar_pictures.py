@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import timm_gam.images.similar_pictures as module
+import timm_gam.images.identity.similar_pictures as module
 from tests.helpers import picture, recompressed
 from timm_gam.images import NEAR, SIGNATURE_BYTES, alike_groups, alike_pairs, likeness, signature
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from timm_gam.core import UnreadableImageError
 from timm_gam.data import ImageSet
 from timm_gam.images.decoding import content_digest
-from timm_gam.images.digests import Digests
+from timm_gam.images.identity.digests import Digests
 
 
 def data_fingerprint(images: ImageSet, rows: NDArray[np.int64], digests: Sequence[bytes]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eval.options import add_image_options
 from timm_gam.core import count
 from timm_gam.embed import add_view_arguments, chosen_views, with_head
-from timm_gam.images import DecodeLimits, add_decoding_arguments, add_preprocessing_arguments
+from timm_gam.images import DecodeLimits, add_decoding_arguments, add_preprocessing_arguments, chosen_preprocessing
 
 if TYPE_CHECKING:
     from eval.results.result import Settings
@@ -43,8 +43,7 @@ def read_embedding_options(args: argparse.Namespace) -> tuple[LoadedModel, Prepr
     from timm_gam.models import load_model
 
     loaded = with_head(load_model(args.model, checkpoint=args.checkpoint), getattr(args, "head", "none"))
-    changed = ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
-    preprocessing = resolve_preprocessing(loaded.model, **{name: getattr(args, name) for name in changed})
+    preprocessing = resolve_preprocessing(loaded.model, **chosen_preprocessing(args))
     limits = DecodeLimits.of(args)
     embed = EmbedSettings(workers=args.workers, device=args.device, limits=limits, **chosen_views(args))
     return loaded, preprocessing, Settings(embed, cache_folder=args.cache_dir)

@@ -24,6 +24,7 @@ from timm_gam.core import (
     terminable,
 )
 from timm_gam.embed import chosen_views, with_head
+from timm_gam.images import chosen_preprocessing
 from timm_gam.rerank import chosen_recipe
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
@@ -97,14 +98,7 @@ def _results(
     for load in inputs.models:
         loaded = with_head(load(), args.head)
         preprocessing = resolve_preprocessing(
-            loaded.model,
-            img_size=args.img_size,
-            crop_pct=args.crop_pct,
-            crop_mode=args.crop_mode,
-            interpolation=args.interpolation,
-            mean=args.mean,
-            std=args.std,
-            shrink_on_load=args.shrink_on_load,
+            loaded.model, **chosen_preprocessing(args), shrink_on_load=args.shrink_on_load
         )
         result = evaluate(
             loaded,

@@ -140,7 +140,10 @@ def test_skipped_images_are_counted(photos: Path, tmp_path: Path, capsys) -> Non
     ]
 
 
-def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], str]]:
+@pytest.fixture(scope="module")
+def bad_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[object], str]]:
+    tmp_path = tmp_path_factory.mktemp("bad")
+    photos = write_class_folders(tmp_path / "photos", classes=3, images=6)
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
     save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "plain.safetensors")
     nan = timm.create_model("test_resnet").state_dict()
@@ -149,7 +152,7 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
     data = ["--data-dir", photos]
     model = ["--model", "test_resnet", *QUICK]
     return {
-        "missing folder": ([*model, "--data-dir", tmp_path / "nowhere"], "no folder"),
+        "missing folder": ([*model, "--data-dir", tmp_path / "nowhere"], "name a folder"),
         "wrong model": (["--model", "resnet50_gamn", *data], "near: resnet50_gam"),
         "no match": (["--model", "nothing*", *data], "no model matches"),
         "wrong tag": (["--model", "resnet50_se.zzz", *data], "legal: "),
@@ -186,8 +189,8 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
     "columns of a folder", "device", "device name", "device without values", "checkpoint of the default model",
     "interpolation", "compiler",
 ])  # fmt: skip
-def test_bad_input_is_one_line_and_exit_code_2(case: str, photos: Path, tmp_path: Path, capsys) -> None:
-    arguments, message = bad_inputs(photos, tmp_path)[case]
+def test_bad_input_is_one_line_and_exit_code_2(case: str, bad_inputs, tmp_path: Path, capsys) -> None:
+    arguments, message = bad_inputs[case]
     out = tmp_path / "results.json"
     if "--results-file" not in arguments:
         arguments = [*arguments, "--results-file", out]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_gam.core import CommandParser, print_line, run_command
-from timm_gam.images import add_preprocessing_arguments
+from timm_gam.images import add_preprocessing_arguments, chosen_preprocessing
 
 _EPILOG = """\
 examples
@@ -90,15 +90,7 @@ def _run(args: argparse.Namespace) -> None:
     check_new(folder)
     loaded = load_model(args.model, checkpoint=args.checkpoint, pretrained=args.pretrained)
     loaded = with_head(loaded, args.head)
-    preprocessing = resolve_preprocessing(
-        loaded.model,
-        img_size=args.img_size,
-        crop_pct=args.crop_pct,
-        crop_mode=args.crop_mode,
-        interpolation=args.interpolation,
-        mean=args.mean,
-        std=args.std,
-    )
+    preprocessing = resolve_preprocessing(loaded.model, **chosen_preprocessing(args))
     export_model(
         loaded,
         folder,

@@ -1,6 +1,7 @@
 from timm_gam.images.arguments import add_decoding_arguments as add_decoding_arguments
 from timm_gam.images.arguments import add_near_argument as add_near_argument
 from timm_gam.images.arguments import add_preprocessing_arguments as add_preprocessing_arguments
+from timm_gam.images.arguments import chosen_preprocessing as chosen_preprocessing
 from timm_gam.images.decoding import Shrink as Shrink
 from timm_gam.images.decoding import content_digest as content_digest
 from timm_gam.images.decoding import load_image as load_image

@@ -72,7 +72,9 @@ def test_a_run_leaves_its_folder(
         timm.create_model("test_resnet_gam", num_classes=4).load_state_dict(tensors)
 
 
-def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], str]]:
+@pytest.fixture(scope="module")
+def bad_inputs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[object], str]]:
+    tmp_path = tmp_path_factory.mktemp("bad")
     data = ["--data-dir", photos]
     broken = write_shapes(tmp_path / "broken", classes=3, images=8)
     for path in sorted(broken.iterdir())[0].iterdir():
@@ -86,7 +88,7 @@ def bad_inputs(photos: Path, tmp_path: Path) -> dict[str, tuple[list[object], st
     save_file(timm.create_model("test_resnet_se").state_dict(), tmp_path / "se.safetensors")
     return {
         "no data": ([], "name them with --data-dir"),
-        "no folder": (["--data-dir", tmp_path / "nowhere"], "no folder"),
+        "no folder": (["--data-dir", tmp_path / "nowhere"], "name a folder"),
         "model": ([*data, "--model", "test_resnet_gamm"], "near: test_resnet_gam"),
         "optimizer": ([*data, "--opt", "adamx"], "legal: timm.optim.list_optimizers()"),
         "batch": ([*data, "-b", "25"], "there are 24 to train on"),
@@ -120,9 +122,13 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_line_and_exit_code_2(
-    case: str, photos: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    case: str,
+    bad_inputs: dict[str, tuple[list[object], str]],
+    config: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    arguments, message = bad_inputs(photos, tmp_path)[case]
+    arguments, message = bad_inputs[case]
     if not any(a in ("--config", "--resume") for a in arguments):
         arguments = ["--config", config, *arguments]
     if not any(a in ("--output", "--resume") for a in arguments):

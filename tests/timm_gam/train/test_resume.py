@@ -158,7 +158,8 @@ def test_checkpoints_are_written_by_time_and_resume_exactly_whatever_is_on_disk(
 
     with monkeypatch.context() as patch:
         patch.setattr(saving, "save_state", slow)
-        patch.setattr(saving, "_SHARE", 0.0)  # no write is quick enough, but the first
+        patch.setattr(saving, "SECONDS", 0.0)
+        patch.setattr(saving, "_SHARE", 0.0)  # no write is quick enough
         patch.setattr(Trainer, "_update", dies)
         with pytest.raises(Stop):
             train_quietly(recipe, tmp_path / "run")
@@ -167,6 +168,7 @@ def test_checkpoints_are_written_by_time_and_resume_exactly_whatever_is_on_disk(
     assert_same_run(train_quietly(recipe, tmp_path / "again"), whole)
     with monkeypatch.context() as patch:
         patch.setattr(saving, "SECONDS", 0.0)
+        patch.setattr(saving, "_SHARE", float("inf"))  # every one is
         patch.setattr(saving, "save_state", slow)
         assert_same_run(train_quietly(recipe, tmp_path / "often"), whole)
         assert len(saved) == 12, "after every update"

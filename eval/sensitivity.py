@@ -117,7 +117,6 @@ def sensitivity(
     *,
     rows: NDArray[np.int64] | None = None,
     metric: str = "map",
-    names: Sequence[str] | None = None,
     device: str = "cpu",
     limits: DecodeLimits | None = None,
 ) -> list[Effect]:
@@ -128,7 +127,6 @@ def sensitivity(
         images: The image set.
         rows: Ascending rows of it, each a query against all others; default all.
         metric: Any that `eval.score` gives.
-        names: Of `variants`; default all.
         device: Where the network runs.
         limits: What one image may take to decode; default `DecodeLimits()`.
 
@@ -140,13 +138,8 @@ def sensitivity(
     from timm_gam.images import resolve_preprocessing
 
     network = embedding_network(loaded.model)
-    chosen = {
-        name: one
-        for name, one in variants(resolve_preprocessing(loaded.model)).items()
-        if name == "own" or names is None or name in names
-    }
     results = {}
-    for name, preprocessing in chosen.items():
+    for name, preprocessing in variants(resolve_preprocessing(loaded.model)).items():
         with progress_bar(name, "img", len(images) if rows is None else len(rows)) as on_progress:
             settings = EmbedSettings(device=device, limits=limits or DecodeLimits())
             embedded = embed_images(network, images, preprocessing, settings, rows=rows, on_progress=on_progress)

@@ -14,6 +14,7 @@ from eval.scoring.significance import holm, p_of_pairs
 from timm_gam.core import DataError
 
 SIGNIFICANT = 0.05
+_REPLICATES = 1000
 
 
 @dataclass(frozen=True)
@@ -41,16 +42,12 @@ class Standing:
     group: str
 
 
-def standings(
-    results: Sequence[RetrievalResult], metric: str = "map", *, replicates: int = 1000, seed: int = 0
-) -> list[Standing]:
+def standings(results: Sequence[RetrievalResult], metric: str = "map") -> list[Standing]:
     """Order results by a metric, best first.
 
     Args:
         results: Of the same queries.
         metric: Any that all results have.
-        replicates: Bootstrap replicates of the places.
-        seed: Of the bootstrap and the permutations.
 
     Raises:
         DataError: no results, of other queries, or without the metric.
@@ -76,11 +73,11 @@ def standings(
     differences = np.stack([values[i] - values[j] for i, j in pairs], axis=1) if pairs else np.empty((0, 0))
     apart = {
         pair
-        for pair, p in zip(pairs, holm(p_of_pairs(differences, seed)), strict=True)
+        for pair, p in zip(pairs, holm(p_of_pairs(differences)), strict=True)
         if p < SIGNIFICANT and means[pair[0]] > means[pair[1]]
     }
     ranks = [1 + sum((better, place) in apart for better in range(place)) for place in range(len(values))]
-    low, high = _place_intervals(values, replicates, seed)
+    low, high = _place_intervals(values)
     groups = _groups(len(values), apart)
     return [
         Standing(
@@ -96,12 +93,12 @@ def standings(
     ]
 
 
-def _place_intervals(values: np.ndarray, replicates: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _place_intervals(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(M,) lowest and highest place of each model in the middle 95 % of resampled sets of queries."""
-    rng = np.random.Generator(np.random.PCG64(seed))
+    rng = np.random.Generator(np.random.PCG64(0))
     queries = values.shape[1]
-    ranks = np.empty((replicates, len(values)))
-    for replicate in range(replicates):
+    ranks = np.empty((_REPLICATES, len(values)))
+    for replicate in range(_REPLICATES):
         means = values @ np.bincount(rng.integers(0, queries, queries), minlength=queries)
         ranks[replicate] = 1 + (means[None, :] > means[:, None]).sum(axis=1)
     low, high = np.quantile(ranks, (0.025, 0.975), axis=0, method="nearest")

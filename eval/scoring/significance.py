@@ -69,18 +69,17 @@ def summarise(values: Floats, labels: NDArray[np.int64]) -> Summary:
     return Summary(float(runs.mean()), spread, interval, tuple(runs.tolist()))
 
 
-def compare(models: dict[str, Floats], labels: NDArray[np.int64], seed: int = 0) -> list[Difference]:
+def compare(models: dict[str, Floats], labels: NDArray[np.int64]) -> list[Difference]:
     """Compare every two models on one metric.
 
     Args:
         models: Name -> (S, Q) values, S its runs by Q queries that all models share.
         labels: (Q,) class of each query.
-        seed: Of the permutations.
     """
     pairs = list(combinations(models, 2))
     per_query = {name: values.mean(axis=0) for name, values in models.items()}
     per_run = {name: values.mean(axis=1) for name, values in models.items()}
-    over_queries = holm([p_over_queries(per_query[a] - per_query[b], seed) for a, b in pairs])
+    over_queries = holm([p_over_queries(per_query[a] - per_query[b]) for a, b in pairs])
     over_runs = [p_over_runs(per_run[a], per_run[b]) for a, b in pairs]
     adjusted = holm([p for p, _ in over_runs])
     return [

@@ -38,18 +38,17 @@ def published_split(ids: Sequence[str], labels: NDArray[np.int64], test_fraction
     return is_test
 
 
-def published_class_split(class_names: Sequence[str], held_out_fraction: float = 0.5) -> NDArray[np.bool_]:
+def published_class_split(class_names: Sequence[str]) -> NDArray[np.bool_]:
     """Which classes are held out for class-disjoint (open-set) scoring, in SHA-256 order of their names.
 
     Args:
         class_names: C unique names.
-        held_out_fraction: Share of the classes held out, in (0, 1); at least one where C >= 2.
 
     Returns:
-        (C,) bool, True where the class is held out.
+        (C,) bool, True where the class is held out: half of them, at least one where C >= 2.
     """
     held_out = np.zeros(len(class_names), dtype=np.bool_)
-    held_out[_sha256_order(class_names)[: _share(len(class_names), held_out_fraction)]] = True
+    held_out[_sha256_order(class_names)[: _share(len(class_names), 0.5)]] = True
     return held_out
 
 

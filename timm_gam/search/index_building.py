@@ -53,7 +53,6 @@ def build_index(
     factory: str | None = None,
     *,
     distance: Distance = "cosine",
-    training_rows: int = _TRAINING_ROWS,
     seed: int = 0,
     on_progress: Callable[[int], None] = lambda rows: None,
 ) -> ApproximateIndex:
@@ -63,8 +62,7 @@ def build_index(
         gallery: (N, D) float, in memory or memory-mapped.
         factory: A FAISS factory string; default the first of `default_factories`.
         distance: "cosine" or "euclidean".
-        training_rows: The most rows that clusters and codes are learned from.
-        seed: Of the choice of those rows.
+        seed: Of the choice of the rows that clusters and codes are learned from.
         on_progress: Called with the number of rows just added.
 
     Raises:
@@ -86,7 +84,7 @@ def build_index(
         if (clustered := faiss.try_extract_index_ivf(index)) is not None:
             clustered.cp.min_points_per_centroid = 1  # so that it does not print a warning where the sample is small
         if not index.is_trained:
-            sample = np.random.default_rng(seed).choice(count, size=min(count, training_rows), replace=False)
+            sample = np.random.default_rng(seed).choice(count, size=min(count, _TRAINING_ROWS), replace=False)
             index.train(prepared(gallery[np.sort(sample)], distance))
         for block in prepared_blocks(gallery, distance):
             digest.update(block.data)

@@ -145,8 +145,8 @@ class Pencil:
     def __init__(self, draw: ImageDraw.ImageDraw) -> None:
         self._draw = draw
 
-    def polygon(self, points: Sequence[tuple[float, float]], colour: Colour, opacity: float = 1.0) -> None:
-        self._draw.polygon([_place(x, y) for x, y in points], fill=_ink(colour, opacity))
+    def polygon(self, points: Sequence[tuple[float, float]], colour: Colour) -> None:
+        self._draw.polygon([_place(x, y) for x, y in points], fill=_ink(colour))
 
     def rectangle(
         self, left: float, top: float, right: float, bottom: float, colour: Colour, opacity: float = 1.0
@@ -154,8 +154,8 @@ class Pencil:
         if right > left and bottom > top:
             self._draw.rectangle([_place(left, top), _place(right, bottom)], fill=_ink(colour, opacity))
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour, opacity: float = 1.0) -> None:
-        self._draw.ellipse([_place(x - rx, y - ry), _place(x + rx, y + ry)], fill=_ink(colour, opacity))
+    def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
+        self._draw.ellipse([_place(x - rx, y - ry), _place(x + rx, y + ry)], fill=_ink(colour))
 
     def line(
         self, points: Sequence[tuple[float, float]], colour: Colour, width: float = 0.01, opacity: float = 1.0
@@ -176,6 +176,6 @@ def _place(x: float, y: float) -> tuple[float, float]:
     return x * HEIGHT * _OVERSAMPLING, y * HEIGHT * _OVERSAMPLING
 
 
-def _ink(colour: Colour, opacity: float) -> tuple[int, int, int, int]:
+def _ink(colour: Colour, opacity: float = 1.0) -> tuple[int, int, int, int]:
     red, green, blue = (int(min(max(float(part), 0), 1) * 255 + 0.5) for part in colour)
     return red, green, blue, int(opacity * 255 + 0.5)

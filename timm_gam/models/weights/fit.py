@@ -145,10 +145,9 @@ def adopt_fit(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
     return tensors
 
 
-def name_some(names: Sequence[str], most: int = 3) -> str:
-    """The first names and how many more there are, for one line."""
-    more = f", and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def name_some(names: Sequence[str]) -> str:
+    """The first three names and how many more there are, for one line."""
+    return ", ".join(names[:3]) + (f", and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _agree(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:

@@ -24,7 +24,11 @@ def add_preprocessing_arguments(parser: argparse.ArgumentParser) -> argparse._Ar
     return image
 
 
-<<<<<<< HEAD
+def chosen_preprocessing(args: argparse.Namespace) -> dict[str, Any]:
+    """What of these options was given or not, as `resolve_preprocessing` takes it."""
+    return {name: getattr(args, name) for name in ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")}
+
+
 def add_decoding_arguments(parser: argparse.ArgumentParser, *, only_given: bool = False) -> argparse._ArgumentGroup:
     """What one image may take to decode; `DecodeLimits.of` reads these options.
 
@@ -32,15 +36,6 @@ def add_decoding_arguments(parser: argparse.ArgumentParser, *, only_given: bool 
         parser: Gets them.
         only_given: Those that are not given are not in what is parsed: a recipe has them.
     """
-=======
-def chosen_preprocessing(args: argparse.Namespace) -> dict[str, Any]:
-    """What of these options was given or not, as `resolve_preprocessing` takes it."""
-    return {name: getattr(args, name) for name in ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")}
-
-
-def add_decoding_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """What one image may take to decode; `DecodeLimits.of` reads these options."""
->>>>>>> 2236b37 (Write no checkpoint for its time until the last is twenty times as long ago as it took, and build bad inputs once)
     limits = parser.add_argument_group("what one image may take to decode, or it is unreadable")
     own = DecodeLimits()
     only_given = only_given or parser.argument_default is argparse.SUPPRESS

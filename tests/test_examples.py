@@ -45,3 +45,29 @@ def test_example(example: doctest.DocTest, tmp_path: Path, monkeypatch: pytest.M
     lines: list[str] = []
     failed, _ = doctest.DocTestRunner(optionflags=flags).run(example, out=lines.append)
     assert failed == 0, "".join(lines)
+
+
+WITHOUT = {
+    *(
+        "choose_protocol",
+        "compare",
+        "compare_with_hub",
+        "document",
+        "embed_images",
+        "explain",
+        "measure",
+        "metric_table",
+    ),
+    *("pair_query_gallery", "publish_dataset", "publish_model", "publish_space", "published_class_split"),
+    *("published_split", "push_folder", "query_metrics", "rank_relevant", "read_document", "read_folder"),
+    *("read_hub_dataset", "read_parquet", "read_qrels", "read_ranking", "read_vectors", "release_zoo"),
+    *("resolve_preprocessing", "score_rankings", "summarise", "summary", "text_table"),
+}
+"""Functions whose docstring has no example; to become fewer, never more."""
+
+
+def test_functions_of_the_front_doors_have_an_example() -> None:
+    doors = [importlib.import_module(door) for door in ("timm_gam", "eval", "hub")]
+    functions = {name: getattr(door, name) for door in doors for name in door.__all__}
+    without = {n for n, f in functions.items() if inspect.isfunction(f) and ">>>" not in (f.__doc__ or "")}
+    assert without == WITHOUT

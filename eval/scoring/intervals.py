@@ -138,7 +138,12 @@ def difference(
 
 
 def class_means(values: dict[str, Floats], labels: NDArray[np.int64]) -> Iterator[tuple[int, int, dict[str, float]]]:
-    """Yield (class, number of queries, metric name -> mean) for each class that has queries, in class order."""
+    """Yield (class, number of queries, metric name -> mean) for each class that has queries, in class order.
+
+    >>> import eval, numpy as np
+    >>> list(eval.class_means({"map": np.array([0.5, 1.0, 0.0])}, np.array([0, 0, 1])))
+    [(0, 2, {'map': 0.75}), (1, 1, {'map': 0.0})]
+    """
     for label in np.unique(labels):
         members = labels == label
         yield int(label), int(members.sum()), {name: float(column[members].mean()) for name, column in values.items()}

@@ -267,7 +267,12 @@ DEFINITIONS = {
 
 
 def metric_names(ks: Sequence[int] = DEFAULT_KS) -> list[str]:
-    """The names `query_metrics` returns, in its order: "precision@1", ..., "map", "map@r", "r_precision", "mrr"."""
+    """The names `query_metrics` returns, in its order: "precision@1", ..., "map", "map@r", "r_precision", "mrr".
+
+    >>> import eval
+    >>> eval.metric_names((1,))[:2]
+    ['precision@1', 'hit@1']
+    """
     return [f"{name}@{k}" for name in _AT_K for k in ks] + list(_WHOLE)
 
 

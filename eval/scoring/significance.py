@@ -101,6 +101,10 @@ def p_over_queries(differences: Floats, seed: int = 0, permutations: int = PERMU
 
     Smucker, Allan, Carterette, "A Comparison of Statistical Significance Tests for Information Retrieval Evaluation"
     (CIKM 2007). The observed signs count as one of the permutations, so the result is never 0.
+
+    >>> import eval, numpy as np
+    >>> eval.p_over_queries(np.full(100, 0.1)) < 0.001
+    True
     """
     return p_of_pairs(differences[:, None], seed, permutations)[0]
 
@@ -123,6 +127,10 @@ def p_over_runs(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> tup
 
     All ways to deal the runs to the two groups are equally likely if the groups do not differ (Fisher, The Design of
     Experiments, 1935, section 21).
+
+    >>> import eval
+    >>> eval.p_over_runs([3.0, 4.0, 5.0], [0.0, 1.0, 2.0])
+    (0.1, 0.1)
     """
     runs, first = np.concatenate([a, b]), len(a)
     total = runs.sum()
@@ -135,7 +143,12 @@ def p_over_runs(a: Sequence[float] | Floats, b: Sequence[float] | Floats) -> tup
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """Adjust p values for how many there are (Holm, Scandinavian Journal of Statistics 6, 1979)."""
+    """Adjust p values for how many there are (Holm, Scandinavian Journal of Statistics 6, 1979).
+
+    >>> import eval
+    >>> eval.holm([0.01, 0.04, 0.5])
+    [0.03, 0.08, 0.5]
+    """
     adjusted, worst = [0.0] * len(ps), 0.0
     for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))

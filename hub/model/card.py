@@ -70,7 +70,12 @@ def render_model_card(trained: TrainedModel, page: ModelPage, *, half: bool = Fa
 
 
 def count_macs(network: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Multiply-accumulate operations of convolutions and matrix products for one image, on the meta device."""
+    """Multiply-accumulate operations of convolutions and matrix products for one image, on the meta device.
+
+    >>> import torch
+    >>> count_macs(nn.Linear(4, 5, device="meta"), (1, 1, 4))
+    20
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, *input_size, device="meta"))
     return int(counter.get_total_flops()) // 2

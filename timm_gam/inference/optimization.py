@@ -42,6 +42,11 @@ def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bo
 
     Raises:
         ValueError: another `dtype`.
+
+    >>> import timm, timm_gam, torch
+    >>> network = timm_gam.optimize(timm.create_model("test_resnet_gam", num_classes=5), compiled=False)
+    >>> tuple(network(torch.zeros(2, 3, 64, 64)).shape)
+    (2, 5)
     """
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise ValueError(f"dtype is {dtype}; legal: torch.bfloat16, torch.float16, None")

@@ -36,7 +36,13 @@ def attention_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def attention_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters of all attention layers by name: those that the paper trains at 10x the learning rate."""
+    """The parameters of all attention layers by name: those that the paper trains at 10x the learning rate.
+
+    >>> import timm
+    >>> import timm_gam
+    >>> len(timm_gam.attention_parameters(timm.create_model("test_resnet")))
+    0
+    """
     return {
         f"{name}.{inner}": parameter
         for name, layer in attention_layers(model)

@@ -103,6 +103,10 @@ def load_model(
 
     Raises:
         ModelError: no such model or tag, weights that cannot be had, or that do not fit the model.
+
+    >>> import timm_gam
+    >>> timm_gam.load_model("test_resnet_gam.corel").model.num_features
+    96
     """
     try:
         if checkpoint is not None:

@@ -6,7 +6,6 @@ Only this module parses, prints and exits; the work is done by `timm_gam.search`
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import sys
 import time
@@ -23,6 +22,7 @@ from timm_gam.core import (
     positive,
     progress_bar,
     run_command,
+    share,
 )
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
@@ -234,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FACTORY",
         help="FAISS factory strings (default: by the gallery's size)",
     )
-    parser.add_argument("--recall", type=_share, default=0.99, help="to reach, above 0 and at most 1 (default: 0.99)")
+    parser.add_argument("--recall", type=share, default=0.99, help="to reach, above 0 and at most 1 (default: 0.99)")
     parser.add_argument("--search-parameters", metavar="NAME=VALUE[,...]", help="FAISS's own, instead of tuning")
     parser.add_argument("-k", type=positive, default=10, metavar="K", help="neighbours (default: 10)")
     parser.add_argument("--sample", type=_two, default=2000, metavar="N", help="the most queries (default: 2000)")
@@ -243,13 +243,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load", type=Path, metavar="FILE", help="an index that --save kept, of this very gallery")
     parser.add_argument("--results-file", type=Path, metavar="FILE", help="write the results as JSON")
     return parser
-
-
-def _share(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 1")
 
 
 def _two(text: str) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub.photos.arguments import add_photos_arguments
 from hub.publish import INTERRUPTED
 from timm_gam.core import (
     CommandParser,
@@ -22,7 +23,7 @@ from timm_gam.core import (
     run_command,
     temporary_folder,
 )
-from timm_gam.images import DecodeLimits, add_decoding_arguments, add_near_argument
+from timm_gam.images import DecodeLimits, add_near_argument
 
 if TYPE_CHECKING:
     from hub.photos.audit import Audit
@@ -154,7 +155,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="class folders of images, or split folders of them")
     parser.add_argument("--repo", required=True, metavar="NS/NAME", help="the data set's Hub id")
     parser.add_argument("--revision", metavar="TAG", help="tag the commit; an existing tag never moves")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
     parser.add_argument(
         "--license", default="other", metavar="NAME", help="of the photographs (default: other, with a warning)"
     )
@@ -162,9 +162,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out files that cannot be decoded (default: refuse)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
-    add_decoding_arguments(parser)
+    add_photos_arguments(parser)
     return parser
 
 

@@ -8,14 +8,22 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub.photos.arguments import add_photos_arguments
 from hub.publish import INTERRUPTED
-from timm_gam.core import CommandParser, RefusedError, UploadError, print_line, progress_bar, run_command
-from timm_gam.images import DecodeLimits, add_decoding_arguments
+from timm_gam.core import (
+    CommandParser,
+    RefusedError,
+    UploadError,
+    print_line,
+    progress_bar,
+    run_command,
+    temporary_folder,
+)
+from timm_gam.images import DecodeLimits
 
 if TYPE_CHECKING:
     from hub.push import Pushed
@@ -78,8 +86,8 @@ def publish_space(
     if out is not None and out.exists():
         raise RefusedError(f"'{out}' is there already; remove it, or name another --out")
     index = PhotoIndex.open(photos)
-    with tempfile.TemporaryDirectory(prefix="timm-gam-space-") as temporary:
-        built = Path(temporary) / "space"
+    with temporary_folder("space") as temporary:
+        built = temporary / "space"
         count = write_space_repository(
             built,
             index,
@@ -121,10 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--package", metavar="SPEC", help="what pip installs in the Space (default: this version of timm-gam[search])"
     )
     parser.add_argument("--with-places", action="store_true", help="also photographs that tell where they were taken")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
-    add_decoding_arguments(parser)
+    add_photos_arguments(parser)
     return parser
 
 

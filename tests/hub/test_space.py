@@ -17,19 +17,14 @@ from PIL import Image
 from hub.space import main
 from tests.helpers import write_class_folders
 from tests.loopback_hub import LoopbackHub
-from tests.timm_gam.search.photos.conftest import MODEL, free_port
-from timm_gam.embed import EmbedSettings
-from timm_gam.search import PhotoIndex, load_collection, update_index
+from tests.timm_gam.search.photos.conftest import MODEL, free_port, index_photos
 
 REPO = "me/find"
 
 
 @pytest.fixture(scope="module")
 def indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    photos = write_class_folders(tmp_path_factory.mktemp("space") / "photos")
-    collection, embedder = load_collection(MODEL, settings=EmbedSettings(workers=0, on_unreadable="skip"))
-    update_index(PhotoIndex.create(photos), collection, embedder)
-    return photos
+    return index_photos(write_class_folders(tmp_path_factory.mktemp("space") / "photos"))
 
 
 def asked(address: str, path: str, data: bytes | None = None) -> bytes:
@@ -85,9 +80,7 @@ def test_what_may_not_be_published_is_refused(
     exif.get_ifd(0x8825)[1] = "N"
     with Image.open(photos / "class0" / "0.jpg") as image:
         image.save(photos / "class0" / "here.jpg", exif=exif)
-    collection, embedder = load_collection(MODEL, settings=EmbedSettings(workers=0, on_unreadable="skip"))
-    index = PhotoIndex.create(photos)
-    update_index(index, collection, embedder)
+    index_photos(photos)
     command = [str(photos), "--repo", REPO, "--license", "mit", "--dry-run", "--out", str(tmp_path / "out")]
     assert main(command) == 2
     assert "1 photographs tell where they were taken (EXIF GPS), the first is 'class0/here" in capsys.readouterr().err

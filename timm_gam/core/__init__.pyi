@@ -9,6 +9,7 @@ from timm_gam.core.cli import print_line as print_line
 from timm_gam.core.cli import progress_bar as progress_bar
 from timm_gam.core.cli import run_command as run_command
 from timm_gam.core.cli import seed as seed
+from timm_gam.core.cli import share as share
 from timm_gam.core.environment import available_memory as available_memory
 from timm_gam.core.environment import hardware as hardware
 from timm_gam.core.environment import peak_memory_mb as peak_memory_mb

@@ -165,6 +165,14 @@ def seed(text: str) -> int:
     return value
 
 
+def share(text: str) -> float:
+    """An option's number above 0 and at most 1."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 1")
+
+
 def _at_least(least: int, text: str) -> int:
     try:
         value = int(text)

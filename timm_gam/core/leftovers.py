@@ -12,6 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 _ENDING = ".timm-gam.tmp"
@@ -38,8 +39,7 @@ def temporary_beside(path: Path, *, folder: bool = False) -> Iterator[Path]:
             os.close(lock)
 
 
-@contextlib.contextmanager
-def temporary_folder(name: str) -> Iterator[Path]:
+def temporary_folder(name: str) -> AbstractContextManager[Path]:
     """An empty folder where the system has temporary files; those that killed processes left there are removed first.
 
     Args:
@@ -48,8 +48,7 @@ def temporary_folder(name: str) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    with temporary_beside(Path(tempfile.gettempdir(), name), folder=True) as folder:
-        yield folder
+    return temporary_beside(Path(tempfile.gettempdir(), name), folder=True)
 
 
 def sweep(folder: Path) -> None:

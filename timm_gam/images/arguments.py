@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from timm_gam.core import positive
+from timm_gam.core import positive, share
 from timm_gam.images.limits import DecodeLimits
 
 
@@ -53,17 +53,7 @@ def add_near_argument(parser: argparse.ArgumentParser) -> None:
     """`--near`: from where on two pictures are nearly the same; None stands for `timm_gam.images.NEAR`."""
     parser.add_argument(
         "--near",
-        type=_likeness,
+        type=share,
         metavar="R",
         help="near duplicates: edges that correlate by at least R, above 0, at most 1 (default: 0.85)",
     )
-
-
-def _likeness(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0, at most 1")
-    return value

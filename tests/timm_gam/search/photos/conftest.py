@@ -23,6 +23,13 @@ from timm_gam.search import PhotoIndex, load_collection, update_index
 MODEL = "test_resnet_gam.corel"
 
 
+def index_photos(root: Path) -> Path:
+    """Index a folder by the tiny model; returns the folder."""
+    collection, embedder = load_collection(MODEL, settings=EmbedSettings(workers=0, on_unreadable="skip"))
+    update_index(PhotoIndex.create(root), collection, embedder)
+    return root
+
+
 def write_photos(root: Path) -> Path:
     """12 photographs in 3 folders and one that has a date and lies on its side."""
     write_class_folders(root)
@@ -40,9 +47,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def _indexed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = write_photos(tmp_path_factory.mktemp("indexed") / "photos")
-    collection, embedder = load_collection(MODEL, settings=EmbedSettings(workers=0, on_unreadable="skip"))
-    update_index(PhotoIndex.create(root), collection, embedder)
-    return root
+    return index_photos(root)
 
 
 @pytest.fixture

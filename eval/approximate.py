@@ -177,7 +177,7 @@ def _built(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Iterator[
 
 
 def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: list[str], saved: str) -> None:
-    from eval.results.tables import text_table
+    from eval.tables.metric_tables import text_table
     from timm_gam.core import hardware, versions, write_json
 
     first, name = results[0], f"recall@{args.k}"

@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from eval.results import export
     from eval.results.result import RetrievalResult
+    from eval.tables import export
 
     if args.to == "eval-results" and args.dataset is None:
         raise DataError("eval-results name the benchmark they are of; give its Hub id with --dataset owner/name")

@@ -61,7 +61,7 @@ def demo_results(images_per_class: int = 30) -> tuple[list[RetrievalResult], lis
     """
     import numpy as np
 
-    from eval.evaluation import evaluate
+    from eval.evaluation.evaluate import evaluate
     from eval.results.result import Settings
     from timm_gam.data import draw_synthetic
     from timm_gam.embed import EmbedSettings
@@ -117,7 +117,7 @@ def demo_record(trained: Sequence[RetrievalResult], untrained: Sequence[Retrieva
 
 def demo_table(record: Mapping[str, Any]) -> str:
     """Four rows and the chance level of what `demo_record` gives, in per cent."""
-    from eval.results.tables import text_table
+    from eval.tables.metric_tables import text_table
 
     rows = [["hit@1, %", "trained", "untrained", "difference"]]
     for row in record["rows"]:

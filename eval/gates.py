@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.options import add_image_options, add_results_file, check_results_file, show
+from eval.arguments.shared import add_image_options, add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, DataError, ModelError, positive, progress_bar, run_command
 from timm_gam.images import DecodeLimits, add_decoding_arguments
 
@@ -189,7 +189,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def gate_table(audit: GateAudit) -> str:
     """A row per gate layer, and below it what the gates' dependence on the image is worth."""
-    from eval.results.tables import text_table
+    from eval.tables.metric_tables import text_table
 
     rows = [["gate layer", "level", "image", "place", "share, %"]]
     for layer in audit.layers:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.embedding_options import add_embedding_options, read_embedding_options
+from eval.arguments.embedding import add_embedding_options, read_embedding_options
 from timm_gam.core import CommandParser, check_writable, count, positive, progress_bar, run_command, seed
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     from eval.results.files import RESULTS_SUFFIXES, check_suffix, write_results
-    from eval.results.tables import model_table, summary
+    from eval.tables.metric_tables import model_table, summary
     from timm_gam.data import choose_protocol, read_images
     from timm_gam.train import HeadRecipe
 
@@ -139,8 +139,8 @@ def train_and_score(
     import numpy as np
     import torch
 
-    from eval.embedded import embed_for, embed_rows
-    from eval.ranked import ranked_result
+    from eval.evaluation.embedded_images import embed_for, embed_rows
+    from eval.evaluation.ranked_result import ranked_result
     from eval.results.result import Settings
     from timm_gam.core import ALONE
     from timm_gam.data import training_rows

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.options import add_image_options, add_results_file, check_results_file, show
+from eval.arguments.shared import add_image_options, add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, DataError, printable, progress_bar, run_command
 from timm_gam.images import DecodeLimits, add_decoding_arguments
 
@@ -97,7 +97,7 @@ def _score(
 ) -> RetrievalResult:
     import torch
 
-    from eval.evaluation import evaluate
+    from eval.evaluation.evaluate import evaluate
     from eval.results.result import Settings
     from timm_gam.data import choose_protocol
     from timm_gam.embed import EmbedSettings, recorded_views

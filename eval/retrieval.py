@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.arguments import parse_arguments
+from eval.arguments.retrieval import parse_arguments
 from timm_gam.core import (
     DataError,
     TimmGamError,
@@ -28,7 +28,7 @@ from timm_gam.images import chosen_preprocessing
 from timm_gam.rerank import chosen_recipe
 
 if TYPE_CHECKING:  # heavy imports wait until the command line is known to be legal
-    from eval.inputs import Inputs
+    from eval.arguments.inputs import Inputs
     from eval.report.explanation import Explanation
     from eval.results.result import RetrievalResult, Settings
     from timm_gam.core import World
@@ -43,8 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     with interrupts_exit():
-        import eval.evaluation  # all that is heavy  # noqa: F401
-        from eval.inputs import choose_inputs
+        import eval.evaluation.evaluate  # all that is heavy  # noqa: F401
+        from eval.arguments.inputs import choose_inputs
         from timm_gam.core import join_world
 
     advice = "what was embedded is kept: start it again" if args.cache_dir else "start it again, with --cache-dir"
@@ -91,7 +91,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 def _results(
     args: argparse.Namespace, inputs: Inputs, protocol: Protocol, settings: Settings, world: World
 ) -> Iterator[tuple[RetrievalResult, Explanation | None]]:
-    from eval.evaluation import evaluate
+    from eval.evaluation.evaluate import evaluate
     from eval.report.explanation import explain
     from timm_gam.images import resolve_preprocessing
 
@@ -170,7 +170,7 @@ def _publish(
     from eval.results.files import write_per_query, write_results
     from eval.results.gains import gain_table
     from eval.results.record import document
-    from eval.results.tables import metric_table, model_table, paper_table, per_class_table, summary
+    from eval.tables.metric_tables import metric_table, model_table, paper_table, per_class_table, summary
 
     wrote = []
     if args.save is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from eval.options import add_image_options, add_results_file, check_results_file, show
+from eval.arguments.shared import add_image_options, add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, positive, progress_bar, run_command
 from timm_gam.images import DecodeLimits, add_decoding_arguments
 
@@ -133,7 +133,7 @@ def sensitivity(
     Raises:
         TimmGamError: as `eval.score` and `timm_gam.embed.embed_images`.
     """
-    from eval.evaluation import score
+    from eval.evaluation.evaluate import score
     from timm_gam.embed import EmbedSettings, embed_images, embedding_network
     from timm_gam.images import resolve_preprocessing
 
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from eval.results.tables import text_table
+    from eval.tables.metric_tables import text_table
     from timm_gam.data import class_warnings, read_images
     from timm_gam.models import load_model
 

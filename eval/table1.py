@@ -13,13 +13,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.options import add_image_options, recipe_of
+from eval.arguments.shared import add_image_options, recipe_of
 from timm_gam.core import CommandParser, RunFolderError, print_line, run_command
 from timm_gam.images import add_decoding_arguments
 from timm_gam.train import COMPUTE_KEYS, Recipe, RunFolder, read_recipe, recipe_from
 
 if TYPE_CHECKING:
-    from eval.results.table1 import Runs
+    from eval.tables.table1 import Runs
 
 _FAMILIES = ("resnet50", "resnet18", "resnet34", "resnet101", "test_resnet")
 _VARIANTS = ("", "_se", "_cbam", "_gam")
@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     runs = _collect(args.output) if args.collect else _train_missing(args)
-    from eval.results.table1 import write_table
+    from eval.tables.table1 import write_table
     from timm_gam.core import usable_device
 
     device = usable_device(next(iter(runs.values()))[0][1].device)
@@ -90,7 +90,7 @@ def _train_missing(args: argparse.Namespace) -> Runs:
 
 def _finished(folder: RunFolder, wanted: Recipe) -> Recipe:
     """The recipe of the run in `folder`, trained, resumed or found there."""
-    from eval.evaluator import RetrievalEvaluator
+    from eval.evaluation.evaluator import RetrievalEvaluator
     from timm_gam.train import train
 
     if folder.config.exists():

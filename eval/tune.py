@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eval.embedding_options import add_embedding_options, read_embedding_options
-from eval.options import add_results_file, check_results_file, show
+from eval.arguments.embedding import add_embedding_options, read_embedding_options
+from eval.arguments.shared import add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, DataError, positive, progress_bar, run_command
 
 if TYPE_CHECKING:
@@ -156,8 +156,8 @@ def _run(args: argparse.Namespace) -> None:
     import numpy as np
     import torch
 
-    from eval.embedded import embed_rows
-    from eval.evaluation import evaluate
+    from eval.evaluation.embedded_images import embed_rows
+    from eval.evaluation.evaluate import evaluate
     from eval.scoring.metrics import metric_names
     from timm_gam.core import ALONE
     from timm_gam.data import choose_protocol, published_split, read_images, training_rows
@@ -232,7 +232,7 @@ def _table(
     args: argparse.Namespace, trials: Sequence[Trial], chosen: Trial, images: int, result: RetrievalResult
 ) -> str:
     from eval.results.gains import gain_table
-    from eval.results.tables import summary
+    from eval.tables.metric_tables import summary
 
     ranked = sorted(trials, key=lambda trial: -trial.value)
     return "\n".join(

@@ -8,14 +8,14 @@ from collections.abc import Callable
 import pytest
 from torch.distributed.run import get_args_parser
 
-import eval.arguments
+import eval.arguments.retrieval
 import eval.table1
 import timm_gam.train
 
 COMMANDS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "timm_gam.train": timm_gam.train.build_parser,
     "eval.table1": eval.table1.build_parser,
-    "eval.retrieval": eval.arguments.build_parser,
+    "eval.retrieval": eval.arguments.retrieval.build_parser,
 }
 
 

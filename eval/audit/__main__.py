@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.options import add_results_file, check_results_file, show
+from eval.arguments.shared import add_results_file, check_results_file, show
 from timm_gam.core import CommandParser, DataError, positive, run_command
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from eval.audit.audit import Audit
-from eval.results.tables import text_table
+from eval.tables.metric_tables import text_table
 from timm_gam.core import printable
 
 _WIDTH = 110

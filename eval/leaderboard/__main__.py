@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.options import add_image_options
+from eval.arguments.shared import add_image_options
 from timm_gam.core import CommandParser, DataError, print_line, printable, run_command, write_text
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, rest: list[str]) -> None:
     from eval.leaderboard.page import write_page
     from eval.leaderboard.runs import run_models
-    from eval.results.export import results_csv, results_row
-    from eval.results.standings import standings
-    from eval.results.tables import model_warnings
+    from eval.tables.export import results_csv, results_row
+    from eval.tables.metric_tables import model_warnings
+    from eval.tables.standings import standings
 
     if args.data_dir is None and args.dataset is None:
         raise DataError("no images to score on; name them with --data-dir or --dataset")

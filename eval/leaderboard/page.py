@@ -8,8 +8,8 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 
 from eval.leaderboard.runs import Run
-from eval.results.standings import Standing
-from eval.results.tables import model_warnings
+from eval.tables.metric_tables import model_warnings
+from eval.tables.standings import Standing
 from timm_gam.core import write_text
 
 _COLUMNS = ("map", "hit@1", "hit@10", "precision@10", "map@r")

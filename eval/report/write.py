@@ -11,8 +11,8 @@ from eval.report.curves import svg_plot
 from eval.report.explanation import Explanation
 from eval.results.comparison import check_same_queries
 from eval.results.result import HEADLINE, RetrievalResult
-from eval.results.tables import model_warnings
 from eval.scoring.metrics import DEFINITIONS
+from eval.tables.metric_tables import model_warnings
 from timm_gam.core import write_text
 from timm_gam.images import DecodeLimits, page_environment
 

@@ -29,7 +29,7 @@ def write_results(results: Sequence[RetrievalResult], path: Path, rank_by: str, 
         OutputError: another suffix, or the file cannot be written.
     """
     from eval.results.record import document
-    from eval.results.tables import markdown_table
+    from eval.tables.metric_tables import markdown_table
 
     check_suffix(path, RESULTS_SUFFIXES)
     suffix = path.suffix.lower()

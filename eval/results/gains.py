@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from eval.results.result import RetrievalResult
-from eval.results.tables import text_table
+from eval.tables.metric_tables import text_table
 
 
 def gain_table(result: RetrievalResult, *, per_class: bool = False) -> str:

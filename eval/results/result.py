@@ -269,7 +269,7 @@ class RetrievalResult:
         )
 
     def _repr_html_(self) -> str:
-        from eval.results.notebook import result_html
+        from eval.tables.notebook import result_html
 
         return result_html(self)
 

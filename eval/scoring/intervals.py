@@ -14,7 +14,7 @@ The variance is the infinitesimal jackknife's (Efron, The Jackknife, the Bootstr
 chapter 6): of each image's or class's influence on the average, within classes or over them. The interval around an
 average is Wilson's with Student's t and the sample size that the variance stands for (Korn and Graubard, Survey
 Methodology 24, 1998): it stays in [0, 1], and has a width where every query scores 1. Around a difference it is
-Student's t. `benchmarks/coverage.py` measures how often they hold.
+Student's t. `benchmarks/scoring/coverage.py` measures how often they hold.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.options import add_image_options, recipe_of
+from eval.arguments.shared import add_image_options, recipe_of
 from timm_gam.core import CommandParser, RecipeError, positive, print_line, run_command, seed
 from timm_gam.images import add_decoding_arguments
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from eval.evaluator import RetrievalEvaluator
+from eval.evaluation.evaluator import RetrievalEvaluator
 from eval.scoring.retrieval_scores import score_retrieval
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbedSettings, embed_images, embedding_network

@@ -11,7 +11,7 @@ import eval as evaluation
 from eval.leaderboard.__main__ import main
 from eval.leaderboard.runs import run_models
 from eval.results.result import Settings
-from eval.results.standings import standings
+from eval.tables.standings import standings
 from tests.helpers import write_class_folders
 
 NO_INTERVALS = Settings(intervals="none")

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import eval as evaluation
-import timm_gam.embed.locations
+import timm_gam.embed.network.locations
 from eval.report.__main__ import main as command
 from eval.results.facts import Document
 from timm_gam.core import DataError, ModelError, OutputError
@@ -278,4 +278,4 @@ def test_deleting_the_strongest_places_lowers_a_score_more_than_random_ones(
 
 
 def test_examples() -> None:
-    assert doctest.testmod(timm_gam.embed.locations).failed == 0
+    assert doctest.testmod(timm_gam.embed.network.locations).failed == 0

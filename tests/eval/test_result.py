@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import eval as evaluation
-import eval.evaluation as module
+import eval.evaluation.evaluate as module
 from eval.results.facts import Document
 from tests.helpers import write_class_folders
 from timm_gam.core import DataError, EmbeddingError, OutputError

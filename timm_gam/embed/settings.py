@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import torch
 
-from timm_gam.embed.network import EmbeddingLayer
-from timm_gam.embed.pooling import Pooling
+from timm_gam.embed.network.embedding_network import EmbeddingLayer
+from timm_gam.embed.network.pooling import Pooling
 from timm_gam.images import DecodeLimits
 
 OnUnreadable = Literal["raise", "skip"]

@@ -23,7 +23,7 @@ _LARGEST_SIDE = 2**16
 SHRINK_MARGIN = 4
 """A JPEG that is shrunk on load stays at least this many times as large as it is resized to.
 
-From there on the input's pixels differ by what rounding to 8 bits does (`benchmarks/shrink_on_load.py`).
+From there on the input's pixels differ by what rounding to 8 bits does (`benchmarks/images/shrink_on_load.py`).
 """
 
 

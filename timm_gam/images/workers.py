@@ -34,7 +34,7 @@ def default_workers(device: str | torch.device = "cpu") -> int:
     """Loader processes that suit this machine: few beside a CPU network, more where an accelerator waits.
 
     On two cores one was the fastest that keeps decoding and computing apart, for small and for large photographs
-    (`benchmarks/embedding.py`).
+    (`benchmarks/images/embedding.py`).
 
     >>> default_workers("cpu") in (1, 2)
     True

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from timm_gam.core import DataError
 from timm_gam.embed import power_of
-from timm_gam.rerank.database_augmentation import DatabaseAugmentation
-from timm_gam.rerank.diffusion import Diffusion
-from timm_gam.rerank.k_reciprocal import KReciprocal
+from timm_gam.rerank.methods.database_augmentation import DatabaseAugmentation
+from timm_gam.rerank.methods.diffusion import Diffusion
+from timm_gam.rerank.methods.k_reciprocal import KReciprocal
+from timm_gam.rerank.methods.query_expansion import QueryExpansion
 from timm_gam.rerank.preparation import prepared
-from timm_gam.rerank.query_expansion import QueryExpansion
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.unit_vectors import Vectors
 from timm_gam.rerank.whitening import Whitening, fit_whitening

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from timm_gam.core import DataError, OutputError, atomic_path
-from timm_gam.rerank.sparse_lists import unit
+from timm_gam.rerank.sparse.lists import unit
 from timm_gam.rerank.unit_vectors import Vectors, tensor_of
 
 

@@ -1,0 +1,224 @@
+"""Results -> tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.results.result import RetrievalResult
+from eval.scoring.intervals import Average
+from eval.tables.standings import standings
+from timm_gam.core import markdown_text, printable
+from timm_gam.models import name_some
+
+# Tang, Jiang, Yang (2023), Table 1: COREL-10K, their weights, their split; Top-K is hit@K in per cent.
+PAPER_TABLE = (
+    ("Resnet50", "25.6 M", 77.25, 90.62),
+    ("Resnet50 + SENet", "28.1 M", 78.08, 91.51),
+    ("Resnet50 + CBAM", "28.2 M", 78.57, 91.84),
+    ("Resnet50 + GAM", "151.4 M", 79.18, 91.93),
+)
+
+
+def summary(result: RetrievalResult, *others: RetrievalResult) -> str:
+    """What was scored, in a few lines: data, protocol, what was left out, and what to know of each model.
+
+    It stands above every table; `others` are results on the same images.
+    """
+    data, protocol = result.facts.data, result.facts.protocol
+    fingerprint = f", fingerprint {data.fingerprint[:12]}" if data.fingerprint else ""
+    lines = [
+        f"data      {printable(data.name)}: {data.images} images{fingerprint}",
+        f"protocol  {printable(protocol.description)}; {protocol.distance}",
+    ]
+    if protocol.split_rule != "none":
+        lines.append(f"splits    {printable(protocol.split_rule)}")
+    lines.append(f"intervals {_intervals(result)}")
+    if protocol.queries_without_relevant:
+        left_out = f"{protocol.queries_without_relevant} of {protocol.queries}"
+        lines.append(f"left out  {left_out} queries without another image of their class")
+    if data.queries_with_duplicate:
+        lines.append(f"note      {data.queries_with_duplicate} queries have a byte-identical twin in their gallery")
+    if (near := result.facts.near_duplicates) is not None and near.queries:
+        across = f", {near.across_splits} of another split" if near.across_splits else ""
+        share = 100 * near.queries / protocol.queries
+        lines.append(
+            f"note      {share:.{1 if share >= 0.1 else 2}f} % of queries ({near.queries}) have a near-duplicate in "
+            f"their gallery{across}; see the metrics without them"
+        )
+    if data.unreadable:
+        lines.append(f"skipped   {len(data.unreadable)} unreadable images")
+    if data.left_out:
+        lines.append(f"not read  {', '.join(f'{count} {printable(kind)}' for kind, count in data.left_out.items())}")
+    warnings = [*data.warnings, *model_warnings([result, *others])]
+    lines += [f"warning   {printable(line)}" for line in warnings]
+    return "\n".join([*lines, ""])
+
+
+def model_warnings(results: Sequence[RetrievalResult]) -> list[str]:
+    """What makes numbers of single models say other than they seem to, each once, after the models' names."""
+    models: dict[str, dict[str, None]] = {}
+    for result in results:
+        for line in result.facts.warnings:
+            models.setdefault(line, {})[result.facts.model.name if result.facts.model else result.name] = None
+    return [f"{name_some(list(names))}: {line}" for line, names in models.items()]
+
+
+def model_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
+    """One row a model, best first: the headline metrics in per cent, the interval of `rank_by`, and the model's size.
+
+    Models with the same rank are tied: no paired permutation test tells them apart. One model alone is shown by
+    `metric_table`.
+
+    Raises:
+        DataError: the results have other queries than the first, or lack the metric.
+    """
+    if len(results) == 1:
+        return metric_table(results)
+    header, *rows = _standing_rows(results, rank_by)
+    note = f"in %, micro averages; ranked by {rank_by}{_TIES}"
+    return text_table([header, *rows], rules=(0,)) + f"\n{note}"
+
+
+def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
+    """The same as Markdown, with what was scored above it."""
+    header, *rows = _standing_rows(results, rank_by)
+    lines = [*(f"    {line}" for line in summary(*results).splitlines()), ""] if results else []
+    lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines += [f"| {' | '.join([markdown_text(row[0]), *row[1:]])} |" for row in rows]
+    return "\n".join([*lines, "", f"In %, micro averages; ranked by {rank_by}{_TIES}."]) + "\n"
+
+
+_TIES = (
+    ", [95 % interval]; models of one rank are tied (paired permutation test over queries, Holm, p < 0.05 would tell "
+    "them apart)"
+)
+
+
+def _standing_rows(results: Sequence[RetrievalResult], rank_by: str) -> list[list[str]]:
+    names = [name for name in results[0].headline() if name != rank_by]
+    near = any(result.facts.near_duplicates and result.facts.near_duplicates.queries for result in results)
+    rows = [["model", "rank", rank_by, *(["without near"] if near else []), *names, "parameters", "images/s"]]
+    for standing in standings(results, rank_by):
+        averages = standing.result.averages
+        cells = [_without(standing.result, rank_by)] if near else []
+        cells += [f"{100 * averages[name].micro:.2f}" for name in names]
+        rank = f"{standing.rank}{' =' if standing.tied else ''}"
+        first = _cell(averages[rank_by]).strip()
+        result = standing.result
+        rows.append([result.name, rank, first, *cells, _parameters(result), _speed(result)])
+    return rows
+
+
+def metric_table(results: Sequence[RetrievalResult], all_metrics: bool = False) -> str:
+    """Models side by side: one row per metric, one column per model; per cent, with 95 % intervals.
+
+    Args:
+        results: One or more.
+        all_metrics: Every metric and the macro averages, not only the headline ones.
+    """
+    names = list(results[0].averages if all_metrics else results[0].headline())
+    header = ["micro average, %", *(result.name for result in results)]
+    body = [[name, *(_cell(result.averages[name]) for result in results)] for name in names]
+    near = [
+        [f"{name} without near-duplicates", *(_without(result, name) for result in results)]
+        for name in (names if all_metrics else names[-1:])
+        if any(result.facts.near_duplicates and result.facts.near_duplicates.queries for result in results)
+    ]
+    macro = [
+        [f"{name} (macro)", *(f"{100 * r.averages[name].macro:6.2f}" for r in results)]
+        for name in ("precision@1", "hit@10", "map")
+        if all_metrics and name in names
+    ]
+    about = [
+        ["parameters", *(_parameters(r) for r in results)],
+        ["embedding", *(_embedding(r) for r in results)],
+        ["weights", *(_weights(r) for r in results)],
+        ["images/s", *(_speed(r) for r in results)],
+        ["scoring, s", *(f"{r.facts.timings.scoring_seconds:.2f}" for r in results)],
+    ]
+    rules = sorted({0, len(body), len(body) + len(near), len(body) + len(near) + len(macro)})
+    return text_table([header, *body, *near, *macro, *about], rules=rules)
+
+
+def paper_table(results: Sequence[RetrievalResult]) -> str:
+    """The columns of the paper's Table 1, ours above and theirs below a rule; they are not the same experiment.
+
+    Top-1 is hit@1, Top-10 is hit@10, both in per cent; see `eval.scoring.metrics.hit_at_k`.
+    """
+    rows = [["", "params", "Top-1 (hit@1)", "Top-10 (hit@10)"]]
+    for result in results:
+        averages = result.averages
+        cells = [f"{100 * averages[name].micro:.2f}" if name in averages else "-" for name in ("hit@1", "hit@10")]
+        rows.append([result.name, _parameters(result), *cells])
+    theirs = [[f"paper: {name}", params, f"{top1:.2f}", f"{top10:.2f}"] for name, params, top1, top10 in PAPER_TABLE]
+    note = (
+        "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
+    )
+    return text_table([*rows, *theirs], rules=(0, len(results))) + f"\n{note}"
+
+
+def per_class_table(result: RetrievalResult) -> str:
+    """One row per class: queries and their mean precision@1, R-precision and AP, in per cent."""
+    shown = ("precision@1", "r_precision", "map")
+    rows = [[result.name, "queries", *shown]]
+    for entry in result.per_class():
+        cells = [f"{100 * entry.metrics[name]:.2f}" if name in entry.metrics else "-" for name in shown]
+        rows.append([entry.name, str(entry.queries), *cells])
+    return text_table(rows, rules=(0,))
+
+
+def _without(result: RetrievalResult, name: str) -> str:
+    """A metric without near-duplicates of the query, in per cent."""
+    near = result.facts.near_duplicates
+    return f"{100 * near.metrics[name].micro:6.2f}" if near is not None and name in near.metrics else "-"
+
+
+def _parameters(result: RetrievalResult) -> str:
+    return f"{result.facts.model.parameters / 1e6:.1f} M" if result.facts.model else "-"
+
+
+def _embedding(result: RetrievalResult) -> str:
+    model = result.facts.model
+    return f"{model.embedding_dim} {model.embedding_layer}" if model else "-"
+
+
+def _weights(result: RetrievalResult) -> str:
+    weights = result.facts.weights
+    return f"{weights.kind} {weights.sha256[:8]}" if weights else "-"
+
+
+def _speed(result: RetrievalResult) -> str:
+    timings = result.facts.timings
+    if timings.embedding_from_cache:
+        return "cached"
+    return "-" if not timings.embedding_seconds else f"{timings.images_embedded / timings.embedding_seconds:.1f}"
+
+
+def _intervals(result: RetrievalResult) -> str:
+    about = result.facts.intervals
+    if about.population == "none":
+        return "none"
+    if all(average.micro_interval is None for average in result.averages.values()):
+        return f"none: there are too few {about.population}"
+    return f"95 %, {about.meaning}"
+
+
+def _cell(average: Average) -> str:
+    value = f"{100 * average.micro:6.2f}"
+    if average.micro_interval is None:
+        return value
+    low, high = average.micro_interval
+    return f"{value} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
+    """Left-align the first column, right-align the others; a rule below each row in `rules`; names are escaped."""
+    rows = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+        if number in rules:
+            lines.append("  ".join("-" * width for width in widths))
+    return "\n".join(lines)

@@ -1,0 +1,228 @@
+"""Finished runs -> Table 1: scored on the test split, compared, written as markdown and JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.evaluation.evaluator import score_test
+from eval.results.facts import Model, PreprocessingRecord
+from eval.results.result import RetrievalResult
+from eval.scoring.significance import Difference, Summary, compare, summarise
+from eval.tables.metric_tables import PAPER_TABLE
+from timm_gam.core import DataError, hardware, versions, write_text
+from timm_gam.models import count_macs, images_per_second
+from timm_gam.train import DATA_KEYS, Recipe, RunFolder, TrainingData, read_training_data
+
+Runs = dict[str, list[tuple[RunFolder, Recipe]]]
+"""Name of a row -> its finished runs, one per seed."""
+
+METRICS = ("hit@1", "hit@10", "precision@10", "map")
+_PAPER_ROW = {"": 0, "_se": 1, "_cbam": 2, "_gam": 3}
+
+
+def write_table(output: Path, runs: Runs, device: str) -> str:
+    """Score and compare finished runs; write table1.json and table1.md into `output`.
+
+    Every run is scored on its own images, which must be the same for all. Embeddings are kept in `output`/embeddings,
+    so that the next table costs seconds.
+
+    Returns:
+        The markdown.
+
+    Raises:
+        TimmGamError: images or weights cannot be had, or the runs' test splits differ.
+    """
+    results: dict[str, list[RetrievalResult]] = {}
+    read: dict[Recipe, TrainingData] = {}
+    costs: dict[str, dict[str, Any]] = {}
+    for name, members in runs.items():
+        for folder, recipe in members:
+            of_data = Recipe(**{name: getattr(recipe, name) for name in DATA_KEYS})
+            if of_data not in read:
+                read[of_data] = read_training_data(of_data)
+            data = read[of_data]
+            result = score_test(
+                folder,
+                recipe,
+                data.images,
+                data.split.needed_test(),
+                device=device,
+                cache_folder=output / "embeddings",
+            )
+            results.setdefault(name, []).append(result)
+        costs[name] = _cost(results[name][0], device)
+    labels = _shared_labels(results)
+    summaries: dict[str, dict[str, Summary]] = {name: {} for name in runs}
+    differences: dict[str, list[Difference]] = {}
+    for metric in METRICS:
+        values = {name: _values(members, metric) for name, members in results.items()}
+        for name in runs:
+            summaries[name][metric] = summarise(values[name], labels)
+        differences[metric] = compare(values, labels)
+    document = _document(runs, results, costs, summaries, differences)
+    markdown = _markdown(document)
+    for name, text in (("table1.json", json.dumps(document, indent=1) + "\n"), ("table1.md", markdown)):
+        write_text(output / name, text)
+    return markdown
+
+
+def _values(results: list[RetrievalResult], metric: str) -> NDArray[np.float64]:
+    """(S, Q) values of the scored queries."""
+    return np.stack([result.per_query[metric][result.scored] for result in results])
+
+
+def _shared_labels(results: dict[str, list[RetrievalResult]]) -> NDArray[np.int64]:
+    fingerprints = {result.facts.data.fingerprint: name for name, members in results.items() for result in members}
+    if len(fingerprints) > 1:
+        raise DataError(
+            f"the runs were not tested on the same images (see {' and '.join(sorted(set(fingerprints.values())))}); "
+            "a paired comparison needs one test split"
+        )
+    first = next(iter(results.values()))[0]
+    return first.query_labels[first.scored]
+
+
+def _cost(result: RetrievalResult, device: str) -> dict[str, Any]:
+    from timm_gam.models import load_model
+
+    model, size = _model(result), _preprocessing(result).input_size
+    architecture = model.architecture
+    loaded = load_model(architecture, pretrained=False)
+    return {
+        "parameters": model.parameters,
+        "gmacs": count_macs(architecture, len(result.class_names), size) / 1e9,
+        "images_per_second": round(images_per_second(loaded.model, size, device), 1),
+    }
+
+
+def _model(result: RetrievalResult) -> Model:
+    assert result.facts.model is not None  # a run has one
+    return result.facts.model
+
+
+def _weights(result: RetrievalResult) -> str:
+    assert result.facts.weights is not None
+    return result.facts.weights.sha256
+
+
+def _preprocessing(result: RetrievalResult) -> PreprocessingRecord:
+    assert result.facts.preprocessing is not None
+    return result.facts.preprocessing
+
+
+def _document(
+    runs: Runs,
+    results: dict[str, list[RetrievalResult]],
+    costs: dict[str, dict[str, Any]],
+    summaries: dict[str, dict[str, Summary]],
+    differences: dict[str, list[Difference]],
+) -> dict[str, Any]:
+    first = next(iter(results.values()))[0]
+    rows = []
+    for name, members in runs.items():
+        architecture = _model(results[name][0]).architecture
+        row = _PAPER_ROW.get(architecture.removeprefix(_plain(architecture)))
+        paper = PAPER_TABLE[row] if row is not None and name == architecture else None
+        rows.append(
+            {
+                "name": name,
+                "architecture": architecture,
+                "seeds": [recipe.seed for _, recipe in members],
+                **costs[name],
+                "metrics": {metric: asdict(summary) for metric, summary in summaries[name].items()},
+                "paper": dict(zip(("model", "parameters", "hit@1", "hit@10"), paper, strict=True)) if paper else None,
+                "weights": [_weights(result) for result in results[name]],
+                "start": [folder.read_json(folder.data)["start"] for folder, _ in members],
+            }
+        )
+    return {
+        "schema": "timm-gam/table1/1",
+        "data": {
+            "name": first.facts.data.name,
+            "test_fingerprint": first.facts.data.fingerprint,
+            "test_images": first.facts.protocol.queries,
+            "classes": len(first.class_names),
+            "split_rule": first.facts.protocol.split_rule,
+        },
+        "protocol": first.facts.protocol.description,
+        "input_size": list(_preprocessing(first).input_size),
+        "epochs": sorted({recipe.epochs for members in runs.values() for _, recipe in members}),
+        "rows": rows,
+        "differences": {metric: [asdict(d) for d in members] for metric, members in differences.items()},
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def _plain(architecture: str) -> str:
+    """The architecture without the suffix of its attention."""
+    for suffix in _PAPER_ROW:
+        if suffix and architecture.endswith(suffix):
+            return architecture.removesuffix(suffix)
+    return architecture
+
+
+def _markdown(document: dict[str, Any]) -> str:
+    data = document["data"]
+    lines = [
+        f"{data['name']}: {data['test_images']} test images, {data['classes']} classes; {document['protocol']}; "
+        f"input {document['input_size'][1]} px; {' or '.join(str(n) for n in document['epochs'])} epochs. "
+        "In %: mean over runs ± standard deviation over runs [95 % interval for other queries].",
+        "",
+        "| model | runs | params | GMACs | img/s | Top-1 (hit@1) | Top-10 (hit@10) | precision@10 | mAP | paper Top-1 |"
+        " paper Top-10 |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in document["rows"]:
+        paper = row["paper"]
+        cells = [
+            f"`{row['name']}`",
+            str(len(row["seeds"])),
+            f"{row['parameters'] / 1e6:.2f} M",
+            f"{row['gmacs']:.3f}",
+            f"{row['images_per_second']:.0f}",
+            *(_cell(row["metrics"][metric]) for metric in METRICS),
+            f"{paper['hit@1']:.2f}" if paper else "-",
+            f"{paper['hit@10']:.2f}" if paper else "-",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
+        "",
+        "The paper's columns are Tang, Jiang, Yang (2023): ResNet50 on COREL-10K, their weights and split, another "
+        "experiment.",
+        "",
+        "| difference, points | " + " | ".join(METRICS) + " |",
+        "|---|" + "---|" * len(METRICS),
+    ]
+    for i, pair in enumerate(document["differences"][METRICS[0]]):
+        cells = [_difference(document["differences"][metric][i]) for metric in METRICS]
+        lines.append(f"| `{pair['a']}` - `{pair['b']}` | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "p over queries / over runs, two-sided permutation tests, Holm-adjusted over the pairs. The first takes the "
+        "weights as given; the second asks whether another training would differ, and with so many runs its "
+        f"least value before adjustment is {_least(document):.3g}.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(summary: dict[str, Any]) -> str:
+    low, high = summary["interval"] or (math.nan, math.nan)
+    spread = "" if summary["spread"] is None else f" ± {100 * summary['spread']:.2f}"
+    return f"{100 * summary['mean']:.2f}{spread} [{100 * low:.2f}, {100 * high:.2f}]"
+
+
+def _difference(d: dict[str, Any]) -> str:
+    low, high = d["interval"] or (math.nan, math.nan)
+    return f"{100 * d['mean']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {d['p_queries']:.2g} / {d['p_runs']:.2g}"
+
+
+def _least(document: dict[str, Any]) -> float:
+    return max((float(d["p_runs_least"]) for d in document["differences"][METRICS[0]]), default=1.0)

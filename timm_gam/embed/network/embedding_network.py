@@ -1,0 +1,71 @@
+"""The part of a timm model that turns pixels into embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from torch import Tensor, nn
+
+from timm_gam.core import ModelError
+from timm_gam.embed.network.pooling import Pooling, SpatialPooling
+
+EmbeddingLayer = Literal["pooled", "pre_logits"]
+"""The globally pooled feature map, or the input of the classifier; the same where no layer lies between them."""
+
+
+def embedding_network(
+    model: nn.Module,
+    layer: EmbeddingLayer = "pooled",
+    *,
+    pool: Pooling | None = None,
+    stages: Sequence[int] = (),
+) -> nn.Module:
+    """The network from pixels to embeddings: (B, 3, H, W) float -> (B, D) float.
+
+    Args:
+        model: A timm model.
+        layer: "pooled": D = model.num_features; "pre_logits": D = model.head_hidden_size.
+        pool: How the last feature map is pooled; default as the model does. The layer is "pooled" then.
+        stages: Earlier feature maps, by their numbers in timm's `forward_intermediates`, that are pooled (by the
+            average, unless `pool` says otherwise) and stand before the last; each part has length 1.
+
+    Raises:
+        ModelError: "pooled" is asked of a model whose pooling cannot be told from its head; or features without places.
+
+    >>> import timm, torch
+    >>> model = timm.create_model("test_resnet").eval()
+    >>> embedding_network(model, pool="gem", stages=[3])(torch.zeros(1, 3, 64, 64)).shape
+    torch.Size([1, 288])
+    """
+    if pool is not None or stages:
+        return SpatialPooling(model, pool or "avg", stages)
+    hidden = getattr(model, "head_hidden_size", None)
+    if layer == "pre_logits" or hidden is None or hidden == model.num_features:
+        return _PreLogits(model)
+    pool = getattr(model, "global_pool", None)
+    if not isinstance(pool, nn.Module):
+        pool = getattr(getattr(model, "head", None), "global_pool", None)
+    if not isinstance(pool, nn.Module):
+        raise ModelError(f"{type(model).__name__} does not say how it pools its features; use the layer pre_logits")
+    return _Pooled(model, pool)
+
+
+class _PreLogits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.model.forward_head(self.model.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        return out.flatten(1)
+
+
+class _Pooled(nn.Module):
+    def __init__(self, model: nn.Module, pool: nn.Module) -> None:
+        super().__init__()
+        self.model, self.pool = model, pool
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.pool(self.model.forward_features(x))  # type: ignore[operator]
+        return out.flatten(1)

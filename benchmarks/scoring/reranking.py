@@ -3,8 +3,8 @@
     python benchmarks/scoring/reranking.py --data-dir photos --model mobilenetv2_100=FILE.safetensors --record FILE
 
 Every row is `python -m eval.retrieval` with the options it names; its gains are against the plain ranking of the same
-embeddings. What is fitted is fitted on split "train" and scored on split "test". `--only` chooses rows, and rows that
-the record has are kept, so that several runs make one record.
+embeddings, with intervals for other queries. What is fitted is fitted on split "train" and scored on split "test".
+`--only` chooses rows, and rows that the record has are kept, so that several runs make one record.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ RANKINGS = (
     "--power 0.5 --rerank diffusion",
     "--power 0.5 --rerank diffusion --transductive",
 )
+_SAME = ("--interval", "queries")  # which every ranking has: of the same queries, against the same gallery
 FITTED = ("--whiten 256", "--power 0.5 --whiten 256", "--power 0.5 --whiten 256 --rerank diffusion")
 
 
@@ -67,7 +68,7 @@ def main() -> int:
         print(options or "(plain)", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             file = Path(folder) / "results.json"
-            if code := retrieval([*common, *options.split(), "--results-file", str(file)]):
+            if code := retrieval([*common, *options.split(), *_SAME, "--results-file", str(file)]):
                 return code
             document = json.loads(file.read_text())
         record |= {name: document[name] for name in ("created", "seed", "versions", "hardware")}

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.caveats.near_duplicates import NearPictures
+from eval.results.comparison import compare_metrics
 from eval.results.facts import (
     ClassGain,
     Facts,
@@ -25,10 +26,9 @@ from eval.results.facts import (
 )
 from eval.results.neighbours import first_ranked
 from eval.results.result import HEADLINE, RetrievalResult, Settings
-from eval.scoring.intervals import class_means, difference
+from eval.scoring.intervals import class_means
 from eval.scoring.reranked import score_reranking
 from eval.scoring.retrieval_scores import RetrievalScores, places, score_retrieval
-from eval.scoring.significance import p_of_pairs
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol
 from timm_gam.models import weights_digest
@@ -108,18 +108,10 @@ def ranked_result(
         influence=scores.influence,
         plain=plain,
     )
+    of_scores = {"timings": timings, "intervals": IntervalsRecord.of(scores), "near_duplicates": without}
+    better = replace(better, facts=plain.facts.model_copy(update=of_scores))
     record = _record(better, plain, recipe, fitted_on)
-    return replace(
-        better,
-        facts=plain.facts.model_copy(
-            update={
-                "recipe": record,
-                "timings": timings,
-                "intervals": IntervalsRecord.of(scores),
-                "near_duplicates": without,
-            }
-        ),
-    )
+    return replace(better, facts=better.facts.model_copy(update={"recipe": record}))
 
 
 def _plain(
@@ -258,19 +250,14 @@ def _improved(
 def _record(better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fitted_on: str) -> RecipeRecord:
     names = [name for name in HEADLINE if name in plain.averages]
     scored = plain.scored
-    differences = {name: better.per_query[name][scored] - plain.per_query[name][scored] for name in names}
-    labels = plain.query_labels[scored]
-    ps = p_of_pairs(np.stack(list(differences.values()), axis=1))
+    compared = compare_metrics(better, plain, names)
+    differences = {name: found.per_query[scored] for name, found in compared.items()}
     whitening = None
     if isinstance(recipe.whitening, Whitening):
         parts = {"mean": recipe.whitening.mean, "projection": recipe.whitening.projection}
         whitening = WhiteningRecord(
             dimensions=len(recipe.whitening.projection), fitted_on=fitted_on, sha256=weights_digest(parts)
         )
-    gains = {}
-    for name, p in zip(names, ps, strict=True):
-        mean, interval, _ = difference(name, differences[name], labels)
-        gains[name] = Gain(difference=mean, ci95=interval, p=p)
     return RecipeRecord(
         name=recipe.name,
         power=recipe.power,
@@ -278,9 +265,12 @@ def _record(better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fit
         method=recipe.method,
         options=dict(recipe.options),
         form="transductive" if recipe.transductive else "strict",
-        gains=gains,
+        gains={
+            name: Gain(difference=found.difference, ci95=found.interval, p=found.p) for name, found in compared.items()
+        },
         gains_per_class=[
             ClassGain.model_validate({"class": plain.class_names[label], "queries": queries, "differences": means})
-            for label, queries, means in class_means(differences, labels)
+            for label, queries, means in class_means(differences, plain.query_labels[scored])
         ],
+        population=compared[names[0]].population,
     )

@@ -14,6 +14,7 @@ from eval.report.explanation import Explanation
 from eval.results.comparison import Comparison
 from eval.results.record import document
 from eval.results.result import RetrievalResult
+from eval.tables.metric_tables import interval_lines
 from timm_gam.data import ImageSet
 from timm_gam.images import DecodeLimits, thumbnails
 
@@ -62,7 +63,7 @@ def page_content(
     chosen = choose_queries(results, _MOST_IMAGES)
     content = {
         "document": document(results, notes),
-        "intervals": results[0].facts.intervals.meaning,
+        "intervals": "; ".join(interval_lines(results)),
         "models": [_model(result, some, pictures) for result, some in zip(results, chosen, strict=True)],
         "comparisons": [
             _comparison(c, results[0], other, pictures) for c, other in zip(comparisons, results[1:], strict=True)

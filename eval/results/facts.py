@@ -118,8 +118,10 @@ class PreprocessingRecord(_Record):
 
 class Gain(_Record):
     difference: float = Field(description="Mean over queries of this ranking's metric less the plain one's.")
-    ci95: Interval | None = Field(description="Of that difference, for other queries; null: there are too few.")
-    p: Share = Field(description="Two-sided paired permutation test over queries.")
+    ci95: Interval | None = Field(description="Of that difference, for other ... of the population; null: too few.")
+    p: Share = Field(
+        description="Two-sided: for queries of a paired permutation test, for images and classes of Student's t."
+    )
 
 
 class ClassGain(_Record):
@@ -147,6 +149,9 @@ class RecipeRecord(_Record):
     )
     gains: dict[str, Gain] = Field(description="Metric name -> against the plain ranking of the same embeddings.")
     gains_per_class: list[ClassGain]
+    population: Literal["queries", "images", "classes"] = Field(
+        default="queries", description="What intervals and p of the gains are for; a re-ranking has queries only."
+    )
 
 
 class Means(_Record):
@@ -199,12 +204,17 @@ class IntervalsRecord(_Record):
     @property
     def meaning(self) -> str:
         """What the intervals are for, in words."""
-        return {
-            "queries": "for other queries of the same classes; the gallery stays",
-            "images": "for other images of the same classes, those of the gallery too",
-            "classes": "for other classes",
-            "none": "none",
-        }[self.population]
+        return meaning_of(self.population)
+
+
+def meaning_of(population: Literal["queries", "images", "classes", "none"]) -> str:
+    """What intervals for other ... are for, in words."""
+    return {
+        "queries": "for other queries of the same classes; the gallery stays",
+        "images": "for other images of the same classes, those of the gallery too",
+        "classes": "for other classes",
+        "none": "none",
+    }[population]
 
 
 class Timings(_Record):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from eval.results.facts import meaning_of
 from eval.results.result import RetrievalResult
 from eval.tables.metric_tables import text_table
 
@@ -32,6 +33,7 @@ def gain_table(result: RetrievalResult, *, per_class: bool = False) -> str:
     lines = [
         f"{recipe.name} against the plain ranking of the same embeddings",
         text_table(rows, rules=(0,)),
+        f"intervals and p {meaning_of(recipe.population)}",
         f"map rises in {better} of {len(recipe.gains_per_class)} classes",
     ]
     if per_class:

@@ -61,8 +61,8 @@ def score_reranking(
         gallery_labels: (G,) class of each gallery image, likewise.
         depth: First images to keep, fewer where the gallery has fewer.
         ks: Cutoffs, each >= 1.
-        intervals: Population of the 95 % intervals: "queries", "classes" or "none"; others are "queries", as what an
-            image does to a re-ranking of the others is not known.
+        intervals: "none", or anything else for 95 % intervals for other queries: for other images or classes one would
+            need what an image does to a re-ranking of the others, which is not known.
         near: Near-duplicates of the queries, to score rankings without them too. What is re-ranked has them still.
         memory_budget: Bytes for counting a block, beside what the re-ranking takes.
         on_progress: Called with the number of queries just scored.
@@ -114,7 +114,7 @@ def score_reranking(
         {name: world.sum(torch.from_numpy(column)).numpy() for name, column in each.items()}
         for each in ((metrics, without) if near is not None else (metrics, {}))
     )
-    population: Population | None = {"none": None, "classes": "classes"}.get(intervals, "queries")
+    population: Population | None = None if intervals == "none" else "queries"
     scores = averaged(per_query, labels, classes, population, products=str(reranker.gallery.dtype)[6:])
     return RerankedScores(
         scores,

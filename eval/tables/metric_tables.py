@@ -32,7 +32,9 @@ def summary(result: RetrievalResult, *others: RetrievalResult) -> str:
     ]
     if protocol.split_rule != "none":
         lines.append(f"splits    {printable(protocol.split_rule)}")
-    lines.append(f"intervals {_intervals(result)}")
+    lines += [
+        f"{'' if number else 'intervals':9} {line}" for number, line in enumerate(interval_lines([result, *others]))
+    ]
     if protocol.queries_without_relevant:
         left_out = f"{protocol.queries_without_relevant} of {protocol.queries}"
         lines.append(f"left out  {left_out} queries without another image of their class")
@@ -194,7 +196,15 @@ def _speed(result: RetrievalResult) -> str:
     return "-" if not timings.embedding_seconds else f"{timings.images_embedded / timings.embedding_seconds:.1f}"
 
 
-def _intervals(result: RetrievalResult) -> str:
+def interval_lines(results: Sequence[RetrievalResult]) -> list[str]:
+    """What they are for, with the names of those that it holds for where results differ."""
+    names: dict[str, list[str]] = {}
+    for result in results:
+        names.setdefault(_interval_line(result), []).append(result.name)
+    return list(names) if len(names) == 1 else [f"{name_some(of)}: {line}" for line, of in names.items()]
+
+
+def _interval_line(result: RetrievalResult) -> str:
     about = result.facts.intervals
     if about.population == "none":
         return "none"

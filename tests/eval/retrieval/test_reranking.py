@@ -19,7 +19,9 @@ from PIL import Image
 import eval.scoring.reranked as module
 from eval import Recipe, Settings, document, evaluate, score
 from eval.replay import main as replay
+from eval.results.gains import gain_table
 from eval.retrieval import main
+from eval.tables.metric_tables import summary
 from tests.timm_gam.rerank import naive
 from timm_gam.core import DataError
 from timm_gam.data import (
@@ -179,6 +181,27 @@ def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
             main(["--dataset", "synthetic", *wrong.split()])
     assert main(["--dataset", "synthetic", "--rerank", "dba:neighbours"]) == 2
     assert "OPTION=NUMBER" in capsys.readouterr().err
+
+
+def test_every_line_names_the_population_of_its_intervals(vectors: NDArray[np.float64]) -> None:
+    """What an image does to a re-ranking of the others is not known: those have intervals for other queries."""
+    images, queries = "for other images of the same classes", "for other queries of the same classes; the gallery stays"
+
+    def printed(recipe: Recipe) -> str:
+        better = score(vectors, LABELS, settings=Settings(recipe=recipe, intervals="images"))
+        assert better.plain is not None
+        return summary(better.plain, better) + gain_table(better)
+
+    text = printed(DBA.recipe)
+    assert f"intervals vectors: 95 %, {images}" in text
+    assert f"\n          vectors + dba:neighbours=5,alpha=2: 95 %, {queries}" in text
+    assert f"\nintervals and p {queries}\n" in text
+    text = printed(Recipe(power=0.5))  # another vector for each image, nothing more
+    assert f"intervals 95 %, {images}" in text and f"\nintervals and p {images}" in text
+    better = score(vectors, LABELS, settings=replace(DBA, intervals="classes"))
+    assert better.plain is not None and better.facts.recipe is not None
+    assert better.plain.facts.intervals.population == "classes"
+    assert better.facts.intervals.population == better.facts.recipe.population == "queries"
 
 
 def test_a_replay_ranks_by_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

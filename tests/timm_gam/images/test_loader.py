@@ -15,11 +15,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from eval.retrieval import main
 from tests.helpers import write_class_folders
 from timm_gam.core import DataError, MachineError
 from timm_gam.images import Batch, load_batches
+
+
+@pytest.fixture(autouse=True)
+def _look_for_the_dead_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch looks every 5 seconds, for as long as nothing comes."""
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
 
 
 @dataclass(frozen=True)

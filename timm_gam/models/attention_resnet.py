@@ -15,9 +15,9 @@ ImageNet weights of the plain network, the attention untrained and doing nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
@@ -30,7 +30,8 @@ from timm_gam.models.attention import GateInit, init_gates, rescale_backbone, st
 from timm_gam.models.gam import GlobalAttention
 from timm_gam.models.weights.fit import adopt_fit, check_fit
 from timm_gam.models.weights.pretrained import fetch_weights
-from timm_gam.models.weights.tags import as_released, is_identity, variant_tags
+from timm_gam.models.weights.shipped_weights import find_shipped
+from timm_gam.models.weights.tags import COREL_TAG, as_released, is_identity, variant_tags
 
 
 class AttentionResNet(ResNet):  # type: ignore[misc]
@@ -67,7 +68,29 @@ class AttentionResNet(ResNet):  # type: ignore[misc]
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
 
-def _create(variant: str, pretrained: bool, attention: Any, **kwargs: Any) -> nn.Module:
+def _register(base: str, kind: str) -> None:
+    """Make the entry point of a variant, which timm finds by its module's and its own name, and register it."""
+    name = f"{base}_{kind}"
+    plain = "timm's tiny test ResNet" if base == "test_resnet" else f"ResNet-{base.removeprefix('resnet')}"
+
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _create(name, pretrained, _ATTENTION[kind].layer, **{**_BASES[base], **kwargs})
+
+    entry_point.__name__ = entry_point.__qualname__ = name
+    entry_point.__doc__ = f"{plain} with {_ATTENTION[kind].title} in every block.\n\n{_pretrained(name)}"
+    globals()[name] = register_model(entry_point)
+
+
+def _pretrained(name: str) -> str:
+    if find_shipped(f"{name}.{COREL_TAG}"):
+        return "Pretrained on COREL, in the package."
+    before = "as the plain network on ImageNet, its attention doing nothing yet"
+    if name == "resnet50_se":
+        before = "timm's SE-ResNet50, attention trained on ImageNet"
+    return f"Pretrained until COREL weights are released: {before}."
+
+
+def _create(variant: str, pretrained: bool, attention: Callable[..., nn.Module], **kwargs: Any) -> nn.Module:
     """Build a variant: `attention(channels, device=, dtype=)` stands after the last batch norm of each block."""
     if not pretrained and isinstance(kwargs.get("pretrained_cfg"), str | None):
         # A model without weights has the 1000 classes of every ResNet, not those of weights it does not load.
@@ -107,165 +130,41 @@ def _weights(
     return {"pretrained_filter_fn": adopt_fit, "pretrained_cfg_overlay": overlay, **gates}
 
 
-_ATTENTION = {"gam": "GAM", "se": "SE", "cbam": "CBAM", "gam_g4": "grouped GAM"}
-_VARIANTS = {
-    f"{base}_{kind}": (base, attention)
-    for base in ("resnet18", "resnet34", "resnet50", "resnet101", "test_resnet")
-    for kind, attention in _ATTENTION.items()
-    if kind != "gam_g4" or base == "resnet50"
+class _Attention(NamedTuple):
+    title: str
+    layer: Callable[..., nn.Module]
+
+
+_ATTENTION = {
+    "gam": _Attention("GAM", GlobalAttention),
+    "se": _Attention("SE", SEModule),
+    "cbam": _Attention("CBAM", CbamModule),
+    "gam_g4": _Attention(
+        "grouped GAM", partial(GlobalAttention, groups=4)
+    ),  # a channel shuffle between its convolutions
 }
-default_cfgs = generate_default_cfgs(
+_BASES: dict[str, dict[str, Any]] = {
+    "resnet18": {"block": BasicBlock, "layers": (2, 2, 2, 2)},
+    "resnet34": {"block": BasicBlock, "layers": (3, 4, 6, 3)},
+    "resnet50": {"block": Bottleneck, "layers": (3, 4, 6, 3)},
+    "resnet101": {"block": Bottleneck, "layers": (3, 4, 23, 3)},
+    "test_resnet": {
+        "block": [BasicBlock, BasicBlock, Bottleneck, BasicBlock],
+        "layers": (1, 1, 1, 1),
+        "stem_width": 16,
+        "stem_type": "deep",
+        "avg_down": True,
+        "channels": (32, 48, 48, 96),
+    },
+}
+_VARIANTS = [(base, kind) for base in _BASES for kind in _ATTENTION if kind != "gam_g4" or base == "resnet50"]
+
+default_cfgs = generate_default_cfgs(  # timm reads it while a model registers
     {
         tag: cfg
-        for name, (base, attention) in _VARIANTS.items()
-        for tag, cfg in variant_tags(name, base, attention).items()
+        for base, kind in _VARIANTS
+        for tag, cfg in variant_tags(f"{base}_{kind}", base, _ATTENTION[kind].title).items()
     }
 )
-
-_RESNET18: dict[str, Any] = {"block": BasicBlock, "layers": (2, 2, 2, 2)}
-_RESNET34: dict[str, Any] = {"block": BasicBlock, "layers": (3, 4, 6, 3)}
-_RESNET50: dict[str, Any] = {"block": Bottleneck, "layers": (3, 4, 6, 3)}
-_RESNET101: dict[str, Any] = {"block": Bottleneck, "layers": (3, 4, 23, 3)}
-_TEST_RESNET: dict[str, Any] = {
-    "block": [BasicBlock, BasicBlock, Bottleneck, BasicBlock],
-    "layers": (1, 1, 1, 1),
-    "stem_width": 16,
-    "stem_type": "deep",
-    "avg_down": True,
-    "channels": (32, 48, 48, 96),
-}
-
-
-@register_model
-def resnet18_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with GAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet18_gam", pretrained, GlobalAttention, **dict(_RESNET18, **kwargs))
-
-
-@register_model
-def resnet18_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with SE in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet18_se", pretrained, SEModule, **dict(_RESNET18, **kwargs))
-
-
-@register_model
-def resnet18_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18 with CBAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet18_cbam", pretrained, CbamModule, **dict(_RESNET18, **kwargs))
-
-
-@register_model
-def resnet34_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-34 with GAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet34_gam", pretrained, GlobalAttention, **dict(_RESNET34, **kwargs))
-
-
-@register_model
-def resnet34_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-34 with SE in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet34_se", pretrained, SEModule, **dict(_RESNET34, **kwargs))
-
-
-@register_model
-def resnet34_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-34 with CBAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet34_cbam", pretrained, CbamModule, **dict(_RESNET34, **kwargs))
-
-
-@register_model
-def resnet50_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with GAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet50_gam", pretrained, GlobalAttention, **dict(_RESNET50, **kwargs))
-
-
-@register_model
-def resnet50_gam_g4(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with GAM in every block, its spatial convolutions in 4 groups with a channel shuffle between them.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet50_gam_g4", pretrained, partial(GlobalAttention, groups=4), **dict(_RESNET50, **kwargs))
-
-
-@register_model
-def resnet50_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with SE in every block.
-
-    Pretrained until COREL weights are released: timm's SE-ResNet50, attention trained on ImageNet.
-    """
-    return _create("resnet50_se", pretrained, SEModule, **dict(_RESNET50, **kwargs))
-
-
-@register_model
-def resnet50_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50 with CBAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet50_cbam", pretrained, CbamModule, **dict(_RESNET50, **kwargs))
-
-
-@register_model
-def resnet101_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-101 with GAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet101_gam", pretrained, GlobalAttention, **dict(_RESNET101, **kwargs))
-
-
-@register_model
-def resnet101_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-101 with SE in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet101_se", pretrained, SEModule, **dict(_RESNET101, **kwargs))
-
-
-@register_model
-def resnet101_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-101 with CBAM in every block.
-
-    Pretrained until COREL weights are released: as the plain network on ImageNet, its attention doing nothing yet.
-    """
-    return _create("resnet101_cbam", pretrained, CbamModule, **dict(_RESNET101, **kwargs))
-
-
-@register_model
-def test_resnet_gam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tiny test ResNet with GAM in every block; pretrained on COREL, in the package."""
-    return _create("test_resnet_gam", pretrained, GlobalAttention, **dict(_TEST_RESNET, **kwargs))
-
-
-@register_model
-def test_resnet_se(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tiny test ResNet with SE in every block; pretrained on COREL, in the package."""
-    return _create("test_resnet_se", pretrained, SEModule, **dict(_TEST_RESNET, **kwargs))
-
-
-@register_model
-def test_resnet_cbam(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tiny test ResNet with CBAM in every block; pretrained on COREL, in the package."""
-    return _create("test_resnet_cbam", pretrained, CbamModule, **dict(_TEST_RESNET, **kwargs))
+for _base, _kind in _VARIANTS:
+    _register(_base, _kind)

@@ -78,11 +78,9 @@ def measure_gates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Gate
         new = (known.sum(0), value.sum(0), value.square().sum(0))
         sums[name] = tuple(a + b for a, b in zip(sums[name], new, strict=True)) if name in sums else new  # type: ignore[assignment]
 
-    def watch(name: str) -> Callable[..., None]:
-        return lambda layer, args, output: add(name, _gate(args[0], output))
-
-    hooks = [layer.register_forward_hook(watch(name)) for name, layer in gate_layers(model)]
-    _run(model, batches, hooks)
+    with _hooked(model, lambda name, x, gate: add(name, gate)), torch.inference_mode():
+        for batch in batches:
+            model(batch)
     return {name: _use(*parts) for name, parts in sums.items()}
 
 
@@ -90,7 +88,7 @@ def measure_gates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Gate
 def frozen_gates(model: nn.Module, uses: Mapping[str, GateUse]) -> Iterator[None]:
     """Within: every gate has its mean over images, from `measure_gates`, whatever the image."""
     means = {name: use.mean for name, use in uses.items()}
-    with _replaced(model, lambda name, x, gate: means[name].to(x)):
+    with _hooked(model, lambda name, x, gate: means[name].to(x)):
         yield
 
 
@@ -105,7 +103,7 @@ def shuffled_gates(model: nn.Module) -> Iterator[None]:
         moved = gate.roll(1, dims=0)
         return torch.where(torch.isfinite(moved), moved, gate.nanmean(0))
 
-    with _replaced(model, other):
+    with _hooked(model, other):
         yield
 
 
@@ -114,27 +112,23 @@ def _gate(x: Tensor, output: Tensor) -> Tensor:
     return torch.where(x == 0, torch.nan, output / x)
 
 
-def _run(model: nn.Module, batches: Iterable[Tensor], hooks: Iterable[torch.utils.hooks.RemovableHandle]) -> None:
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                model(batch)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 @contextmanager
-def _replaced(model: nn.Module, gate_for: Callable[[str, Tensor, Tensor], Tensor]) -> Iterator[None]:
-    def replace(name: str) -> Callable[..., Tensor]:
-        return lambda layer, args, output: args[0] * gate_for(name, args[0], _gate(args[0], output)).nan_to_num(1.0)
+def _hooked(model: nn.Module, hook: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+    """Within: `hook(name, x, gate)` is told every gate; what it gives in its place, if anything, multiplies x."""
 
-    hooks = [layer.register_forward_hook(replace(name)) for name, layer in gate_layers(model)]
+    def of(name: str) -> Callable[..., Tensor | None]:
+        def called(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
+            gate = hook(name, args[0], _gate(args[0], output))
+            return None if gate is None else args[0] * gate.nan_to_num(1.0)
+
+        return called
+
+    hooks = [layer.register_forward_hook(of(name)) for name, layer in gate_layers(model)]
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        for each in hooks:
+            each.remove()
 
 
 def _use(known: Tensor, total: Tensor, squares: Tensor) -> GateUse:

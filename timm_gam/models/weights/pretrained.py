@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import json
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -153,27 +153,22 @@ def _from_hub(model_id: str) -> PretrainedSource:
     repo_id, _, revision = model_id.partition("@")
     config, _ = _pull(repo_id, revision, "config.json")
     file, reference = _pull(repo_id, revision, WEIGHTS_NAME)
-    source = _from_config(config, file, reference)
-    return replace(source, head=_pull(repo_id, revision, HEAD_NAME)[0]) if _has_head(config) else source
+    return _from_config(config, file, reference, lambda: _pull(repo_id, revision, HEAD_NAME)[0])
 
 
 def _from_folder(folder: Path) -> PretrainedSource:
     for needed in ("config.json", WEIGHTS_NAME):
         if not (folder / needed).is_file():
             raise CheckpointError(f"folder '{folder}' has no {needed}; local-dir: needs config.json and {WEIGHTS_NAME}")
-    source = _from_config(folder / "config.json", folder / WEIGHTS_NAME, folder.name)
-    return replace(source, head=folder / HEAD_NAME) if _has_head(folder / "config.json") else source
+    return _from_config(folder / "config.json", folder / WEIGHTS_NAME, folder.name, lambda: folder / HEAD_NAME)
 
 
-def _has_head(config: Path) -> bool:
-    """Whether a timm config.json, which has been read without fault, says that a head lies beside it."""
-    return json.loads(config.read_text(encoding="utf-8")).get(HEAD_KEY) is True
-
-
-def _from_config(config: Path, file: Path, reference: str) -> PretrainedSource:
+def _from_config(config: Path, file: Path, reference: str, head: Callable[[], Path]) -> PretrainedSource:
     """Read a timm config.json by timm's own parser. Its values are data: nothing it names is imported or run."""
     try:
-        cfg, architecture, model_args = _parse_model_cfg(load_cfg_from_json(config), {})
+        content = load_cfg_from_json(config)
+        has_head = content.get(HEAD_KEY) is True
+        cfg, architecture, model_args = _parse_model_cfg(content, {})
         cfg = {key: value for key, value in dict(cfg).items() if key in _CFG_KEYS}
         model_args = dict(model_args or {})
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
@@ -189,7 +184,7 @@ def _from_config(config: Path, file: Path, reference: str) -> PretrainedSource:
         )
     if not isinstance(architecture, str) or not is_model(architecture):
         raise UnknownModelError(f"'{reference}' is for model '{architecture}', which is not registered here")
-    return PretrainedSource(architecture, file, reference, cfg, model_args)
+    return PretrainedSource(architecture, file, reference, cfg, model_args, head() if has_head else None)
 
 
 def _is_huge(value: Any) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -34,7 +34,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = self._welcome(scope, Headers(scope=scope))
+        refusal = self._welcome(Request(scope))
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -51,20 +51,20 @@ class Guard:
 
         await self.app(scope, receive, guarded)
 
-    def _welcome(self, scope: Scope, headers: Headers) -> Response | None:
+    def _welcome(self, request: Request) -> Response | None:
         """None, or what is answered instead."""
-        given = parse_qs(scope["query_string"].decode("latin-1"))
-        brought = given.pop("token", [""])[0]
+        headers, brought = request.headers, request.query_params.get("token", "")
         if self._token and self._is_token(brought):
-            query = f"?{urlencode(given, doseq=True)}" if given else ""
-            answer = RedirectResponse("/" + scope["path"].lstrip("/") + query, 303)
+            given = [(name, value) for name, value in request.query_params.multi_items() if name != "token"]
+            query = f"?{urlencode(given)}" if given else ""
+            answer = RedirectResponse("/" + request.scope["path"].lstrip("/") + query, 303)
             answer.set_cookie(_COOKIE, brought, httponly=True, samesite="strict")
             return answer
-        if self._token and not self._is_token(_cookie(headers.get("cookie", ""))):
+        if self._token and not self._is_token(request.cookies.get(_COOKIE, "")):
             return PlainTextResponse("open the address with ?token=... that the server printed\n", 403)
         if not (self._token or self._public) and _host(headers.get("host", "")) not in LOOPBACK:
             return PlainTextResponse("only addresses of this machine are answered\n", 403)
-        if scope["method"] == "POST" and headers.get("sec-fetch-site", "same-origin") != "same-origin":
+        if request.method == "POST" and headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return PlainTextResponse("only from the page itself\n", 403)
         return None
 
@@ -77,11 +77,3 @@ def _host(header: str) -> str:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return ""
-
-
-def _cookie(header: str) -> str:
-    try:
-        morsel = SimpleCookie(header).get(_COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel else ""

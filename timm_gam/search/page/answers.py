@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -34,30 +33,6 @@ class NotHereError(DataError):
     """No photograph of that name, or it is no longer what was indexed."""
 
 
-@dataclass(frozen=True)
-class Original:
-    """A photograph's file: its name and its bytes."""
-
-    name: str
-    data: bytes
-
-
-class _Recent(OrderedDict[str, Any]):
-    """The last few of something, by name."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
-        self._lock = threading.Lock()
-
-    def put(self, name: str, value: Any) -> None:
-        with self._lock:
-            self[name] = value
-            self.move_to_end(name)
-            while len(self) > self._most:
-                self.popitem(last=False)
-
-
 class Answers:
     """All that a page is told of one collection. Several threads may ask at a time.
 
@@ -73,8 +48,9 @@ class Answers:
     ) -> None:
         self.index, self.collection, self._limits = index, collection, limits
         self._model = QueryModel(index, collection, device, limits)
-        self._dropped = _Recent(_DROPPED)  # name -> (bytes, vector)
-        self._thumbnails = _Recent(_THUMBNAILS)
+        self._dropped: dict[str, tuple[bytes, NDArray[np.float32]]] = {}  # by name, the last few
+        self._dropping = threading.Lock()
+        self.thumbnail = lru_cache(_THUMBNAILS)(self._thumbnail)
 
     def about(self) -> dict[str, Any]:
         """What is searched."""
@@ -113,23 +89,24 @@ class Answers:
         name = digest.hex()
         if name not in self._dropped:
             vector = self.index.vector(self.collection, digest)
-            self._dropped.put(name, (data, self._model.embed(data) if vector is None else vector))
+            vector = self._model.embed(data) if vector is None else vector
+            with self._dropping:
+                self._dropped[name] = data, vector
+                for oldest in list(self._dropped)[:-_DROPPED]:
+                    del self._dropped[oldest]
         return {"id": name}
 
-    def thumbnail(self, name: str) -> bytes:
-        """A small JPEG without the original's metadata.
+    def _thumbnail(self, name: str) -> bytes:
+        """A small JPEG without the original's metadata; the last ones are kept.
 
         Raises:
             NotHereError: it is unknown.
             DataError: it cannot be decoded.
         """
-        if name not in self._thumbnails:
-            self._thumbnails.put(name, thumbnail(self._bytes(name), _SIDE, self._limits))
-        data: bytes = self._thumbnails[name]
-        return data
+        return thumbnail(self._bytes(name), _SIDE, self._limits)
 
-    def original(self, name: str) -> Original:
-        """The file of an indexed photograph.
+    def original(self, name: str) -> tuple[str, bytes]:
+        """The name and the bytes of an indexed photograph's file.
 
         Raises:
             NotHereError: it is not in the index, or its file has other bytes now, or leads out of the folder.
@@ -141,7 +118,7 @@ class Answers:
                 continue
             data = path.read_bytes()
             if hashlib.sha256(data).digest() == digest:
-                return Original(Path(photo.path).name, data)
+                return Path(photo.path).name, data
         raise NotHereError("this photograph is not there, or has changed since it was indexed; index again")
 
     def why(self, query: str, match: str) -> dict[str, Any]:
@@ -170,15 +147,14 @@ class Answers:
 
     def _vector(self, name: str) -> NDArray[np.float32]:
         if name in self._dropped:
-            vector: NDArray[np.float32] = self._dropped[name][1]
-            return vector
+            return self._dropped[name][1]
         known = self.index.vector(self.collection, _digest(name))
         if known is None:
             raise NotHereError("this photograph is no longer known; drop it again")
         return known
 
     def _bytes(self, name: str) -> bytes:
-        return self._dropped[name][0] if name in self._dropped else self.original(name).data
+        return self._dropped[name][0] if name in self._dropped else self.original(name)[1]
 
 
 def _digest(name: str) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from PIL import Image
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -23,16 +24,6 @@ from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 MOST_BYTES = 100 * 2**20
 _TEMPLATES = Path(__file__).parent / "templates"
 _FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a digest's bytes never change
-_KINDS = {
-    ".png": "image/png",
-    ".apng": "image/png",
-    ".webp": "image/webp",
-    ".gif": "image/gif",
-    ".bmp": "image/bmp",
-    ".tif": "image/tiff",
-    ".tiff": "image/tiff",
-    ".avif": "image/avif",
-}
 
 
 def search_app(
@@ -86,10 +77,10 @@ def search_app(
         return JSONResponse(answers.why(request.query_params.get("query", ""), request.query_params.get("match", "")))
 
     def original(request: Request) -> Response:
-        file = answers.original(request.path_params["name"])
-        kind = _KINDS.get(Path(file.name).suffix.lower(), "image/jpeg")
-        shown = {"Content-Disposition": f"inline; filename*=UTF-8''{quote(file.name)}"}
-        return Response(file.data, media_type=kind, headers={**_FOR_EVER, **shown})
+        name, data = answers.original(request.path_params["name"])
+        kind = Image.MIME[Image.registered_extensions().get(Path(name).suffix.lower(), "JPEG")]
+        shown = {"Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}"}
+        return Response(data, media_type=kind, headers={**_FOR_EVER, **shown})
 
     def small(request: Request) -> Response:
         return Response(answers.thumbnail(request.path_params["name"]), media_type="image/jpeg", headers=_FOR_EVER)

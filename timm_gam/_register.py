@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
@@ -26,20 +26,11 @@ class _Finder(MetaPathFinder):
         sys.meta_path.remove(self)  # the others find the package itself
         spec = find_spec(name)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.module)
+            run, module = spec.loader.exec_module, self.module
+
+            def run_and_import(made: ModuleType) -> None:
+                run(made)
+                importlib.import_module(module)
+
+            spec.loader.exec_module = run_and_import  # type: ignore[method-assign,assignment]  # of this loader alone
         return spec
-
-
-class _Loader(Loader):
-    def __init__(self, loader: Loader, module: str) -> None:
-        self.loader, self.module = loader, module
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        return self.loader.create_module(spec)
-
-    def exec_module(self, module: ModuleType) -> None:
-        if module.__spec__ is not None:
-            module.__spec__.loader = self.loader
-        module.__loader__ = self.loader
-        self.loader.exec_module(module)
-        importlib.import_module(self.module)

@@ -11,6 +11,7 @@ from eval.evaluation.evaluate import evaluate
 from eval.results.record import document
 from eval.results.result import RetrievalResult, Settings
 from eval.scoring.retrieval_scores import score_retrieval
+from timm_gam.core import write_json
 from timm_gam.data import ImageSet, Protocol
 from timm_gam.embed import EmbedSettings
 from timm_gam.images import resolve_preprocessing
@@ -33,7 +34,7 @@ class RetrievalEvaluator:
     ) -> RetrievalResult:
         """Score the test split with the run's best weights and write evaluation.json."""
         result = score_test(folder, recipe, images, split.needed_test(), device=device)
-        folder.write_json(folder.evaluation, document([result], [note]))
+        write_json(folder.evaluation, document([result], [note]))
         return result
 
 

@@ -37,13 +37,6 @@ class Folder:
         """Sorted paths, relative to the top, of all images in it and below it."""
         return sorted(self._images())
 
-    def sort(self) -> None:
-        """Put all names in order, here and below."""
-        self.images.sort()
-        self.folders = dict(sorted(self.folders.items()))
-        for folder in self.folders.values():
-            folder.sort()
-
     def _images(self) -> Iterator[str]:
         prefix = f"{self.path}/" if self.path else ""
         yield from (prefix + name for name in self.images)
@@ -90,8 +83,7 @@ def tree_of_paths(paths: Iterable[str]) -> tuple[Folder, Counter[str]]:
     """
     top, left_out = Folder(""), Counter[str]()
     unseen: set[str] = set()  # folders that are not looked into, counted once as when they are walked
-    for path in sorted(paths):
-        *above, name = path.split("/")
+    for *above, name in sorted(path.split("/") for path in paths):  # so names in each folder come in order
         folder = top
         for part in above:
             kind = _kind_of_folder(part)
@@ -107,7 +99,6 @@ def tree_of_paths(paths: Iterable[str]) -> tuple[Folder, Counter[str]]:
                 folder.images.append(name)
             else:
                 left_out[kind] += 1
-    top.sort()
     return top, +left_out
 
 

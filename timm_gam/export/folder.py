@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +24,6 @@ TOLERANCE = 1e-4
 
 INPUT = "images"
 _BATCHES = (1, 2, 5)  # the program is traced with another one
-
-
-@dataclass(frozen=True)
-class Deviation:
-    """How far the exported file is from the eager model over the images compared.
-
-    Attributes:
-        absolute: Largest difference of an output value.
-        relative: The same as a share of the image's largest output value; the worst image.
-        batches: Batch sizes compared.
-    """
-
-    absolute: float
-    relative: float
-    batches: tuple[int, ...] = _BATCHES
 
 
 def export_model(
@@ -134,14 +118,14 @@ def _write(
     try:
         facts = form.write(program, file, INPUT, output)
         run = form.load(file)
-        deviation = _deviation(run, images, expected)
+        absolute, relative = _deviation(run, images, expected)
     except (ExportError, OSError):
         raise
     except Exception as error:  # three exporters and two runtimes, each with errors of its own
         raise _cannot(form.file, f"the {name} exporter or its runtime refused the model", error) from error
-    if not deviation.relative <= TOLERANCE:  # also where it is not a number
+    if not relative <= TOLERANCE:  # also where it is not a number
         raise ExportError(
-            f"{form.file} deviates from the model by {deviation.relative:.1e} of the largest output value; "
+            f"{form.file} deviates from the model by {relative:.1e} of the largest output value; "
             f"legal: at most {TOLERANCE}. Nothing was written; try another format"
         )
     beside = file.with_name(file.name + ".data")
@@ -152,11 +136,12 @@ def _write(
         "sha256": file_sha256(file),
         **({"data_file": beside.name, "data_sha256": file_sha256(beside)} if beside.exists() else {}),
         **facts,
-        "deviation": {"absolute": deviation.absolute, "relative": deviation.relative, "batches": list(_BATCHES)},
+        "deviation": {"absolute": absolute, "relative": relative, "batches": list(_BATCHES)},
     }
 
 
-def _deviation(run: Run, images: Sequence[Tensor], expected: Sequence[Tensor]) -> Deviation:
+def _deviation(run: Run, images: Sequence[Tensor], expected: Sequence[Tensor]) -> tuple[float, float]:
+    """Largest difference from the model's outputs, and largest as a share of an image's largest output value."""
     absolute, relative = 0.0, 0.0
     with torch.no_grad():
         for batch, wanted in zip(images, expected, strict=True):
@@ -164,11 +149,11 @@ def _deviation(run: Run, images: Sequence[Tensor], expected: Sequence[Tensor]) -
             if got.shape != wanted.shape:
                 raise ExportError(f"a batch of {len(batch)} gives {tuple(got.shape)}, not {tuple(wanted.shape)}")
             if not bool(got.isfinite().all()):
-                return Deviation(float("nan"), float("nan"))
+                return float("nan"), float("nan")
             difference = (got - wanted).abs().amax(1)
             absolute = max(absolute, difference.max().item())
             relative = max(relative, (difference / wanted.abs().amax(1).clamp_min(1e-30)).max().item())
-    return Deviation(absolute, relative)
+    return absolute, relative
 
 
 def _document(

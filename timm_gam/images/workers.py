@@ -50,7 +50,7 @@ def load_items(
     """Within: `dataset[key]` of each key, in order.
 
     Args:
-        dataset: Must pickle. What it gives has a method `pin_memory` where that is asked for.
+        dataset: Must pickle. What it gives is a tuple of tensors or has a method `pin_memory` where that is asked for.
         keys: Asked for a few items ahead.
         workers: Loader processes; 0 loads in this process, and nothing overlaps.
         pin_memory: Give items in pinned memory, for a CUDA device.

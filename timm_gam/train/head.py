@@ -14,6 +14,7 @@ from timm_gam.core import DataError, DivergedError, ProgressBar, RecipeError, no
 from timm_gam.embed import Head, HeadFacts, power_of
 from timm_gam.rerank import fit_whitening
 from timm_gam.train.recipe import Loss
+from timm_gam.train.step.objective import proxy_loss
 from timm_gam.train.step.seeds import seed_for
 
 HeadLoss = Literal["whitening"] | Loss
@@ -64,8 +65,7 @@ def train_head(
 ) -> Head:
     """Train a head on embeddings of training images.
 
-    ArcFace (Deng et al., arXiv 1801.07698), Proxy-Anchor (Kim et al., arXiv 2003.13911) or cross-entropy over
-    cosines to one learnt proxy per class (Zhai, Wu, arXiv 1811.12649), from pytorch-metric-learning with its defaults.
+    By a loss of `timm_gam.train.step.objective.proxy_loss`, or by whitening.
 
     Args:
         embeddings: (N, D) float, of training images only.
@@ -105,7 +105,7 @@ def _learned(vectors: Tensor, classes: Tensor, recipe: HeadRecipe, facts: HeadFa
     first = nn.Linear(vectors.shape[1], recipe.hidden or recipe.dim)
     layers = [first, nn.Linear(recipe.hidden, recipe.dim)] if recipe.hidden else [first]
     network = nn.Sequential(first, nn.ReLU(), layers[1]) if recipe.hidden else first
-    loss = _loss(recipe.loss, int(classes.max()) + 1, recipe.dim)
+    loss = proxy_loss(recipe.loss, int(classes.max()) + 1, recipe.dim)
     size = min(recipe.batch_size, len(vectors))
     updates = len(vectors) // size
     rates = [recipe.lr, recipe.lr * _PROXY_RATE]
@@ -130,18 +130,3 @@ def _learned(vectors: Tensor, classes: Tensor, recipe: HeadRecipe, facts: HeadFa
             on_progress(1)
     weights = [first.weight.detach() / spread, *(layer.weight.detach() for layer in layers[1:])]
     return Head(facts, mean, weights, [layer.bias.detach() for layer in layers])
-
-
-def _loss(name: str, num_classes: int, dim: int) -> nn.Module:
-    try:
-        from pytorch_metric_learning import losses
-    except ImportError as error:
-        raise RecipeError(
-            f"loss {name} needs pytorch-metric-learning; pip install 'timm-gam[metric-learning]'"
-        ) from error
-    kinds = {
-        "cross-entropy": losses.NormalizedSoftmaxLoss,
-        "arcface": losses.ArcFaceLoss,
-        "proxy-anchor": losses.ProxyAnchorLoss,
-    }
-    return kinds[name](num_classes, dim)  # type: ignore[no-any-return]

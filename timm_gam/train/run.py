@@ -22,7 +22,10 @@ from timm_gam.core import (
     note_signals,
     peak_memory_mb,
     printable,
+    sweep,
     versions,
+    write_json,
+    write_text,
 )
 from timm_gam.data import ImageSet
 from timm_gam.images import (
@@ -73,7 +76,7 @@ def train(
         The test result in the first process; None in others, and where there is no test split.
 
     Raises:
-        TimmGamError, TimmGamError: anything that is refused or ends the run; what the folder holds stays good.
+        TimmGamError: anything that is refused or ends the run; what the folder holds stays good.
         Interrupted: asked to end by Ctrl-C or SIGTERM; the state is saved.
     """
     folder = RunFolder(path)
@@ -194,9 +197,9 @@ def _check_and_open(
         found = Fingerprints.of(data, rows, check_images(data, rows, recipe, world))
         if world.leads:
             folder.start()
-            folder.write_text(folder.config, recipe.as_yaml())
-            folder.write_json(folder.environment, {"versions": versions(), "hardware": hardware()})
-            folder.write_json(folder.data, {**data.record(found), "start": asdict(start)})
+            write_text(folder.config, recipe.as_yaml())
+            write_json(folder.environment, {"versions": versions(), "hardware": hardware()})
+            write_json(folder.data, {**data.record(found), "start": asdict(start)})
         return found
     known = folder.read_json(folder.data)
     found = identify_images(data, rows, world)
@@ -204,8 +207,8 @@ def _check_and_open(
     if found.all != known.get("fingerprint"):  # what is tested on was repaired, and nobody looked at it yet
         check_images(data, rows, recipe, world)
     if world.leads:
-        folder.sweep()
-        folder.write_json(folder.data, {**data.record(found), "start": known.get("start")})
+        sweep(folder.path)
+        write_json(folder.data, {**data.record(found), "start": known.get("start")})
     return found
 
 

@@ -58,7 +58,7 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     but for its classifier.
 
     Raises:
-        TimmGamError, TimmGamError: no such model, or weights that cannot be had or do not fit.
+        TimmGamError: no such model, or weights that cannot be had or do not fit.
     """
     name = check_model_name(recipe.model.partition(".")[0])
     ours = is_model_in_modules(name, ["attention_resnet"])

@@ -30,16 +30,7 @@ class ColumnNames:
     id: str | None = None
 
 
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns a data set is read through."""
-
-    image: str
-    label: str
-    id: str | None
-
-
-def find_columns(name: str, features: Any, asked: ColumnNames) -> Columns:
+def find_columns(name: str, features: Any, asked: ColumnNames) -> tuple[str, str, str | None]:
     """Find the image, label and id columns among `datasets.Features`, unless they are named.
 
     Raises:
@@ -71,7 +62,7 @@ def find_columns(name: str, features: Any, asked: ColumnNames) -> Columns:
             f"column '{label}' of '{name}' holds {_kind(kind)}; one class an image is needed, text or a number: name "
             f"another column with --label-column; {listed}"
         )
-    return Columns(image, label, None if numbered else asked.id or ("id" if "id" in columns else None))
+    return image, label, (None if numbered else asked.id or ("id" if "id" in columns else None))
 
 
 def may_be_label(column: str, feature: Any) -> bool:

@@ -15,7 +15,7 @@ from timm_gam.data.hub_folder import read_hub_folder, remember_files, remembered
 from timm_gam.data.image_set import ImageSet, wanted_splits
 from timm_gam.data.table.columns import ColumnNames
 from timm_gam.data.table.parquet import class_names, configurations, load_files
-from timm_gam.data.table.parts import Part, image_set_from_parts
+from timm_gam.data.table.parts import image_set_from_parts
 from timm_gam.data.table.rows import cause_line, library_errors, root_cause
 
 _HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
@@ -79,7 +79,7 @@ def read_hub_dataset(
         else:
             tables = datasets.load_dataset(name, config_name, revision=revision or None, streaming=streaming)
             files = files or {str(split): [] for split in tables}
-            parts = [Part(split, tables[split]) for split in wanted_splits(splits, tuple(files))]
+            parts = [(split, tables[split]) for split in wanted_splits(splits, tuple(files))]
     of_table = any(path.endswith(".parquet") for paths in files.values() for path in paths)
     return image_set_from_parts(
         repo_id,

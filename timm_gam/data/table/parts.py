@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from timm_gam.core import DataError
 from timm_gam.data.image_set import ImageSet
-from timm_gam.data.table.columns import ColumnNames, Columns, find_columns
+from timm_gam.data.table.columns import ColumnNames, find_columns
 from timm_gam.data.table.labels import LabelPart, join_labels
 from timm_gam.data.table.rows import RowsReader, library_errors
 
 _ANYWHERE = ("hf://", "/")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows of one split that share a schema.
-
-    Attributes:
-        split: Its name.
-        table: `datasets.Dataset` or `IterableDataset`.
-    """
-
-    split: str
-    table: Any
+Part = tuple[str, Any]
+"""The name of a split, and rows of it that share a schema: a `datasets.Dataset` or `IterableDataset`."""
 
 
 def image_set_from_splits(
@@ -45,9 +35,8 @@ def image_set_from_splits(
     Raises:
         DataError: the columns do not fit, or a row has no label or none that is a class.
     """
-    parts = [Part(split, table) for split, table in splits.items()]
     asked = ColumnNames(image_column, label_column, id_column)
-    return image_set_from_parts(name, parts, asked, streaming=streaming, roots=_ANYWHERE)
+    return image_set_from_parts(name, list(splits.items()), asked, streaming=streaming, roots=_ANYWHERE)
 
 
 def image_set_from_parts(
@@ -80,29 +69,28 @@ def image_set_from_parts(
     ids: list[str] = []
     tables, lengths, of_split = [], [], []
     before: Counter[str] = Counter()
-    columns = None
-    for part in parts:
+    image = label = ""
+    for split, table in parts:
         with library_errors(name):
-            table = part.table
             if table.features is None:  # a stream whose columns are known from its first row on
                 table = table._resolve_features()
             if streaming:
                 table = table.decode(False)  # before any other step: the library decodes remote images in threads
             features = table.features
-        columns = find_columns(name, features, asked)
-        values, keys = _values(name, table, columns, streaming=streaming)
-        first = before[part.split]
-        labels.append(LabelPart(part.split, features[columns.label], values, first))
-        ids += [f"{part.split}/{first + row:07d}" for row in range(len(values))] if keys is None else map(str, keys)
-        of_split += [part.split] * len(values)
-        before[part.split] += len(values)
+        image, label, id_column = find_columns(name, features, asked)
+        values, keys = _values(name, table, label, id_column, streaming=streaming)
+        first = before[split]
+        labels.append(LabelPart(split, features[label], values, first))
+        ids += [f"{split}/{first + row:07d}" for row in range(len(values))] if keys is None else map(str, keys)
+        of_split += [split] * len(values)
+        before[split] += len(values)
         lengths.append(len(values))
-        image = table.select_columns([columns.image])
-        tables.append(image.cast_column(columns.image, datasets.Image(decode=False)))
-    if columns is None:
+        undecoded = table.select_columns([image])
+        tables.append(undecoded.cast_column(image, datasets.Image(decode=False)))
+    if not tables:
         raise DataError(f"'{name}' holds no splits")
-    class_names, numbers = join_labels(name, columns.label, labels)
-    reader = RowsReader(name, tuple(tables), tuple(lengths), columns.image, not streaming, roots)
+    class_names, numbers = join_labels(name, label, labels)
+    reader = RowsReader(name, tuple(tables), tuple(lengths), image, not streaming, roots)
     return ImageSet(
         name,
         tuple(ids),
@@ -115,15 +103,13 @@ def image_set_from_parts(
     )
 
 
-def _values(name: str, table: Any, columns: Columns, *, streaming: bool) -> tuple[list[Any], list[Any] | None]:
+def _values(
+    name: str, table: Any, label: str, id_column: str | None, *, streaming: bool
+) -> tuple[list[Any], list[Any] | None]:
     """All labels, and all ids where a column holds them, without the images."""
-    few = list(dict.fromkeys(c for c in (columns.label, columns.id) if c is not None))
-    rows = table.select_columns(few)
+    rows = table.select_columns(list(dict.fromkeys([label, id_column or label])))
     with library_errors(name):
         if not streaming:
-            return list(rows[columns.label]), list(rows[columns.id]) if columns.id else None
-        labels, ids = [], []
-        for row in rows:
-            labels.append(row[columns.label])
-            ids.append(row[columns.id] if columns.id else None)
-    return labels, ids if columns.id else None
+            return list(rows[label]), list(rows[id_column]) if id_column else None
+        both = [(row[label], row[id_column or label]) for row in rows]
+    return [value for value, _ in both], [key for _, key in both] if id_column else None

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import OutputError, RunFolderError, sweep, write_text
+from timm_gam.core import OutputError, RunFolderError, write_text
 
 COLUMNS = (
     "epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10", "images_per_second",
@@ -32,7 +32,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run and how they are written."""
+    """Paths of a run."""
 
     path: Path
 
@@ -68,18 +68,6 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"cannot make the run folder '{self.path}': {error.strerror}; name another") from error
 
-    def sweep(self) -> None:
-        """Remove what a killed process left half-written."""
-        sweep(self.path)
-
-    def write_text(self, path: Path, text: str) -> None:
-        """Write one of the text files."""
-        write_text(path, text)
-
-    def write_json(self, path: Path, content: Mapping[str, Any]) -> None:
-        """Write one of the JSON files."""
-        self.write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the JSON files.
 
@@ -98,4 +86,4 @@ class RunFolder:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        self.write_text(self.metrics, text.getvalue())
+        write_text(self.metrics, text.getvalue())

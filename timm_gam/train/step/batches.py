@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +21,8 @@ from timm_gam.train.recipe import Recipe
 from timm_gam.train.step.seeds import seed_augmentation, seed_for
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Images of one forward pass.
+class Batch(NamedTuple):
+    """Images of one forward pass; torch pins the memory of a tuple's tensors.
 
     Attributes:
         pixels: (B, 3, H, W) uint8, augmented, not yet normalised.
@@ -33,9 +31,6 @@ class Batch:
 
     pixels: Tensor
     labels: Tensor
-
-    def pin_memory(self) -> Batch:
-        return Batch(self.pixels.pin_memory(), self.labels.pin_memory())
 
 
 def epoch_order(labels: NDArray[np.int64], recipe: Recipe, epoch: int) -> NDArray[np.int64]:

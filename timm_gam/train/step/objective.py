@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.loss import SoftTargetCrossEntropy
@@ -43,23 +45,15 @@ class ClassifierObjective(Objective):
 class ProxyObjective(Objective):
     """A metric-learning loss between the pooled embeddings that are scored and one learnt proxy per class.
 
-    ArcFace (Deng et al., arXiv 1801.07698) or Proxy-Anchor (Kim et al., arXiv 2003.13911), from pytorch-metric-learning
-    with its defaults. The classifier takes no part; `set_classifier` gives it the proxies, so that it ranks classes
+    The classifier takes no part; `set_classifier` gives it the proxies, so that it ranks classes
     by cosine.
     """
 
     def __init__(self, model: nn.Module, loss: str, num_classes: int) -> None:
         super().__init__()
-        try:
-            from pytorch_metric_learning.losses import ArcFaceLoss, ProxyAnchorLoss
-        except ImportError as error:
-            raise RecipeError(
-                f"loss {loss} needs pytorch-metric-learning; pip install 'timm-gam[metric-learning]'"
-            ) from error
         self.model = model
         self._embed = (embedding_network(model),)  # in a tuple: its parameters are those of `model`, registered once
-        kind = ArcFaceLoss if loss == "arcface" else ProxyAnchorLoss
-        self.loss = kind(num_classes, int(model.num_features))  # type: ignore[arg-type]
+        self.loss = proxy_loss(loss, num_classes, int(model.num_features))  # type: ignore[arg-type]
         classifier = model.get_classifier()  # type: ignore[operator]
         if not isinstance(classifier, nn.Linear) or classifier.in_features != model.num_features:
             raise RecipeError(
@@ -79,6 +73,29 @@ class ProxyObjective(Objective):
         classifier.weight.copy_(F.normalize(proxies))
         if classifier.bias is not None:
             classifier.bias.zero_()
+
+
+def proxy_loss(name: str, num_classes: int, dim: int) -> Any:
+    """A loss between (B, D) embeddings and one learnt proxy per class, from pytorch-metric-learning with its defaults.
+
+    ArcFace (Deng et al., arXiv 1801.07698), Proxy-Anchor (Kim et al., arXiv 2003.13911) or cross-entropy over cosines
+    (Zhai, Wu, arXiv 1811.12649).
+
+    Raises:
+        RecipeError: the package is not installed.
+    """
+    try:
+        from pytorch_metric_learning import losses
+    except ImportError as error:
+        raise RecipeError(
+            f"loss {name} needs pytorch-metric-learning; pip install 'timm-gam[metric-learning]'"
+        ) from error
+    kinds = {
+        "cross-entropy": losses.NormalizedSoftmaxLoss,
+        "arcface": losses.ArcFaceLoss,
+        "proxy-anchor": losses.ProxyAnchorLoss,
+    }
+    return kinds[name](num_classes, dim)
 
 
 def create_objective(model: nn.Module, recipe: Recipe, num_classes: int) -> Objective:

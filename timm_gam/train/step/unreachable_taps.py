@@ -9,7 +9,6 @@ it multiplies them by padding, and the kept network gives NaN.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,21 +39,14 @@ def zero_unreachable_gradients(network: nn.Module, input_size: tuple[int, int, i
         if not 0 < (count > 0).sum() < count.numel():
             continue
         found += 1
-        rows, columns = (torch.nonzero(count.sum(dim=side)).flatten().tolist() for side in (1, 0))
-        unreachable = (
-            (..., slice(0, rows[0]), slice(None)),
-            (..., slice(rows[-1] + 1, None), slice(None)),
-            (..., slice(0, columns[0])),
-            (..., slice(columns[-1] + 1, None)),
-        )
-        conv.weight.register_hook(partial(_zero, places=unreachable))  # type: ignore[no-untyped-call]
+        conv.weight.register_hook(partial(_zero, reached=count > 0))  # type: ignore[no-untyped-call]
     return found
 
 
-def _zero(gradient: Tensor, places: tuple[tuple[Any, ...], ...]) -> None:
+def _zero(gradient: Tensor, reached: Tensor) -> None:
     """In place, as a copy of GAM's gradients would cost a sixth of an update: autocast made this one anew."""
-    for place in places:
-        gradient[place] = 0
+    gradient[..., ~reached.any(dim=1), :] = 0
+    gradient[..., ~reached.any(dim=0)] = 0
 
 
 def _reached(conv: nn.Conv2d, size: tuple[int, int]) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -62,12 +61,16 @@ def tune(
     """Try recipes: the plain ranking, every method with its defaults, then changes of the best, one at a time.
 
     Args:
-        score: Of a recipe on validation images, higher is better; DataError where it cannot be had.
+        score: Of a recipe on validation images, higher is better; DataError where it cannot be had, as for want of
+            neighbours.
         budget: Seconds after which nothing new is begun; the plain ranking is always scored.
         on_trial: Called with each.
 
     Returns:
         Trials in their order; the first is the plain ranking.
+
+    Raises:
+        DataError: of the plain ranking.
 
     >>> found = tune(lambda recipe: recipe.power == 0.5 and recipe.method == "dba")
     >>> max(found, key=lambda trial: trial.value).recipe.name
@@ -85,6 +88,8 @@ def tune(
             try:
                 value = float(score(recipe))
             except DataError:  # fewer images than neighbours, for one
+                if not trials:  # not even the plain ranking
+                    raise
                 continue
             trials.append(Trial(recipe, value, time.perf_counter() - start))
             on_trial(trials[-1])
@@ -112,16 +117,14 @@ def _first() -> Iterator[Recipe]:
 
 def _near(recipe: Recipe) -> Iterator[Recipe]:
     """With one option changed."""
-    from timm_gam.rerank import METHODS
-
     for power in (1.0, 0.5, 0.7, 0.3):
         yield replace(recipe, power=power)
     if recipe.method is not None:
-        usual = inspect.signature(METHODS[recipe.method].__init__).parameters
+        usual = replace(recipe, options={}).all_options
         for name, values in _STEPS[recipe.method].items():
             others = {other: value for other, value in recipe.options.items() if other != name}
             for value in values:
-                yield replace(recipe, options=others if value == usual[name].default else {**others, name: value})
+                yield replace(recipe, options=others if value == usual[name] else {**others, name: value})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -170,6 +173,11 @@ def _run(args: argparse.Namespace) -> None:
     protocol = choose_protocol(images, args.protocol, split="test" if args.protocol == "leave-one-out" else "all")
     training, _ = training_rows(images, protocol)
     validation = training[published_split([images.ids[row] for row in training], images.labels[training])]
+    if not len(validation) or np.bincount(images.labels[validation]).max() < 2:
+        raise DataError(
+            f"the {len(training)} training images of '{images.name}' leave {len(validation)} for validation, a fifth "
+            "of each class, and no two of one class; recipes are chosen on classes of 10 training images or more"
+        )
     embedder = Embedder(loaded, preprocessing, settings.embed)
     known_rows, _ = embed_rows(embedder, images, validation, settings, progress_bar, ALONE)
     vectors, labels = torch.from_numpy(np.array(known_rows.vectors)), images.labels[known_rows.rows]

@@ -28,6 +28,7 @@ from timm_gam.core import hardware, versions, write_json
 from timm_gam.rerank import METHODS, Recipe
 
 CLUSTER = 100
+FORMS = ("strict", "transductive")
 
 
 def drawn(images: int, dim: int, queries: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
@@ -96,6 +97,7 @@ def main() -> int:
     parser.add_argument("--dim", type=int, default=1280, metavar="D", help="(default: %(default)s)")
     names = ["whiten", *METHODS]
     parser.add_argument("--methods", nargs="+", choices=names, default=names, metavar="NAME")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="FORM", help="(default: both)")
     parser.add_argument("--queries", type=int, default=500, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--memory-budget", type=int, default=768, metavar="MB", help="(default: %(default)s)")
     parser.add_argument("--one", nargs=3, metavar=("N", "METHOD", "FORM"), help=argparse.SUPPRESS)
@@ -107,7 +109,7 @@ def main() -> int:
         return 0
     rows = json.loads(args.record.read_text())["rows"] if args.record.exists() else []
     both = {"dba", "diffusion"}  # of the others, the two forms are the same
-    forms = [(name, form) for name in args.methods for form in ("strict", "transductive")[: 1 + (name in both)]]
+    forms = [(name, form) for form in args.forms for name in args.methods if form == "strict" or name in both]
     for images in args.images:
         for method, form in forms:
             command = [sys.executable, __file__, "--record", str(args.record), "--queries", str(args.queries)]

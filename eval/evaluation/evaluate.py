@@ -133,6 +133,8 @@ def evaluate(
     image_set = images if isinstance(images, ImageSet) else read_images(str(images), None)  # before weights are pulled
     loaded = _loaded(model)
     protocol = protocol or choose_protocol(image_set)
+    within = bool(np.isin(protocol.query, protocol.gallery).any())
+    settings.recipe.check(len(protocol.gallery), within=within)
     embedder = Embedder(loaded, preprocessing, settings.embed)
     embedded = embed_for(embedder, image_set, protocol, settings, progress, world)
     recipe, fitted_on = settings.recipe, "other vectors"

@@ -13,6 +13,7 @@ import torch
 import eval.tune as module
 from eval import Recipe, Settings, choose_protocol, draw_synthetic, published_split, score
 from eval.tune import best_of, main, tune, validation_score
+from tests.helpers import write_class_folders
 from timm_gam.core import DataError
 from timm_gam.data import training_rows
 
@@ -68,6 +69,17 @@ def test_test_images_are_not_seen_until_the_end(
     said = capsys.readouterr()
     assert all(trial["recipe"] in said.out for trial in written["tried"]) and "chosen" in said.out
     assert main(["--model", "test_resnet_gam.corel", "--dataset", "synthetic", "--metric", "f1"]) == 2
+
+
+def test_nothing_to_choose_by() -> None:
+    with pytest.raises(DataError, match="has a relevant image"):
+        tune(lambda recipe: validation_score(torch.eye(1), np.zeros(1), recipe))
+
+
+def test_classes_of_too_few_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_class_folders(tmp_path, classes=3, images=6)
+    assert main(["--model", "test_resnet_gam.corel", "--data-dir", str(tmp_path), "-j", "0"]) == 2
+    assert "leave 3 for validation" in (said := capsys.readouterr().err) and "no two of one class" in said
 
 
 def test_examples() -> None:

@@ -125,7 +125,7 @@ def training_rows(images: ImageSet, protocol: Protocol) -> tuple[NDArray[np.int6
     if not len(rows):
         raise DataError(
             f"every training image of '{images.name}' is a query of {protocol.name}, so nothing can be fitted; score "
-            "--split test, or name a file that was fitted elsewhere"
+            "--split test"
         )
     return rows, f"{len(rows)} images of {text}, none of them a query"
 

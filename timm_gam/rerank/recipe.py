@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
@@ -23,10 +24,7 @@ from timm_gam.rerank.unit_vectors import Vectors
 from timm_gam.rerank.whitening import Whitening, fit_whitening
 
 METHODS: Final[dict[str, type[Reranker]]] = {
-    "qe": QueryExpansion,
-    "dba": DatabaseAugmentation,
-    "diffusion": Diffusion,
-    "k-reciprocal": KReciprocal,
+    method.called: method for method in (QueryExpansion, DatabaseAugmentation, Diffusion, KReciprocal)
 }
 """Ways to re-rank, by the names of the command line."""
 
@@ -119,6 +117,27 @@ class Recipe:
     def dimensions(self) -> int | None:
         """What is whitened to."""
         return len(self.whitening.projection) if isinstance(self.whitening, Whitening) else self.whitening
+
+    @property
+    def all_options(self) -> dict[str, float]:
+        """Those of the method, by default and as they are named."""
+        if self.method is None:
+            return {}
+        usual = inspect.signature(METHODS[self.method].__init__).parameters
+        return {name: self.options.get(name, usual[name].default) for name in _OPTIONS[self.method]}
+
+    def check(self, images: int, *, within: bool) -> None:
+        """Refuse, before anything is computed, what a gallery of so many images is too small for.
+
+        Args:
+            images: Of the gallery.
+            within: Whether queries are in it.
+
+        Raises:
+            DataError: the message says how many neighbours can be had.
+        """
+        if self.method is not None:
+            METHODS[self.method].check(self.all_options, images, within=within, transductive=self.transductive)
 
     def fitted(self, training: Vectors, *, memory: int = 128 * 2**20) -> Recipe:
         """The recipe with its whitening fitted on (N, D) vectors of training images.

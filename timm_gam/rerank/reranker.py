@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -25,8 +27,12 @@ class Reranker(ABC):
         memory: Bytes this may use beyond the vectors.
 
     Raises:
-        DataError: shapes, types or devices that do not go together.
+        DataError: shapes, types or devices that do not go together, or a row that the gallery does not have.
+        EmbeddingError: a vector holds NaN or infinity.
     """
+
+    called: ClassVar[str]
+    """Its name on the command line."""
 
     def __init__(
         self,
@@ -45,9 +51,46 @@ class Reranker(ABC):
         self.gallery, self.memory = UnitVectors(gallery), memory
         self.queries = self.gallery if queries is gallery else UnitVectors(queries)
         device = self.gallery.device
+        if (self.queries.dtype, self.queries.device) != (self.gallery.dtype, device):
+            raise DataError(
+                f"queries are {self.queries.dtype} on {self.queries.device} and the gallery {self.gallery.dtype} on "
+                f"{device}; both of one type on one device are needed"
+            )
         self.own = torch.full((len(queries),), -1, device=device) if own is None else own.to(device)
+        if self.own.shape != (len(queries),) or bool(((self.own < -1) | (self.own >= len(gallery))).any()):
+            raise DataError(
+                f"own rows of shape {tuple(self.own.shape)} came for {len(queries)} queries; one each is needed, -1 or "
+                f"a gallery row below {len(gallery)}"
+            )
         self.within = bool((self.own >= 0).any())  # queries are in the gallery
         self.strict = self.within and not transductive
+
+    @classmethod
+    def check(cls, counts: Mapping[str, float], images: int, *, within: bool, transductive: bool = False) -> None:
+        """Refuse options that ask for more neighbours than a gallery has.
+
+        Args:
+            counts: Option -> value; those that count no images are not looked at.
+            images: N, of the gallery.
+            within: Whether queries are in it.
+            transductive: See above.
+
+        Raises:
+            DataError: the message says how many can be had.
+        """
+        others = images - 1
+        for name, most in cls.most(others, within, within and not transductive).items():
+            if not 1 <= counts[name] <= most:
+                raise DataError(
+                    f"{name} of {cls.called} is {counts[name]:g}; "
+                    + (f"1 to {most} are legal" if most > 0 else "not one can be had")
+                    + f" in a gallery of {images} images"
+                )
+
+    @classmethod
+    def most(cls, others: int, within: bool, strict: bool) -> dict[str, int]:
+        """Option -> the most neighbours it may ask for where each image has so many others."""
+        return {"neighbours": others}
 
     @property
     def rows_at_once(self) -> int:

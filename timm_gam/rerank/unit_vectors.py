@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from timm_gam.core import EmbeddingError
+
 Vectors = Tensor | NDArray[Any]
 """(N, D) numbers: a tensor, an array, or a memory map."""
 
@@ -21,6 +23,9 @@ class UnitVectors:
         vectors: (N, D) floats on any device; memory maps are read where and when they are used. What is neither
             float32 nor float64 is copied as float32.
 
+    Raises:
+        EmbeddingError: a vector holds NaN or infinity.
+
     >>> UnitVectors(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))[:]
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
@@ -29,7 +34,11 @@ class UnitVectors:
     def __init__(self, vectors: Vectors, *more: Tensor) -> None:
         first = tensor_of(vectors)
         self._parts = [first, *more]
-        self._scale = torch.cat([1 / torch.linalg.vector_norm(part, dim=1).clamp(min=1e-30) for part in self._parts])
+        lengths = torch.cat([torch.linalg.vector_norm(part, dim=1) for part in self._parts])
+        if not lengths.isfinite().all():
+            row = int(lengths.isfinite().logical_not().nonzero()[0])
+            raise EmbeddingError(f"vector {row} holds NaN or infinity; check the weights and the precision")
+        self._scale = 1 / lengths.clamp(min=1e-30)
         self.shape = torch.Size([len(self._scale), first.shape[1]])
         self.dtype, self.device = first.dtype, first.device
 

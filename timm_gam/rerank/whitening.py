@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from timm_gam.core import DataError, OutputError, atomic_path
+from timm_gam.core import DataError, EmbeddingError, OutputError, atomic_path
 from timm_gam.rerank.sparse.lists import unit
 from timm_gam.rerank.unit_vectors import Vectors, tensor_of
 
@@ -69,6 +69,7 @@ def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0
 
     Raises:
         DataError: more directions than the vectors span.
+        EmbeddingError: a vector holds NaN or infinity.
 
     >>> fit_whitening(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])).projection.shape
     torch.Size([2, 2])
@@ -76,6 +77,8 @@ def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0
     source = tensor_of(vectors)
     count = len(source)
     mean = torch.stack([block.sum(dim=0) for block in _doubles(source)]).sum(dim=0) / count
+    if not mean.isfinite().all():
+        raise EmbeddingError("a training vector holds NaN or infinity; check the weights and the precision")
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=source.device)
     for block in _doubles(source):
         centred = block - mean

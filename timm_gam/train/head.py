@@ -127,6 +127,8 @@ def _learned(vectors: Tensor, classes: Tensor, recipe: HeadRecipe, facts: HeadFa
                 schedule.step()
             if not math.isfinite(last := value.item()):
                 raise DivergedError(f"the loss of the head is {last}; lower --lr")
+            if not all(parameter.isfinite().all() for parameter in network.parameters()):
+                raise DivergedError("weights of the head are not finite; lower --lr")
             on_progress(1)
     weights = [first.weight.detach() / spread, *(layer.weight.detach() for layer in layers[1:])]
     return Head(facts, mean, weights, [layer.bias.detach() for layer in layers])

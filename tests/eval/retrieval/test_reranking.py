@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import eval.scoring.reranked as module
-from eval import Recipe, Settings, document, evaluate, score
+from eval import Recipe, RetrievalResult, Settings, document, evaluate, score
 from eval.replay import main as replay
 from eval.results.gains import gain_table
 from eval.retrieval import main
@@ -27,6 +27,7 @@ from timm_gam.core import DataError
 from timm_gam.data import (
     EncodedImage,
     ImageReader,
+    Protocol,
     choose_protocol,
     draw_synthetic,
     published_class_split,
@@ -142,6 +143,63 @@ def test_a_whitening_has_not_seen_what_it_ranks() -> None:
         kept = [row[row != planted][:20].tolist() for row in result.neighbours[1:]]
         found.append((result.facts.recipe.whitening.sha256, kept))
     assert found[0] == found[1]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("embeddings")
+
+
+@pytest.mark.parametrize("method", ["qe", "dba", "diffusion", "k-reciprocal"])
+def test_a_copy_in_another_class_and_whatever_is_done_with_vectors(method: str, cache: Path) -> None:
+    """Views, pooling, power, whitening and re-ranking at once: the query is left out by its place, its copy is not, and
+    all is ranked as if the query's own row were not there."""
+    images = draw_synthetic(10)
+    rows = choose_protocol(images, split="test").query
+    query, planted = int(rows[0]), int(rows[-1])
+    images = replace(images, reader=_Copied(images.reader, query, planted))
+    settings = Settings(
+        EmbedSettings(workers=0, flip=True, scales=(1.0, 0.7), pool="gem"),
+        intervals="none",
+        cache_folder=cache,
+        recipe=Recipe(power=0.5, whitening=16, method=method, options={"neighbours": 5}),
+    )
+
+    def ranked(gallery: NDArray[np.int64]) -> RetrievalResult:
+        protocol = Protocol("query-gallery", "one row", "none", np.array([query]), gallery, ("test",))
+        return evaluate("test_resnet_gam.corel", images, protocol, settings=settings)
+
+    found, alone = ranked(rows), ranked(np.setdiff1d(rows, [query]))
+    np.testing.assert_array_equal(found.neighbours, alone.neighbours)
+    np.testing.assert_allclose(found.scores, alone.scores, atol=1e-5)
+    first = [found.ids[row] for row in found.neighbours[0]]
+    assert images.ids[query] not in first and images.ids[planted] in first[:2]
+    assert images.labels[planted] != images.labels[query] and 0 < found.metric("map")[0] < 1
+
+
+class _Copied:
+    def __init__(self, reader: ImageReader, query: int, place: int) -> None:
+        self.reader, self.query, self.place, self.parallel = reader, query, place, reader.parallel
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
+        for row in indices:
+            for _, image in self.reader.read([self.query if row == self.place else row]):
+                yield row, image
+
+
+class _Unread:
+    parallel = False
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
+        raise AssertionError("images are read")
+
+
+@pytest.mark.parametrize("method", ["dba", "diffusion", "k-reciprocal"])
+def test_more_neighbours_than_there_are_is_said_before_anything_is_embedded(method: str) -> None:
+    images = replace(draw_synthetic(2), reader=_Unread())
+    settings = Settings(recipe=Recipe(method=method, options={"neighbours": 60}))
+    with pytest.raises(DataError, match=f"neighbours of {method} is 60; 1 to 5[89] are legal in a gallery of 60"):
+        evaluate("test_resnet_gam.corel", images, settings=settings)
 
 
 class _Planted:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tests.timm_gam.rerank import naive
-from timm_gam.core import DataError
+from timm_gam.core import DataError, EmbeddingError
 from timm_gam.rerank import (
     DatabaseAugmentation,
     Diffusion,
@@ -155,15 +155,42 @@ def test_k_reciprocal_refuses(vectors: Tensor) -> None:
         KReciprocal(vectors[:2], vectors[2:])
     with pytest.raises(DataError, match="not the gallery row"):
         KReciprocal(vectors[:2], vectors, own=torch.tensor([3, 4]))
+    rounded = vectors[:2] * (1 + 1e-12 * torch.randn(2, DIM, dtype=vectors.dtype))  # as made in other blocks
+    KReciprocal(rounded, vectors, own=torch.arange(2))
     assert KReciprocal(vectors[:2], vectors[2:], transductive=True).block(slice(0, 2)).shape == (2, IMAGES - 2)
 
 
 def test_more_neighbours_than_there_are() -> None:
     few = torch.eye(4)
-    with pytest.raises(DataError, match="1 to 3 can be had"):
-        Diffusion(few, few, own=torch.arange(4), neighbours=3)
+    own = torch.arange(4)
+    for build, legal in ((QueryExpansion, 3), (DatabaseAugmentation, 2), (Diffusion, 2)):
+        message = f"neighbours of {build.called} is {legal + 1}; 1 to {legal} are legal in a gallery of 4 images"
+        with pytest.raises(DataError, match=message):
+            build(few, few, own=own, neighbours=legal + 1)
+        assert build(few, few, own=own, neighbours=legal).block(slice(0, 4)).isfinite().all()
+    with pytest.raises(DataError, match="local of k-reciprocal is 5; 1 to 4 are legal"):
+        KReciprocal(few, few, own=own, neighbours=3, local=5)
+    KReciprocal(few, few, own=own, neighbours=3, local=4)
+    with pytest.raises(DataError, match="not one can be had in a gallery of 1 images"):
+        Diffusion(few[:1], few[:1], own=own[:1])
     with pytest.raises(DataError, match="of the same model"):
         Diffusion(few, torch.eye(5))
+
+
+@pytest.mark.parametrize("build", [QueryExpansion, DatabaseAugmentation, Diffusion, KReciprocal])
+def test_vectors_that_do_not_go_together(build: Build, vectors: Tensor) -> None:
+    for bad in (torch.nan, torch.inf):
+        broken = vectors.clone()
+        broken[7, 3] = bad
+        with pytest.raises(EmbeddingError, match="vector 7 holds NaN or infinity"):
+            build(broken, broken, own=torch.arange(IMAGES))
+        with pytest.raises(EmbeddingError, match="holds NaN"):
+            fit_whitening(broken)
+    with pytest.raises(DataError, match="of one type on one device"):
+        build(vectors.float(), vectors)
+    for own in (torch.arange(3), torch.arange(IMAGES) + 1):
+        with pytest.raises(DataError, match=f"gallery row below {IMAGES}"):
+            build(vectors, vectors, own=own)
 
 
 def test_whitened_training_vectors_are_white(vectors: Tensor, tmp_path: Path) -> None:

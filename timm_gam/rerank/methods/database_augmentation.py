@@ -37,10 +37,13 @@ class DatabaseAugmentation(Reranker):
     tensor([1, 0])
     """
 
+    called = "dba"
+
     def __init__(
         self, queries: Vectors, gallery: Vectors, *, neighbours: int = 20, alpha: float = 3.0, **others: object
     ) -> None:
         super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
+        self.check({"neighbours": neighbours}, len(self.gallery), within=self.within, transductive=not self.strict)
         everyone = torch.arange(len(self.gallery), device=self.gallery.device)
         lists = neighbour_lists(
             self.gallery, self.gallery, neighbours + self.strict, own=everyone, memory=self.memory // 2
@@ -50,6 +53,10 @@ class DatabaseAugmentation(Reranker):
         self._moves = csr_of_lists(self._rows[:, :neighbours], self._weights[:, :neighbours])
         self._squares, self._moved_squares, self._moved_by_next = self._inner_products()
         self._listed_by = ListedBy(self._rows[:, :neighbours]) if self.strict else None
+
+    @classmethod
+    def most(cls, others: int, within: bool, strict: bool) -> dict[str, int]:
+        return {"neighbours": others - strict}  # one more is listed: the next
 
     def _inner_products(self) -> tuple[Tensor, Tensor, Tensor]:
         """(N,) g.g, m.m and m.h of every gallery vector, its m, the sum before it is of length 1, and the next h."""

@@ -44,6 +44,8 @@ class Diffusion(Reranker):
     tensor(1)
     """
 
+    called = "diffusion"
+
     def __init__(
         self,
         queries: Vectors,
@@ -57,6 +59,7 @@ class Diffusion(Reranker):
         **others: object,
     ) -> None:
         super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
+        self.check({"neighbours": neighbours}, len(self.gallery), within=self.within)
         self.k, self.gamma, self.alpha, self.steps, self.mix = neighbours, gamma, alpha, steps, mix
         count, device = len(self.gallery), self.gallery.device
         everyone = torch.arange(count, device=device)
@@ -69,6 +72,10 @@ class Diffusion(Reranker):
         self._affinity = _symmetric(self._rows[:, first], self._weights[:, first])
         self._degrees = self._affinity @ torch.ones(count, 1, dtype=self.gallery.dtype, device=device)
         self._listed_by = ListedBy(self._rows[:, first]) if self.within else None
+
+    @classmethod
+    def most(cls, others: int, within: bool, strict: bool) -> dict[str, int]:
+        return {"neighbours": others - within}  # one more is listed: the next
 
     def bytes_per_query(self) -> int:
         return 13 * self.gallery.dtype.itemsize * len(self.gallery)

@@ -39,6 +39,8 @@ class KReciprocal(Reranker):
     tensor([1, 0])
     """
 
+    called = "k-reciprocal"
+
     def __init__(
         self,
         queries: Vectors,
@@ -51,6 +53,7 @@ class KReciprocal(Reranker):
         **others: object,
     ) -> None:
         super().__init__(queries, gallery, transductive=transductive, **others)  # type: ignore[arg-type]
+        self.check({"neighbours": neighbours, "local": local}, len(self.gallery), within=self.within)
         outside = torch.nonzero(self.own < 0)[:, 0]
         if len(outside) > 1 and not transductive:
             raise DataError(
@@ -61,7 +64,10 @@ class KReciprocal(Reranker):
         step = max(1, self.memory // (8 * self.gallery.row_bytes))
         for start in range(0, len(inside), step):
             some = inside[start : start + step]
-            if not torch.equal(self.queries[some], self.gallery[self.own[some]]):
+            mine, there = self.queries[some], self.gallery[self.own[some]]
+            if not torch.allclose(
+                mine, there, rtol=0, atol=torch.finfo(mine.dtype).eps ** 0.5
+            ):  # equal but for rounding
                 raise DataError("a query is not the gallery row that is said to be its own")
         self.mix, self._count = mix, len(self.gallery)
         self._node = self.own.clone()
@@ -75,6 +81,10 @@ class KReciprocal(Reranker):
         self._rows = _averaged(encoded, lists[:, :local], self.memory // 2)
         del encoded, near, lists
         self._columns = self._rows.transposed()
+
+    @classmethod
+    def most(cls, others: int, within: bool, strict: bool) -> dict[str, int]:
+        return {"neighbours": others, "local": others + 1}
 
     def block(self, rows: slice) -> Tensor:
         scores = self.mix * self.gallery.similarities(self.queries[rows])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from timm_gam.rerank.reranker import Reranker
-from timm_gam.rerank.sparse.lists import check_width, neighbour_lists, similarity_weights, unit
+from timm_gam.rerank.sparse.lists import neighbour_lists, similarity_weights, unit
 from timm_gam.rerank.unit_vectors import UnitVectors, Vectors
 
 
@@ -38,12 +38,13 @@ def expand_queries(
 
     Raises:
         DataError: the gallery has fewer rows than k.
+        EmbeddingError: a vector holds NaN or infinity.
 
     >>> gallery = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     >>> expand_queries(torch.tensor([[0.6, 0.8]]), gallery, neighbours=1, alpha=1)[0].tolist()
     [0.3511..., 0.9363...]
     """
-    return expanded(unit(queries), UnitVectors(gallery), neighbours, alpha, own, memory)
+    return expanded(UnitVectors(queries)[:], UnitVectors(gallery), neighbours, alpha, own, memory)
 
 
 def expanded(
@@ -79,11 +80,13 @@ class QueryExpansion(Reranker):
     tensor([1, 0])
     """
 
+    called = "qe"
+
     def __init__(
         self, queries: Vectors, gallery: Vectors, *, neighbours: int = 10, alpha: float = 3.0, **others: object
     ) -> None:
         super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
-        check_width(neighbours, len(self.gallery) - 1)
+        self.check({"neighbours": neighbours}, len(self.gallery), within=self.within)
         self._neighbours, self._alpha = neighbours, alpha
 
     def block(self, rows: slice) -> Tensor:

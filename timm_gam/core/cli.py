@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from timm_gam.core.errors import TimmGamError
 from timm_gam.core.signals import OutputClosedError, exit_code, handle_signals
@@ -35,20 +35,18 @@ class CommandParser(argparse.ArgumentParser):
         description: str,
         epilog: str = "",
         *,
-        usage: str | None = None,
-        argument_default: object = None,
         width: int | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(
             prog=prog,
-            usage=usage,
             description=description,
             epilog=epilog,
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
                 prog, max_help_position=24 if width is None else 30, width=width
             ),
             allow_abbrev=False,
-            argument_default=argument_default,
+            **options,
         )
 
     def error(self, message: str) -> NoReturn:

@@ -18,48 +18,42 @@ def silent_libraries() -> Iterator[None]:
 
     Python's own stderr writes there too: keep what is done within short, and free of output.
     """
-    _enter()
+    global _inside
+    with _lock:
+        _inside += 1
+        if _inside == 1:
+            _silence()
     try:
         yield
     finally:
-        _leave()
+        with _lock:
+            _inside -= 1
+            if _inside == 0:
+                _restore()
 
 
-def _enter() -> None:
-    global _inside, _kept
-    with _lock:
-        _inside += 1
-        if _inside > 1:
-            return
-        with contextlib.suppress(OSError):  # there is no descriptor 2, or none is left
-            kept = os.dup(2)
-            try:
-                nothing = os.open(os.devnull, os.O_WRONLY)
-            except OSError:
-                os.close(kept)
-                return
-            os.dup2(nothing, 2)
-            os.close(nothing)
-            _kept = kept
+def _silence() -> None:
+    global _kept
+    with contextlib.suppress(OSError):  # there is no descriptor 2, or none is left
+        _kept = os.dup(2)
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        os.close(nothing)
 
 
-def _leave() -> None:
-    global _inside, _kept
-    with _lock:
-        _inside -= 1
-        if _inside == 0 and _kept is not None:
-            os.dup2(_kept, 2)
-            os.close(_kept)
-            _kept = None
+def _restore() -> None:
+    global _kept
+    if _kept is not None:
+        os.dup2(_kept, 2)
+        os.close(_kept)
+        _kept = None
 
 
 def _after_fork() -> None:
     """A process forked while another thread was within has no such thread."""
     global _lock, _inside
-    _lock, inside, _inside = threading.Lock(), _inside, 1
-    if inside:
-        _leave()
-    _inside = 0
+    _lock, _inside = threading.Lock(), 0
+    _restore()
 
 
 if hasattr(os, "register_at_fork"):

@@ -52,7 +52,7 @@ def collect_embeddings(
     Raises:
         TimmGamError: an image cannot be read, an embedding cannot be used, or a file cannot be written.
     """
-    digests = Digests.none(len(rows)) if store is None else _digest(images, rows, world)
+    digests = Digests.none(len(rows)) if store is None else digest_images(images, rows, world)
     lacking = np.ones(len(rows), dtype=np.bool_) if store is None else store.missing(digests)
     todo = np.flatnonzero(_everywhere(lacking, world))
     mine = todo[world.share(len(todo), embedder.settings.batch_size)]
@@ -95,7 +95,7 @@ def collect_embeddings(
         world=world,
     )
     seconds = time.perf_counter() - began if count else 0
-    return Embeddings(vectors, read, kept, unreadable, seconds, signatures), count
+    return Embeddings(read, vectors, kept, unreadable, signatures, seconds), count
 
 
 def _vectors(own: VectorStore, store: FileStore | None, digests: Digests, world: World) -> NDArray[np.float32]:
@@ -130,12 +130,6 @@ def _exchange(own: VectorStore, into: VectorStore | None, digests: Digests, worl
             vectors = world.broadcast(own.read(block) if rank == world.rank else np.empty((0, 0), np.float32), rank)
             if into is not None:
                 into.add(block, vectors)
-
-
-def _digest(images: ImageSet, rows: NDArray[np.int64], world: World) -> Digests:
-    """Content digests of the rows, read by all processes; empty for a file that has vanished."""
-    mine = np.arange(len(rows))[world.share(len(rows), 1)]
-    return _shared(digest_images(images, rows[mine]), mine, len(rows), world)
 
 
 def _shared(digests: Digests, places: NDArray[np.int64], count: int, world: World) -> Digests:

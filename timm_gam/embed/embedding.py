@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -28,43 +28,30 @@ from timm_gam.images import (
 
 
 @dataclass(frozen=True)
-class Embeddings:
-    """Embeddings of the readable images among those asked for.
+class EmbeddedBatch:
+    """What became of some images.
 
     Attributes:
-        vectors: (N, D) float32, finite.
-        rows: (N,) int64 ascending rows of the image set.
-        digests: N SHA-256 digests of the images' encoded bytes.
+        rows: (N,) int64 ascending rows of the image set, readable images only.
+        vectors: (N, D) float32, finite; (0, 0) where no image is readable.
+        digests: N SHA-256 digests of the encoded bytes that were decoded.
         unreadable: Image id -> reason, for images that were skipped.
-        seconds: Wall time of the whole pass.
         signatures: (N, 256) int8, as `timm_gam.images.signature` makes them.
     """
 
-    vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
-    digests: Digests
+    vectors: NDArray[np.float32]
+    digests: Sequence[bytes]
     unreadable: dict[str, str]
-    seconds: float
     signatures: NDArray[np.int8]
 
 
 @dataclass(frozen=True)
-class EmbeddedBatch:
-    """What became of one batch.
+class Embeddings(EmbeddedBatch):
+    """What became of all images asked for, and the wall time of the whole pass in seconds."""
 
-    Attributes:
-        rows: (b,) int64 ascending rows of the image set, readable images only.
-        vectors: (b, D) float32, finite; (0, 0) where no image is readable.
-        digests: b SHA-256 digests of the encoded bytes that were decoded.
-        unreadable: Image id -> reason, for images that were skipped.
-        signatures: (b, 256) int8 of those images, for finding near-duplicates.
-    """
-
-    rows: NDArray[np.int64]
-    vectors: NDArray[np.float32]
-    digests: tuple[bytes, ...]
-    unreadable: dict[str, str]
-    signatures: NDArray[np.int8]
+    digests: Digests
+    seconds: float
 
 
 def embed_images(
@@ -119,14 +106,8 @@ def embed_images(
     if vectors is None:
         raise EmbeddingError(f"none of {len(wanted)} images of '{images.name}' could be read")
     read = digests.known
-    return Embeddings(
-        vectors=vectors if read.all() else vectors[read],
-        rows=wanted[read],
-        digests=digests.take(read),
-        unreadable=unreadable,
-        seconds=time.perf_counter() - began,
-        signatures=signatures[read],
-    )
+    vectors, seconds = vectors if read.all() else vectors[read], time.perf_counter() - began
+    return Embeddings(wanted[read], vectors, digests.take(read), unreadable, signatures[read], seconds)
 
 
 def embed_batches(

@@ -63,22 +63,26 @@ def with_column_convolutions(network: nn.Module, x: Tensor) -> int:
     Returns:
         How many were replaced.
     """
-    if not any(is_large(module) for module in network.modules()):
-        return 0
-    sizes = map_sizes(network, x[:1])
-    suited = [name for name, module in network.named_modules() if is_large(module) and _suits(module, sizes)]
-    for name in suited:
-        network.set_submodule(name, ColumnConv2d(network.get_submodule(name)))  # type: ignore[arg-type]
+    suited = [(name, conv) for name, conv, sizes in large_convolutions(network, x) if _suits(conv, sizes)]
+    for name, conv in suited:
+        network.set_submodule(name, ColumnConv2d(conv))
     return len(suited)
 
 
-def _suits(conv: nn.Conv2d, sizes: dict[nn.Conv2d, set[tuple[int, int]]]) -> bool:
+def _suits(conv: nn.Conv2d, sizes: set[tuple[int, int]]) -> bool:
     """Wider maps have little padding, and each column costs an addition to all outputs."""
     narrow = conv.kernel_size[1] * (2 if conv.in_channels > conv.out_channels else 1)
-    return any(width <= narrow for _, width in sizes.get(conv, ()))
+    return any(width <= narrow for _, width in sizes)
 
 
-def is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
+def large_convolutions(network: nn.Module, x: Tensor) -> list[tuple[str, nn.Conv2d, set[tuple[int, int]]]]:
+    """Name, layer and map sizes of the large convolutions that a batch meets."""
+    large = [(name, module) for name, module in network.named_modules() if _is_large(module)]
+    sizes = map_sizes(network, x[:1]) if large else {}
+    return [(name, conv, sizes[conv]) for name, conv in large if conv in sizes]
+
+
+def _is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether a module is a dense stride 1 convolution of 5x5 or more, padded to the size of its input."""
     return (
         isinstance(module, nn.Conv2d)

@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_gam.inference.column_convolution import is_large
-from timm_gam.inference.feature_maps import map_sizes
+from timm_gam.inference.column_convolution import large_convolutions
 from timm_gam.inference.timing import seconds
 
 
@@ -71,13 +70,9 @@ def with_tap_convolutions(network: nn.Module, x: Tensor) -> int:
     Returns:
         How many were replaced.
     """
-    if not any(is_large(module) for module in network.modules()):
-        return 0
-    sizes, known, replaced = map_sizes(network, x[:1]), dict[object, bool](), 0
-    for name, conv in list(network.named_modules()):
-        if not is_large(conv) or conv not in sizes:
-            continue
-        if all(_is_faster(conv, len(x), size, known) for size in sizes[conv]):
+    known, replaced = dict[object, bool](), 0
+    for name, conv, sizes in large_convolutions(network, x):
+        if all(_is_faster(conv, len(x), size, known) for size in sizes):
             network.set_submodule(name, TapConv2d(conv))
             replaced += 1
     return replaced

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, World, progress_bar
-from timm_gam.images import Digests, default_workers, digest_images, load_batches, no_pixels
-from timm_gam.train.data import Fingerprints, TrainingData
+from timm_gam.images import Digests, default_workers, load_batches, no_pixels
+from timm_gam.train.data import TrainingData
 from timm_gam.train.recipe import Recipe
 
 _AT_ONCE = 64
@@ -83,13 +83,6 @@ def check_images(data: TrainingData, rows: NDArray[np.int64], recipe: Recipe, wo
     if faults:
         raise DataError(f"'{data.images.name}' cannot be trained on: {'; '.join(faults)}")
     return Digests(world.sum(torch.from_numpy(digests.table)).numpy())
-
-
-def identify_images(data: TrainingData, rows: NDArray[np.int64], world: World) -> Fingerprints:
-    """Fingerprints without decoding, each image read by one process."""
-    digests = Digests.none(len(rows))
-    digests.table[world.rank :: world.size] = digest_images(data.images, rows[world.rank :: world.size]).table
-    return Fingerprints.of(data, rows, Digests(world.sum(torch.from_numpy(digests.table)).numpy()))
 
 
 def _faults_of_classes(data: TrainingData) -> list[str]:

@@ -30,12 +30,13 @@ from timm_gam.core import (
 from timm_gam.data import ImageSet
 from timm_gam.images import (
     cache_decoded,
+    digest_images,
     memory_errors,
     resolve_preprocessing,
 )
 from timm_gam.inference import compiler_errors
 from timm_gam.models import TrainingRecord, read_training_record
-from timm_gam.train.checks import check_batch, check_images, identify_images
+from timm_gam.train.checks import check_batch, check_images
 from timm_gam.train.data import Fingerprints, TrainingData, read_training_data
 from timm_gam.train.loop import Trainer
 from timm_gam.train.output.checkpoint import Position, load_state
@@ -202,7 +203,7 @@ def _check_and_open(
             write_json(folder.data, {**data.record(found), "start": asdict(start)})
         return found
     known = folder.read_json(folder.data)
-    found = identify_images(data, rows, world)
+    found = Fingerprints.of(data, rows, digest_images(data.images, rows, world))
     found.refuse_others(known, data, folder.path)
     if found.all != known.get("fingerprint"):  # what is tested on was repaired, and nobody looked at it yet
         check_images(data, rows, recipe, world)

@@ -71,11 +71,11 @@ class Canvas:
         hsv = self.between(low, high) % 1, self.between(*saturation), self.between(*value)
         return np.asarray(colorsys.hsv_to_rgb(*hsv), np.float32)
 
-    def noise(self, cells: float, octaves: int = 3, stretch: float = 1.0, gain: float = 0.5) -> Floats:
+    def noise(self, cells: float, octaves: int = 3, stretch: float = 1.0) -> Floats:
         """Fractal noise in (height, width), about -1 to 1.
 
         Args:
-            cells: Of the coarsest octave over the height; each octave has twice as many at `gain` of the amplitude.
+            cells: Of the coarsest octave over the height; each octave has twice as many at half the amplitude.
             stretch: How many times as wide as high a cell is.
         """
         total, amplitude, sum_of = np.zeros((HEIGHT, WIDTH), np.float32), 1.0, 0.0
@@ -85,7 +85,7 @@ class Canvas:
             coarse = Image.fromarray(self.rng.uniform(-1, 1, (rows, columns)).astype(np.float32))
             total += amplitude * np.asarray(coarse.resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC))
             sum_of += amplitude
-            amplitude *= gain
+            amplitude /= 2
         scaled: Floats = total / np.float32(0.7 * sum_of)
         return scaled
 
@@ -157,11 +157,9 @@ class Pencil:
     def ellipse(self, x: float, y: float, rx: float, ry: float, colour: Colour) -> None:
         self._draw.ellipse([_place(x - rx, y - ry), _place(x + rx, y + ry)], fill=_ink(colour))
 
-    def line(
-        self, points: Sequence[tuple[float, float]], colour: Colour, width: float = 0.01, opacity: float = 1.0
-    ) -> None:
+    def line(self, points: Sequence[tuple[float, float]], colour: Colour, width: float) -> None:
         pixels = max(1, round(width * HEIGHT * _OVERSAMPLING))
-        self._draw.line([_place(x, y) for x, y in points], fill=_ink(colour, opacity), width=pixels, joint="curve")
+        self._draw.line([_place(x, y) for x, y in points], fill=_ink(colour), width=pixels, joint="curve")
 
     def leaf(self, x: float, y: float, length: float, angle: float, breadth: float, colour: Colour) -> None:
         """A leaf or petal that starts at (x, y), `breadth` times as broad as long; angle in radians, 0 to the right."""

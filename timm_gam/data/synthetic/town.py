@@ -73,7 +73,13 @@ def facade(canvas: Canvas) -> None:
             for column in range(columns + 1):
                 x, y = left + (column + 0.5) * w, top + (row + 0.5) * h
                 y += slant * (x - ASPECT / 2) * (0.5 - y)
-                _window(canvas, pencil, x, y, half, tall, glass, frame, shutter)
+                if shutter is not None:
+                    pencil.rectangle(x - 1.8 * half, y - tall, x + 1.8 * half, y + tall, shutter)
+                pencil.rectangle(x - 1.15 * half, y - 1.08 * tall, x + 1.15 * half, y + 1.08 * tall, frame)
+                pane = mix(glass, (0.8, 0.9, 1), canvas.between(0, 0.3))
+                pencil.rectangle(x - half, y - tall, x + half, y + tall, pane)
+                pencil.rectangle(x - 0.07 * half, y - tall, x + 0.07 * half, y + tall, frame)
+                pencil.rectangle(x - half, y - 0.25 * tall, x + half, y - 0.17 * tall, frame)
             pencil.rectangle(0, top + row * h, ASPECT, top + row * h + 0.012, mix(wall, (0, 0, 0), 0.25), 0.6)
 
 
@@ -116,22 +122,3 @@ def _towers(canvas: Canvas, pencil: Pencil, level: float, wall: Floats, lit: flo
                 elif canvas.rng.random() < lit:
                     pencil.rectangle(wx, wy, wx + 0.5 * pitch, wy + 0.6 * pitch, lamp)
         x += width + canvas.between(-0.02, 0.04)
-
-
-def _window(
-    canvas: Canvas,
-    pencil: Pencil,
-    x: float,
-    y: float,
-    half: float,
-    tall: float,
-    glass: Floats,
-    frame: Floats,
-    shutter: Floats | None,
-) -> None:
-    if shutter is not None:
-        pencil.rectangle(x - 1.8 * half, y - tall, x + 1.8 * half, y + tall, shutter)
-    pencil.rectangle(x - 1.15 * half, y - 1.08 * tall, x + 1.15 * half, y + 1.08 * tall, frame)
-    pencil.rectangle(x - half, y - tall, x + half, y + tall, mix(glass, (0.8, 0.9, 1), canvas.between(0, 0.3)))
-    pencil.rectangle(x - 0.07 * half, y - tall, x + 0.07 * half, y + tall, frame)
-    pencil.rectangle(x - half, y - 0.25 * tall, x + half, y - 0.17 * tall, frame)

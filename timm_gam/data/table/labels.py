@@ -56,21 +56,17 @@ def join_labels(name: str, column: str, parts: Sequence[LabelPart]) -> tuple[tup
             f"column '{column}' of '{name}' mixes {' and '.join(sorted(kinds))}; classes need one kind of label: "
             "write them all as text"
         )
-    names_of = [list(p.feature.names) if n else _texts(p.values) for p, n in zip(parts, named, strict=True)]
-    if all(named) and all(names == names_of[0] for names in names_of):
-        numbers = [np.array(part.values, dtype=np.int64) for part in parts]
-        return tuple(names_of[0]), np.concatenate(numbers) if numbers else np.zeros(0, np.int64)
-    if any(named):
-        classes = list(dict.fromkeys(text for names in names_of for text in names))
-    else:
-        classes = sorted({text for names in names_of for text in names})
-    index = {text: number for number, text in enumerate(classes)}
-    labels = [
-        index[names[int(value) if is_named else row]]
-        for part, is_named, names in zip(parts, named, names_of, strict=True)
-        for row, value in enumerate(part.values)
+    texts = [
+        [part.feature.names[int(value)] for value in part.values] if is_named else _texts(part.values)
+        for part, is_named in zip(parts, named, strict=True)
     ]
-    return tuple(classes), np.array(labels, dtype=np.int64)
+    if any(named):
+        known = (part.feature.names if n else text for part, n, text in zip(parts, named, texts, strict=True))
+        classes = list(dict.fromkeys(name for names in known for name in names))
+    else:
+        classes = sorted({text for part in texts for text in part})
+    index = {text: number for number, text in enumerate(classes)}
+    return tuple(classes), np.array([index[text] for part in texts for text in part], dtype=np.int64)
 
 
 def _check(name: str, column: str, part: LabelPart, names: Sequence[str] | None) -> None:

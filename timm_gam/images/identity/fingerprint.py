@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from timm_gam.core import UnreadableImageError
+from timm_gam.core import ALONE, UnreadableImageError, World
 from timm_gam.data import ImageSet
 from timm_gam.images.decoding import content_digest
 from timm_gam.images.identity.digests import Digests
@@ -38,10 +39,11 @@ def data_fingerprint(images: ImageSet, rows: NDArray[np.int64], digests: Sequenc
     return fingerprint.hexdigest()
 
 
-def digest_images(images: ImageSet, rows: NDArray[np.int64]) -> Digests:
-    """Content digest of each image in `rows`, without decoding; a vanished file gets an empty digest."""
+def digest_images(images: ImageSet, rows: NDArray[np.int64], world: World = ALONE) -> Digests:
+    """Content digest of each image in `rows`, read by one process and not decoded; a vanished file has none."""
+    mine = np.arange(len(rows))[world.share(len(rows), 1)]
     digests = Digests.none(len(rows))
-    for place, (row, encoded) in enumerate(images.reader.read(rows.tolist())):
+    for place, (row, encoded) in zip(mine.tolist(), images.reader.read(rows[mine].tolist()), strict=True):
         with suppress(UnreadableImageError):
             digests[place] = content_digest(encoded, images.ids[row])
-    return digests
+    return Digests(world.sum(torch.from_numpy(digests.table)).numpy())

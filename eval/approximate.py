@@ -88,7 +88,7 @@ def measure(index: ApproximateIndex, sample: QuerySample) -> dict[str, Any]:
     """Recall with its 95 % interval and speed of an index, beside exact search."""
     import numpy as np
 
-    from eval.scoring.intervals import average
+    from eval.scoring.statistics.intervals import average
 
     index.search(sample.queries[:16], sample.k, self_index=None)  # warms up
     seconds = []

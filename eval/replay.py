@@ -14,7 +14,7 @@ from timm_gam.core import CommandParser, DataError, printable, progress_bar, run
 from timm_gam.images import DecodeLimits, add_decoding_arguments
 
 if TYPE_CHECKING:
-    from eval.results.facts import Entry
+    from eval.results.document import Entry
     from eval.results.result import RetrievalResult
     from timm_gam.data import ImageSet
     from timm_gam.rerank import Recipe

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval.scoring.intervals import difference
-from eval.scoring.significance import holm, p_over_runs
+from eval.scoring.statistics.intervals import difference
+from eval.scoring.statistics.significance import holm, p_over_runs
 
 RESULTS = Path(__file__).parents[1] / "results" / "transfer"
 ATTENTIONS = ("se", "cbam", "gam")

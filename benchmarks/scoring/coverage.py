@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.scoring.intervals import difference
 from eval.scoring.retrieval_scores import RetrievalScores, score_retrieval
+from eval.scoring.statistics.intervals import difference
 
 RECORD = Path(__file__).parents[1] / "results" / "coverage.json"
 METRICS = ("map", "hit@1", "precision@10", "ndcg@10", "hit@10")

@@ -48,14 +48,7 @@ def main() -> None:
     parser.add_argument("--record", type=Path)
     args = parser.parse_args()
 
-    rng = np.random.default_rng(0)
-    labels = np.arange(args.images) % args.classes
-    centres = rng.normal(size=(args.classes, args.dim))
-    vectors = np.empty((args.images, args.dim), dtype=np.float32)
-    for start in range(0, args.images, 1000):
-        rows = slice(start, start + 1000)
-        vectors[rows] = centres[labels[rows]] + 6 * rng.normal(size=vectors[rows].shape)
-
+    vectors, labels = clustered(args.images, args.dim, args.classes)
     by_torch = CustomKNN(CosineSimilarity(), batch_size=1000)
     by_faiss = FaissKNN()  # of distances, so of vectors of length 1
     peer_vectors, peer_labels = torch.nn.functional.normalize(torch.from_numpy(vectors)), torch.from_numpy(labels)
@@ -102,6 +95,18 @@ def main() -> None:
     if args.record:
         args.record.parent.mkdir(parents=True, exist_ok=True)
         args.record.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def clustered(images: int, dim: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(images, dim) float32 vectors around as many centres as there are classes, and their labels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(images) % classes
+    centres = rng.normal(size=(classes, dim))
+    vectors = np.empty((images, dim), dtype=np.float32)
+    for start in range(0, images, 1000):
+        rows = slice(start, start + 1000)
+        vectors[rows] = centres[labels[rows]] + 6 * rng.normal(size=vectors[rows].shape)
+    return vectors, labels
 
 
 def peer_calculator(k: str | None, knn: Callable[..., object], *more: str) -> AccuracyCalculator:

@@ -83,6 +83,25 @@ def build_parser() -> argparse.ArgumentParser:
         description="Score how well timm models retrieve images: embeddings, exact ranking, metrics with intervals.",
         epilog=_EPILOG,
     )
+    _add_model_arguments(parser)
+    _add_data_arguments(parser)
+    _add_protocol_arguments(parser)
+    add_rerank_arguments(parser)
+
+    image = add_preprocessing_arguments(parser)
+    image.add_argument(
+        "--shrink-on-load",
+        action="store_true",
+        help="let the JPEG decoder reduce photos 8 times as large as the input; faster, and scores move as by rounding",
+    )
+
+    add_decoding_arguments(parser)
+    _add_computing_arguments(parser)
+    _add_output_arguments(parser)
+    return parser
+
+
+def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--model",
@@ -111,6 +130,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_view_arguments(model)
 
+
+def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
     add_image_options(data)
     data.add_argument(
@@ -133,6 +154,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="leave out images that cannot be decoded, and count them in the results (default: stop at the first)",
     )
 
+
+def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
     protocol = parser.add_argument_group("protocol")
     protocol.add_argument(
         "--protocol",
@@ -148,17 +171,8 @@ def build_parser() -> argparse.ArgumentParser:
         "-k", nargs="+", type=positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
     )
 
-    add_rerank_arguments(parser)
 
-    image = add_preprocessing_arguments(parser)
-    image.add_argument(
-        "--shrink-on-load",
-        action="store_true",
-        help="let the JPEG decoder reduce photos 8 times as large as the input; faster, and scores move as by rounding",
-    )
-
-    add_decoding_arguments(parser)
-
+def _add_computing_arguments(parser: argparse.ArgumentParser) -> None:
     compute = parser.add_argument_group("computing")
     compute.add_argument("-b", "--batch-size", type=positive, default=32, metavar="N", help="(default: %(default)s)")
     compute.add_argument("-j", "--workers", type=count, metavar="N", help="decoding processes (default: by device)")
@@ -185,6 +199,8 @@ def build_parser() -> argparse.ArgumentParser:
         "classes (queries and gallery change), other classes, or none (default: images in leave-one-out, else queries)",
     )
 
+
+def _add_output_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument(
         "--results-file",
@@ -216,4 +232,3 @@ def build_parser() -> argparse.ArgumentParser:
     )
     output.add_argument("--per-class", action="store_true", help="also print a table per class")
     output.add_argument("--paper-table", action="store_true", help="also print the columns of the paper's Table 1")
-    return parser

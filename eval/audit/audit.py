@@ -12,8 +12,8 @@ from eval.audit.findings import Finding, audit_findings
 from eval.audit.judged import judge
 from eval.audit.measures import Measure, measure, per_query
 from eval.audit.ranking import Ranking
-from eval.scoring.intervals import average
 from eval.scoring.qrels import Qrels
+from eval.scoring.statistics.intervals import average
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from eval.audit.ranking import Ranking
-from eval.scoring.metrics import TieGroups
 from eval.scoring.qrels import Qrels
+from eval.scoring.tie_groups import TieGroups
 from timm_gam.core import DataError
 
 Floats = NDArray[np.float64]

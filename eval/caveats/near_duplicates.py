@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from eval.results.facts import Means, NearDuplicates, NearPair
 from eval.scoring import near_duplicates as finding
-from eval.scoring.intervals import class_means
 from eval.scoring.near_duplicates import NearInGallery, WithoutNear, score_without_near
 from eval.scoring.retrieval_scores import places
+from eval.scoring.statistics.intervals import class_means
 from timm_gam.core import World
 from timm_gam.data import Protocol
 from timm_gam.images import NEAR

@@ -12,16 +12,7 @@ from numpy.typing import NDArray
 from eval.caveats.training import training_images, training_warnings
 from eval.evaluation.ranked_result import Ranking
 from eval.results.certificate import certify
-from eval.results.facts import (
-    Data,
-    Facts,
-    HeadRecord,
-    Model,
-    PreprocessingRecord,
-    Timings,
-    Unreadable,
-    Weights,
-)
+from eval.results.facts import Data, Facts, HeadRecord, Model, PreprocessingRecord, Timings, Unreadable, Weights
 from eval.results.result import Settings
 from timm_gam.core import ProgressBar, World
 from timm_gam.data import ImageSet, Protocol, class_warnings

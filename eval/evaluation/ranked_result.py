@@ -26,9 +26,9 @@ from eval.results.facts import (
 )
 from eval.results.neighbours import first_ranked
 from eval.results.result import HEADLINE, RetrievalResult, Settings
-from eval.scoring.intervals import class_means
 from eval.scoring.reranked import score_reranking
 from eval.scoring.retrieval_scores import RetrievalScores, places, score_retrieval
+from eval.scoring.statistics.intervals import class_means
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol
 from timm_gam.models import weights_digest

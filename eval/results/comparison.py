@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.scoring.intervals import Population, difference
-from eval.scoring.significance import p_of_pairs
+from eval.scoring.statistics.intervals import Population, difference
+from eval.scoring.statistics.significance import p_of_pairs
 from timm_gam.core import DataError
 
 if TYPE_CHECKING:

@@ -1,12 +1,12 @@
 """What a result says of itself: which model, images, protocol and machine made its numbers, as typed records.
 
-They are the sections of the JSON document, and its schema (`results.schema.json`) is made from them. A document from
-elsewhere is read by them too: what has another shape is refused.
+They are the sections of the JSON document (`eval.results.document`). A document from elsewhere is read by them too:
+what has another shape is refused.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -15,8 +15,6 @@ from timm_gam.search import Distance
 
 if TYPE_CHECKING:
     from eval.scoring.retrieval_scores import RetrievalScores
-
-SCHEMA: Final = "timm-gam/retrieval/2"
 
 
 def _unrounded(value: object) -> object:
@@ -30,12 +28,12 @@ Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Interval = tuple[float, float]
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
     # protected_namespaces: `model_args` is timm's name
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
-class HeadRecord(_Record):
+class HeadRecord(Record):
     sha256: Sha256 = Field(description="Over name, dtype, shape and bytes of its tensors, in order of name.")
     loss: str = Field(description="What it was trained by; 'whitening' needs no labels.")
     trained_on: str
@@ -43,7 +41,7 @@ class HeadRecord(_Record):
     layers: list[Count] = Field(description="Dimensions that come in, of each layer, and that come out.")
 
 
-class Model(_Record):
+class Model(Record):
     name: str = Field(description="As it was asked for.")
     architecture: str = Field(description="Registered timm model name.")
     model_args: dict[str, Any] = Field(
@@ -59,7 +57,7 @@ class Model(_Record):
     head: HeadRecord | None = Field(default=None, description="Of timm-gam head, the last layer of the embedding.")
 
 
-class Weights(_Record):
+class Weights(Record):
     kind: Literal["pretrained", "checkpoint", "random", "module"] = Field(
         description="By the model's name, a file, none, or a module that was handed over."
     )
@@ -67,12 +65,12 @@ class Weights(_Record):
     sha256: Sha256 = Field(description="Over name, dtype, shape and bytes of every tensor, in order of name.")
 
 
-class Unreadable(_Record):
+class Unreadable(Record):
     id: str
     reason: str
 
 
-class Data(_Record):
+class Data(Record):
     name: str
     fingerprint: Sha256 | None = Field(
         description="Over (id, class name, SHA-256 of the encoded bytes) of every image scored, sorted by id; null "
@@ -91,7 +89,7 @@ class Data(_Record):
     warnings: list[str] = Field(default=[], description="What makes these numbers say less than they seem to.")
 
 
-class ProtocolRecord(_Record):
+class ProtocolRecord(Record):
     name: Literal["leave-one-out", "query-gallery", "class-disjoint"]
     description: str
     split_rule: str
@@ -104,7 +102,7 @@ class ProtocolRecord(_Record):
     ties: str = "expectation over all orders of equal scores"
 
 
-class PreprocessingRecord(_Record):
+class PreprocessingRecord(Record):
     input_size: tuple[Count, Count, Count]
     crop_pct: float
     crop_mode: str
@@ -116,7 +114,7 @@ class PreprocessingRecord(_Record):
     )
 
 
-class Gain(_Record):
+class Gain(Record):
     difference: float = Field(description="Mean over queries of this ranking's metric less the plain one's.")
     ci95: Interval | None = Field(description="Of that difference, for other ... of the population; null: too few.")
     p: Share = Field(
@@ -124,19 +122,19 @@ class Gain(_Record):
     )
 
 
-class ClassGain(_Record):
+class ClassGain(Record):
     name: str = Field(alias="class")
     queries: Count
     differences: dict[str, float] = Field(description="Metric name -> mean difference over the queries of the class.")
 
 
-class WhiteningRecord(_Record):
+class WhiteningRecord(Record):
     dimensions: Count
     fitted_on: str = Field(description="In words.")
     sha256: Sha256 = Field(description="Over name, dtype, shape and bytes of its tensors, in order of name.")
 
 
-class RecipeRecord(_Record):
+class RecipeRecord(Record):
     """What was done with the embeddings before and while they were ranked, and what that brought."""
 
     name: str
@@ -154,19 +152,19 @@ class RecipeRecord(_Record):
     )
 
 
-class Means(_Record):
+class Means(Record):
     micro: Share = Field(description="Mean over queries.")
     macro: Share = Field(description="Mean over classes of class means.")
 
 
-class NearPair(_Record):
+class NearPair(Record):
     query: str
     match: str
     likeness: float = Field(ge=-1, le=1)
     across_splits: bool = False
 
 
-class NearDuplicates(_Record):
+class NearDuplicates(Record):
     """Near-duplicates of queries in their gallery, and every metric without them: neither right nor wrong."""
 
     likeness: float = Field(description="From this correlation of gradients on two pictures are near-duplicates.")
@@ -180,7 +178,7 @@ class NearDuplicates(_Record):
     examples: list[NearPair] = Field(default=[], description="Those most alike, across splits first.")
 
 
-class IntervalsRecord(_Record):
+class IntervalsRecord(Record):
     population: Literal["queries", "images", "classes", "none"] = Field(
         description="Other ... of the same kind, for which the intervals are; images and classes change the gallery."
     )
@@ -217,7 +215,7 @@ def meaning_of(population: Literal["queries", "images", "classes", "none"]) -> s
     }[population]
 
 
-class Timings(_Record):
+class Timings(Record):
     embedding_seconds: float = 0.0
     embedding_from_cache: bool = False
     images_embedded: Count = Field(
@@ -234,7 +232,7 @@ class Timings(_Record):
     device: str = "cpu"
 
 
-class TrainingImages(_Record):
+class TrainingImages(Record):
     """Scored images that the weights have seen before, by 8 bytes of the SHA-256 of their encoded bytes."""
 
     trained: Count = Field(description="Among those that they were trained on.")
@@ -242,7 +240,7 @@ class TrainingImages(_Record):
     images: Count = Field(description="Scored.")
 
 
-class Facts(_Record):
+class Facts(Record):
     """All but the numbers.
 
     Attributes:
@@ -272,46 +270,3 @@ class Facts(_Record):
         """What tables call the result: the model's name, or the data's where vectors were scored, and the recipe's."""
         name = self.model.name if self.model is not None else self.data.name
         return name if self.recipe is None else f"{name} + {self.recipe.name}"
-
-
-class AverageRecord(_Record):
-    micro: Share = Field(description="Mean over queries.")
-    macro: Share = Field(description="Mean over classes of class means.")
-    micro_ci95: Interval | None = None
-    macro_ci95: Interval | None = None
-
-
-class ClassRecord(_Record):
-    name: str = Field(alias="class")
-    queries: Count
-    metrics: dict[str, Share]
-
-
-class Entry(Facts):
-    """One model on one image set under one protocol; complete in itself."""
-
-    metrics: dict[str, AverageRecord] = Field(
-        description="Metric name -> averages over queries; definitions are in 'definitions'."
-    )
-    per_class: list[ClassRecord]
-
-
-class Hardware(_Record):
-    machine: str
-    processor: str
-    cores: Count
-    torch_threads: Count
-    accelerators: list[str]
-
-
-class Document(_Record):
-    """Results of python -m eval.retrieval. Every metric is a share in [0, 1]."""
-
-    schema_: Literal["timm-gam/retrieval/2"] = Field(default=SCHEMA, alias="schema")
-    created: str = Field(description="UTC, ISO 8601.")
-    notes: list[str] = Field(description="What a reader must know, such as why the embedded default ran.")
-    seed: Count = Field(description="Of random weights; 0 where there are none.")
-    definitions: dict[str, str]
-    versions: dict[str, str | None]
-    hardware: Hardware
-    results: list[Entry] = Field(min_length=1)

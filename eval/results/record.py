@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from eval.results.facts import SCHEMA, AverageRecord, Document, Entry
+from eval.results.document import SCHEMA, AverageRecord, Document, Entry
 from eval.scoring.metrics import DEFINITIONS
 from timm_gam.core import DataError, hardware, versions
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
-    from eval.scoring.intervals import Average
+    from eval.scoring.statistics.intervals import Average
 
 
 def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> dict[str, Any]:

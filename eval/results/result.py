@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.results.facts import ClassRecord, Facts
-from eval.scoring.influence import Influence
-from eval.scoring.intervals import Average, class_means
+from eval.results.document import ClassRecord
+from eval.results.facts import Facts
 from eval.scoring.metrics import DEFAULT_KS
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET
 from eval.scoring.retrieval_scores import Intervals
+from eval.scoring.statistics.influence import Influence
+from eval.scoring.statistics.intervals import Average, class_means
 from timm_gam.core import DataError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbedSettings

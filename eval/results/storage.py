@@ -12,11 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from eval.results.facts import AverageRecord, Facts
+from eval.results.document import AverageRecord
+from eval.results.facts import Facts
 from eval.results.record import average_record
 from eval.results.result import RetrievalResult
-from eval.scoring.influence import Influence
-from eval.scoring.intervals import Average
+from eval.scoring.statistics.influence import Influence
+from eval.scoring.statistics.intervals import Average
 from timm_gam.core import DataError, atomic_path
 
 _FORMAT = "timm-gam/result/1"

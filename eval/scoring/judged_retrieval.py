@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.scoring.intervals import average
-from eval.scoring.metrics import DEFAULT_KS, TieGroups, graded_ndcg_at_k, query_metrics
+from eval.scoring.metrics import DEFAULT_KS, graded_ndcg_at_k, query_metrics
 from eval.scoring.qrels import Qrels
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, RelevantRanks
 from eval.scoring.retrieval_scores import RetrievalScores
+from eval.scoring.statistics.intervals import average
+from eval.scoring.tie_groups import TieGroups
 from timm_gam.core import DataError
 from timm_gam.search import ExactScorer, Scorer, Vectors, fixed_point
 

@@ -12,9 +12,7 @@ precision@K still divides by K.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -22,88 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.scoring.ranking import RelevantRanks
+from eval.scoring.tie_groups import TieGroups, quotient
 
 DEFAULT_KS = (1, 5, 10, 12, 20)
 """Cutoffs reported by default: 1 and 10 (the paper), 12 and 20 (other COREL papers), 5."""
-
-
-@dataclass(frozen=True)
-class TieGroups:
-    """The tied groups that hold relevant images, for Q queries: G groups in rank order within each query.
-
-    Tensors on one device. A metric is the same there to the last digit as anywhere else.
-
-    Attributes:
-        num_relevant: (Q,) int64, R of each query.
-        row: (G,) int64 in [0, Q), the query of each group.
-        start: (G,) int64, images ranked strictly above the group.
-        size: (G,) int64 >= 1, images in the group.
-        relevant: (G,) int64 in [1, size], relevant images in it.
-        relevant_before: (G,) int64, relevant images ranked strictly above it.
-    """
-
-    num_relevant: Tensor
-    row: Tensor
-    start: Tensor
-    size: Tensor
-    relevant: Tensor
-    relevant_before: Tensor
-
-    @classmethod
-    def of(cls, ranks: RelevantRanks) -> TieGroups:
-        """Group the (query, relevant image) pairs of `ranks` that share a score."""
-        row, above, tied = ranks.row, ranks.above, ranks.tied
-        key = row * (1 + (above.max() if len(above) else 0)) + above
-        if not bool((key[1:] >= key[:-1]).all()):
-            order = torch.argsort(key, stable=True)
-            row, above, tied = row[order], above[order], tied[order]
-        opens = torch.ones(len(row), dtype=torch.bool, device=row.device)
-        opens[1:] = (row[1:] != row[:-1]) | (above[1:] != above[:-1])
-        heads = torch.nonzero(opens)[:, 0]
-        relevant = torch.diff(heads, append=heads.new_tensor([len(row)]))
-        num_relevant = torch.bincount(row, minlength=len(ranks.query))
-        pairs_before_query = (num_relevant.cumsum(0) - num_relevant)[row[heads]]
-        return cls(num_relevant, row[heads], above[heads], tied[heads], relevant, heads - pairs_before_query)
-
-    def reaching(self, cutoff: int) -> TieGroups:
-        """Without the groups past the first `cutoff` ranks that say nothing about them: all but each query's first."""
-        kept = torch.nonzero((self.start < cutoff) | (self.relevant_before == 0))[:, 0]
-        per_group = (self.row, self.start, self.size, self.relevant, self.relevant_before)
-        return TieGroups(self.num_relevant, *(values[kept] for values in per_group))
-
-    def total(self, per_group: Tensor) -> Tensor:
-        """Sum a (G,) quantity over the groups of each query -> (Q,) float64, added in rank order on every device."""
-        if per_group.device.type == "cpu":
-            return torch.bincount(self.row, weights=per_group.double(), minlength=len(self.num_relevant))
-        return self._total_by_column(per_group)
-
-    def _total_by_column(self, per_group: Tensor) -> Tensor:
-        """`total` where additions to one place come in any order: running sums over first groups, second ones, ..."""
-        place, most = self._place
-        # Sums run along the first axis of a matrix one after the other; along the only one of a vector in any order.
-        table = torch.zeros(most, len(self.num_relevant) + 1, dtype=torch.float64, device=per_group.device)
-        table[place, self.row] = per_group.double()
-        return table.cumsum_(0)[-1, :-1] if most else table.sum(0)[:-1]
-
-    @functools.cached_property
-    def _place(self) -> tuple[Tensor, int]:
-        """(G,) place of each group within its query, and the most groups that any query has."""
-        count = torch.bincount(self.row, minlength=len(self.num_relevant))
-        place = torch.arange(len(self.row), device=self.row.device) - (count.cumsum(0) - count)[self.row]
-        return place, int(count.max()) if len(count) else 0
-
-    def per_relevant(self, totals: Tensor) -> Tensor:
-        """Divide (Q,) totals by R; NaN where a query has no relevant image."""
-        return _divide(totals, self.num_relevant)
-
-    def within(self, cutoff: int | Tensor) -> Tensor:
-        """(G,) ranks of each group that lie within the first `cutoff` (one for all, or (Q,) per query)."""
-        limit = cutoff if isinstance(cutoff, int) else cutoff[self.row]
-        return torch.minimum((limit - self.start).clamp(min=0), self.size)
-
-    def expected_relevant(self, cutoff: int | Tensor) -> Tensor:
-        """(Q,) expected number of relevant images within the first `cutoff` ranks."""
-        return self.total((self.relevant * self.within(cutoff)).double() / self.size)
 
 
 def precision_at_k(groups: TieGroups, k: int) -> Tensor:
@@ -115,7 +35,7 @@ def precision_at_k(groups: TieGroups, k: int) -> Tensor:
     Returns:
         (Q,) in [0, 1].
     """
-    return _divide(groups.expected_relevant(k), torch.where(groups.num_relevant > 0, k, 0))
+    return quotient(groups.expected_relevant(k), torch.where(groups.num_relevant > 0, k, 0))
 
 
 def recall_at_k(groups: TieGroups, k: int) -> Tensor:
@@ -216,7 +136,7 @@ def ndcg_at_k(groups: TieGroups, k: int) -> Tensor:
     discounts = _discounts(k, groups)
     start = groups.start.clamp(max=k)
     per_group = groups.relevant.double() / groups.size * (discounts[start + groups.within(k)] - discounts[start])
-    return _divide(groups.total(per_group), discounts[groups.num_relevant.clamp(max=k)])
+    return quotient(groups.total(per_group), discounts[groups.num_relevant.clamp(max=k)])
 
 
 def graded_ndcg_at_k(groups: TieGroups, gains: Tensor, ideal: Tensor, k: int) -> Tensor:
@@ -237,7 +157,7 @@ def graded_ndcg_at_k(groups: TieGroups, gains: Tensor, ideal: Tensor, k: int) ->
     start = groups.start.clamp(max=k)
     per_group = gains / groups.size * (discounts[start + groups.within(k)] - discounts[start])
     width = min(k, ideal.shape[1])
-    return _divide(groups.total(per_group), ideal[:, :width] @ discounts.diff()[:width])
+    return quotient(groups.total(per_group), ideal[:, :width] @ discounts.diff()[:width])
 
 
 _AT_K: dict[str, Callable[[TieGroups, int], Tensor]] = {
@@ -329,8 +249,3 @@ def _mean_reciprocal_first(start: int, size: int, relevant: int) -> float:
     j = np.arange(1, size - relevant + 2)
     none_yet = np.concatenate(([1.0], np.cumprod((size - relevant - j[:-1] + 1) / (size - j[:-1] + 1))))
     return float(np.sum(none_yet * relevant / (size - j + 1) / (start + j)))
-
-
-def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """The quotient where the denominator is above 0, NaN elsewhere. Both tensors: GPUs divide by a number inexactly."""
-    return torch.where(denominator > 0, numerator.double() / denominator, torch.nan)

@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.scoring.intervals import Population
 from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
 from eval.scoring.near_duplicates import NearInGallery, WithoutNear, score_without_near
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from eval.scoring.retrieval_scores import Intervals, RetrievalScores, averaged, check_sizes
+from eval.scoring.statistics.intervals import Population
 from timm_gam.core import ALONE, World
 from timm_gam.rerank import Reranker
 from timm_gam.search import Rows, Scorer, highest, slices

@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eval.scoring.influence import Influence, InfluenceCounter
-from eval.scoring.intervals import Average, Population, average
 from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
+from eval.scoring.statistics.influence import Influence, InfluenceCounter
+from eval.scoring.statistics.intervals import Average, Population, average
 from timm_gam.core import ALONE, DataError, World
 from timm_gam.rerank import Reranker
 from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, resident, scoring_device
 
 Intervals = Literal["auto", "queries", "images", "classes", "none"]
 """What intervals are for: other queries, images or classes; "auto": images where every image is a query of the others,
-else queries, as the gallery is fixed; or no intervals. See `eval.scoring.intervals`."""
+else queries, as the gallery is fixed; or no intervals. See `eval.scoring.statistics.intervals`."""
 
 
 @dataclass(frozen=True)

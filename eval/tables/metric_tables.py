@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eval.results.result import RetrievalResult
-from eval.scoring.intervals import Average
+from eval.scoring.statistics.intervals import Average
 from eval.tables.standings import standings
 from timm_gam.core import markdown_text, printable
 from timm_gam.models import name_some

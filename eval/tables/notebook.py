@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
-    from eval.scoring.intervals import Average
+    from eval.scoring.statistics.intervals import Average
 
 
 def result_html(result: RetrievalResult) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from eval.results.comparison import check_same_queries
 from eval.results.result import RetrievalResult
-from eval.scoring.significance import holm, p_of_pairs
+from eval.scoring.statistics.significance import holm, p_of_pairs
 from timm_gam.core import DataError
 
 SIGNIFICANT = 0.05

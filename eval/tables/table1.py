@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from eval.evaluation.evaluator import score_test
 from eval.results.facts import Model, PreprocessingRecord
 from eval.results.result import RetrievalResult
-from eval.scoring.significance import Difference, Summary, compare, summarise
+from eval.scoring.statistics.significance import Difference, Summary, compare, summarise
 from eval.tables.metric_tables import PAPER_TABLE
 from timm_gam.core import DataError, hardware, versions, write_text
 from timm_gam.models import count_macs, images_per_second

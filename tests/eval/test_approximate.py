@@ -8,10 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import save_file
 
-import timm_gam.search.exact
 from eval.approximate import main
 from timm_gam.core import DataError, EmbeddingError
 from timm_gam.search import (
@@ -37,53 +35,6 @@ def brute_force(queries: np.ndarray, gallery: np.ndarray, distance: str) -> np.n
     if distance == "cosine":
         return (a / np.linalg.norm(a, axis=1, keepdims=True)) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
     return -((a[:, None] - b) ** 2).sum(axis=2)
-
-
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-@pytest.mark.parametrize("count", [40, 5_000, 33_000])
-def test_nearest_is_brute_force(distance: str, count: int) -> None:
-    gallery, queries = clustered(count), 3 * clustered(30, seed=1)
-    points = on_one_scale(fixed_point(queries, distance), fixed_point(gallery, distance))
-    expected = np.argsort(-brute_force(queries, gallery, distance), axis=1, kind="stable")[:, :10]
-    np.testing.assert_array_equal(nearest(*points, 10).rows, expected)
-
-
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-@pytest.mark.parametrize("product", ["_torch_product", "_convolution"])
-def test_nearest_is_the_same_by_every_float32_product(product: str, distance: str, monkeypatch) -> None:
-    rng = np.random.default_rng(3)
-    queries, gallery = (fixed_point(rng.normal(size=(n, 37)).astype(np.float32), distance) for n in (70, 5000))
-    points = on_one_scale(queries, gallery)
-    expected = nearest(*points, 10)
-    left, right = torch.rand(70, 37), torch.rand(50, 37)
-    one = getattr(timm_gam.search.exact, product)
-    torch.testing.assert_close(one(left, right).double(), left.double() @ right.double().T, rtol=1e-6, atol=1e-6)
-    monkeypatch.setattr(timm_gam.search.exact, "_fastest_product", lambda: one)
-    np.testing.assert_array_equal(nearest(*points, 10).rows, expected.rows)
-    np.testing.assert_array_equal(nearest(*points, 10).scores, expected.scores)
-
-
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-def test_many_equal_images_are_scored_without_rounding_and_ordered_by_row(distance: str) -> None:
-    gallery = clustered(3_000)
-    gallery[500:2_500] = gallery[7]  # far more than the candidates of the first pass
-    queries = gallery[[7, 100]]
-    points = on_one_scale(fixed_point(queries, distance), fixed_point(gallery, distance))
-    found = nearest(*points, 10)
-    assert found.rows[0].tolist() == [7, *range(500, 509)]
-    expected = np.argsort(-brute_force(queries, gallery, distance)[1], kind="stable")[:10]
-    assert found.rows[1].tolist() == expected.tolist()
-    assert nearest(*points, 10, self_index=np.array([7, 100])).rows[0].tolist() == list(range(500, 510))
-
-
-def test_near_ties_below_float32_are_told_apart() -> None:
-    rng = np.random.default_rng(0)
-    gallery = np.repeat(rng.normal(size=(1, 256)), 400, axis=0) * (1 + 3e-7 * rng.normal(size=(400, 256)))
-    points = fixed_point(gallery)
-    integers = points.integers(slice(None)).numpy().astype(np.int64)
-    exact = integers[:5] @ integers.T
-    expected = np.argsort(-exact, axis=1, kind="stable")[:, :10]
-    np.testing.assert_array_equal(nearest(points.take(np.arange(5)), points, 10).rows, expected)
 
 
 def test_a_neighbour_that_ties_at_the_last_rank_counts() -> None:

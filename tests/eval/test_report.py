@@ -19,7 +19,7 @@ from PIL import Image
 import eval as evaluation
 import timm_gam.embed.network.locations
 from eval.report.__main__ import main as command
-from eval.results.facts import Document
+from eval.results.document import Document
 from timm_gam.core import DataError, ModelError, OutputError
 from timm_gam.embed import attention_maps, location_split
 from timm_gam.images import resolve_preprocessing

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 import eval as evaluation
 import eval.evaluation.evaluate as module
-from eval.results.facts import Document
+from eval.results.document import Document
 from tests.helpers import write_class_folders
 from timm_gam.core import DataError, EmbeddingError, OutputError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ FUZZ = Path(__file__).resolve().parents[2] / "benchmarks" / "images" / "fuzz.py"
 
 @pytest.fixture(scope="module")
 def fuzz() -> dict[str, Any]:
+    sys.path.insert(0, str(FUZZ.parent))
     return runpy.run_path(str(FUZZ))
 
 

@@ -28,6 +28,14 @@ def build_parser() -> argparse.ArgumentParser:
         width=120,
         argument_default=argparse.SUPPRESS,
     )
+    _add_run_arguments(parser, d)
+    _add_recipe_arguments(parser, d)
+    _add_computing_arguments(parser, d)
+    add_decoding_arguments(parser)
+    return parser
+
+
+def _add_run_arguments(parser: argparse.ArgumentParser, d: Recipe) -> None:
     add = parser.add_argument
     add("--model", metavar="NAME", help=f"any timm model ({d.model})")
     add(
@@ -44,6 +52,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", metavar="FOLDER", help="the run folder (runs/MODEL-SEED)")
     add("--resume", metavar="FOLDER", help="go on with the run in this folder, by its own recipe")
     add("--config", metavar="FILE", help="YAML under the command line; a run's config.yaml is one")
+
+
+def _add_recipe_arguments(parser: argparse.ArgumentParser, d: Recipe) -> None:
+    add = parser.add_argument
     add("--epochs", type=int, metavar="N", help=f"({d.epochs})")
     add("-b", "--batch-size", type=int, metavar="N", help=f"over all devices ({d.batch_size})")
     add("--accumulate", type=int, metavar="N", help=f"batches per update ({d.accumulate})")
@@ -72,6 +84,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--aa", metavar="POLICY", help="timm's auto augment, such as rand-m9-mstd0.5 (off)")
     add("--mixup", type=float, metavar="ALPHA", help="(off)")
+
+
+def _add_computing_arguments(parser: argparse.ArgumentParser, d: Recipe) -> None:
+    add = parser.add_argument
     add("--device", help="cpu, cuda, ... (cuda where there is one)")
     add("-j", "--workers", type=int, metavar="N", help="loader processes (by device)")
     add("--amp", action="store_true", help="mixed precision")
@@ -81,5 +97,3 @@ def build_parser() -> argparse.ArgumentParser:
     add("--cache-images", type=int, metavar="MB", help=f"decoded images kept in memory ({d.cache_images})")
     add("--seed", type=int, metavar="N", help=f"({d.seed})")
     add("--deterministic", action="store_true", help="deterministic kernels")
-    add_decoding_arguments(parser)
-    return parser

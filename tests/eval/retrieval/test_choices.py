@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import eval as evaluation
 from eval.retrieval import main
-from eval.scoring.significance import p_of_pairs, p_over_queries
+from eval.scoring.statistics.significance import p_of_pairs, p_over_queries
 from eval.tables.standings import standings
 from tests.helpers import write_class_folders
 

@@ -11,9 +11,9 @@ from scipy import stats
 
 import eval as evaluation
 from eval.retrieval import main
-from eval.scoring.influence import InfluenceCounter, sample_images
-from eval.scoring.intervals import average, difference
 from eval.scoring.retrieval_scores import RetrievalScores, score_retrieval
+from eval.scoring.statistics.influence import InfluenceCounter, sample_images
+from eval.scoring.statistics.intervals import average, difference
 from tests.helpers import write_class_folders
 
 KS = (1, 3, 5)

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from eval import DEFAULT_KS, RelevantRanks, metric_names, query_metrics, rank_relevant
-from eval.scoring.metrics import TieGroups
+from eval.scoring.tie_groups import TieGroups
 from timm_gam.search import ExactScorer, fixed_point
 
 KS = (1, 2, 3, 5, 20)

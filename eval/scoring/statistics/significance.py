@@ -15,7 +15,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.scoring.intervals import average, difference
+from eval.scoring.statistics.intervals import average, difference
 
 Floats = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ An interval answers how far the average would move with other ... of the same ki
 
 queries: other queries of the same classes, against the very same gallery.
 images: other images of the same classes. In leave-one-out the gallery changes with the queries, so an image counts
-    by its own metric and by what it does to all others' rankings (`eval.scoring.influence`).
+    by its own metric and by what it does to all others' rankings (`eval.scoring.statistics.influence`).
 classes: other classes. Images of one class stand or fall together, so whole classes are what is drawn.
 
 The variance is the infinitesimal jackknife's (Efron, The Jackknife, the Bootstrap and Other Resampling Plans, 1982,
@@ -26,7 +26,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.scoring.influence import Influence
+from eval.scoring.statistics.influence import Influence
 
 Floats = NDArray[np.float64]
 Population = Literal["queries", "images", "classes"]

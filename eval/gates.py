@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from timm_gam.models import LoadedModel
 
 _BATCH = 64
+_UNKNOWN = """
+- : what this layer gates is zero in every image, so its gates cannot be seen and change nothing: the batch norm before
+it starts at zero, and these weights were not trained since
+"""
 _EPILOG = """\
 columns
   level        mean gate; an identity start has 0.25 to 0.5, a gate that does nothing 1
@@ -196,9 +200,10 @@ def gate_table(audit: GateAudit) -> str:
         shown = [(layer["level"], 1), (layer["image"], 1), (layer["place"], 1), (layer["share"], 100)]
         numbers = ["-" if value is None else f"{factor * float(value):.3f}" for value, factor in shown]
         rows.append([str(layer["layer"]), *numbers])
+    dashes = "" if all(layer["level"] is not None for layer in audit.layers) else _UNKNOWN
     own, frozen, shuffled = (100 * audit.map[name] for name in ("own", "frozen", "shuffled"))
     return (
-        f"gates over {audit.images} images\n\n{text_table(rows, (0,))}\n\n"
+        f"gates over {audit.images} images\n\n{text_table(rows, (0,))}\n{dashes}\n"
         f"mAP of {audit.queries} other images: {own:.2f}; gates frozen at their means {frozen - own:+.2f} points, "
         f"those of another image {shuffled - own:+.2f}"
     )

@@ -77,8 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace, deadline: float) -> None:
     from eval.transfer.arms import main_arms, rate_control, size_control
-    from eval.transfer.runs import Setting
     from eval.transfer.schedule import Experiment, write_data
+    from eval.transfer.setting import Setting
 
     setting = Setting(
         recipe_of(args),
@@ -91,10 +91,12 @@ def _run(args: argparse.Namespace, deadline: float) -> None:
     )
     if args.graphs and not args.resident:
         raise RecipeError("--graphs came without --resident; a graph needs its images on the device")
-    write_data(setting)
     arms = main_arms(args.family)
     size, rate = ([size_control(args.family)], [rate_control(args.family)]) if args.controls else ([], [])
     experiment = Experiment(setting, list(dict.fromkeys(args.seeds)), args.lrs, print_line)
+    for group in (arms, *size, *rate):
+        experiment.check(group, args.common_lr)
+    write_data(setting)
     with experiment.side_by_side(args.jobs):
         for group in (arms, *size, *rate):
             experiment.pretrain(group)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -11,9 +12,11 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 
 from eval.transfer.arms import Arm
-from eval.transfer.runs import Run, Setting, finish, halves, read_record
-from timm_gam.core import RunFolderError, atomic_path, terminable
-from timm_gam.train import split_for_training
+from eval.transfer.records import read_json, read_record
+from eval.transfer.runs import finish
+from eval.transfer.setting import Run, Setting, halves, work_path
+from timm_gam.core import ALONE, RecipeError, RunFolderError, atomic_path, terminable
+from timm_gam.train import TrainingData, check_batch, split_for_training
 
 TUNING_SEED = 1000
 """Of the runs that choose a learning rate; no final run has it."""
@@ -27,11 +30,16 @@ class Experiment:
         seeds: One final run per arm and seed, paired by it.
         lrs: Learning rates that every arm is tuned over, on validation, with `TUNING_SEED`.
         say: Takes a line per finished run.
+
+    Raises:
+        RecipeError: `seeds` has `TUNING_SEED`.
     """
 
     def __init__(
         self, setting: Setting, seeds: Sequence[int], lrs: Sequence[float], say: Callable[[str], None]
     ) -> None:
+        if TUNING_SEED in seeds:
+            raise RecipeError(f"seed {TUNING_SEED} came, which the runs that choose a learning rate have; give others")
         self.setting, self.seeds, self.lrs, self.say = setting, seeds, lrs, say
         self._pool: ProcessPoolExecutor | None = None
         self._began, self._done = time.monotonic(), 0
@@ -58,11 +66,21 @@ class Experiment:
             finally:
                 self._pool = None
 
+    def check(self, arms: Sequence[Arm], common_lr: float | None = None) -> None:
+        """Refuse, before the first run, what a later one would be refused for.
+
+        Raises:
+            RecipeError: a value is illegal.
+            RunFolderError: a record is damaged, or of a run by another recipe.
+        """
+        for run in [*self._pretraining(arms), *(run for arm in arms for run in self._tuning(arm))]:
+            read_record(self.setting, run)
+        for run in self._final(arms, common_lr):
+            read_record(self.setting, run)
+
     def pretrain(self, arms: Sequence[Arm]) -> None:
         """The plain networks that these arms start from, one run per seed."""
-        backbones = {arm.backbone: arm for arm in arms}.values()
-        lr = self.setting.pretrain_lr
-        self._finish([Run("pretrain", arm, seed, lr, seed) for seed in self.seeds for arm in backbones])
+        self._finish(self._pretraining(arms))
 
     def tune(self, arms: Sequence[Arm]) -> None:
         """One run per arm and learning rate, judged by validation alone."""
@@ -81,20 +99,29 @@ class Experiment:
             arms: Tuned before, or else
             common_lr: The learning rate of them all.
         """
+        self._finish(self._final(arms, common_lr))
+
+    def _pretraining(self, arms: Sequence[Arm]) -> list[Run]:
+        backbones = {arm.backbone: arm for arm in arms}.values()
+        lr = self.setting.pretrain_lr
+        return [Run("pretrain", arm, seed, lr, seed) for seed in self.seeds for arm in backbones]
+
+    def _final(self, arms: Sequence[Arm], common_lr: float | None) -> list[Run]:
         rates = {arm.name: common_lr if common_lr is not None else self.best_lr(arm) for arm in arms}
-        runs = [
+        return [
             Run("final", arm, seed, lr, seed)
             for seed in self.seeds
             for arm in arms
             if (lr := rates[arm.name]) is not None
         ]
-        self._finish(runs)
 
     def _tuning(self, arm: Arm) -> list[Run]:
         return [Run("tune", arm, TUNING_SEED, lr, self.seeds[0]) for lr in self.lrs]
 
     def _finish(self, runs: Sequence[Run]) -> None:
         missing = [run for run in runs if read_record(self.setting, run) is None]
+        for run in set(runs).difference(missing):  # of one that was ended between its record and its end
+            shutil.rmtree(work_path(self.setting, run), ignore_errors=True)
         if self._pool is None or len(missing) < 2:
             for run in missing:
                 self._tell(finish(self.setting, run))
@@ -129,14 +156,19 @@ def _finish_here(setting: Setting, run: Run) -> str | None:
 
 
 def write_data(setting: Setting) -> None:
-    """Write data.json: the halves and the classes of the test queries.
+    """Look at the images and write data.json: the halves and the classes of the test queries.
 
     Raises:
+        DataError: the images are too few, of all or of a half, to train on and to test with.
         RunFolderError: OUTPUT holds the experiment of other images.
     """
-    first, second = halves(setting.recipe)
-    split = split_for_training(second, setting.recipe.val_share, setting.recipe.test_split)
+    recipe = setting.recipe
+    first, second = halves(recipe)
+    split = split_for_training(second, recipe.val_share, recipe.test_split)
     test = split.needed_test()
+    pretraining = split_for_training(first, recipe.val_share, recipe.test_split)
+    for images, part in ((first, pretraining), (second, split)):
+        check_batch(recipe, TrainingData(images, part), ALONE)
     about = {
         "schema": "timm-gam/transfer-data/1",
         "pretrain_classes": list(first.class_names),
@@ -153,7 +185,7 @@ def write_data(setting: Setting) -> None:
     }
     path = setting.output / "data.json"
     if path.exists():
-        if json.loads(path.read_text(encoding="utf-8")) != about:
+        if read_json(path, "name another --output") != about:
             raise RunFolderError(f"'{setting.output}' holds the experiment of other images; name another --output")
         return
     setting.output.mkdir(parents=True, exist_ok=True)

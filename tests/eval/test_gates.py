@@ -48,6 +48,21 @@ def test_trained_gates_use_the_image(photos: str, capsys: pytest.CaptureFixture[
     assert "mAP of 12 other images" in lines[-1]
 
 
+def test_gates_of_branches_that_are_zero_say_why_they_are_unknown(
+    photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import timm
+    from safetensors.torch import save_file
+
+    weights = tmp_path / "untrained.safetensors"
+    save_file(timm.create_model("test_resnet_se").state_dict(), weights)
+    options = ["--model", "test_resnet_se", "--checkpoint", str(weights), "--data-dir", photos]
+    assert main(options) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1:] for line in lines if line.startswith("layer")] == [["-"] * 4] * 4
+    assert any(line.startswith("- : ") and "zero in every image" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -1,4 +1,5 @@
 from timm_gam.train.arguments import build_parser as build_parser
+from timm_gam.train.checks import check_batch as check_batch
 from timm_gam.train.data import TrainingData as TrainingData
 from timm_gam.train.data import read_training_data as read_training_data
 from timm_gam.train.head import HEAD_LOSSES as HEAD_LOSSES

@@ -71,10 +71,12 @@ def test_every_arm_from_images_to_records(
     # The same command has nothing left to do; a lost record is made again, and of resident runs with the same numbers.
     lost = tmp_path / "records" / "final-gam-identity-0.json"
     lost.unlink()
+    (tmp_path / "work" / "final-plain-0").mkdir(parents=True)  # of a run that was ended when its record was written
     capsys.readouterr()
     assert _run(photos, recipe, tmp_path, *options) == 0
     assert [line.partition(":")[0] for line in capsys.readouterr().out.splitlines()] == [lost.stem]
     assert json.loads(lost.read_text())["test"] == records[lost.stem]["test"]
+    assert not list((tmp_path / "work").iterdir())
 
 
 def test_time_is_up(photos: Path, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,6 +155,57 @@ def test_what_resident_cannot_do_is_refused(photos: Path, tmp_path: Path, capsys
     assert "mixup is 0.2" in capsys.readouterr().err
     assert _run(photos, recipe, tmp_path / "out", *FILES, "--graphs") == 2
     assert "--resident" in capsys.readouterr().err
+
+
+def test_records_that_are_not_of_these_runs_are_refused_and_stay(
+    photos: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(photos, recipe, tmp_path, *RESIDENT) == 0
+    final = tmp_path / "records" / "final-plain-0.json"
+    whole = final.read_bytes()
+    others = [
+        (("--pretrain-epochs", "1", "--lrs", "0.05", "--common-lr", "0.02"), "--resident"),
+        ((*RESIDENT, "--pretrain-epochs", "2"), "epochs = 1, not 2"),
+        ((*RESIDENT, "--common-lr", "0.01"), "lr = 0.02, not 0.01"),
+        ((*RESIDENT, "--lrs", "0.05", "nan"), "lr is nan"),
+    ]
+    for options, said in others:
+        capsys.readouterr()
+        assert _run(photos, recipe, tmp_path, *options) == 2
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    for damaged in (b"", whole[:200], b"[]", b"{}", whole.replace(b"final-plain-0", b"final-plain-1")):
+        final.write_bytes(damaged)
+        assert _run(photos, recipe, tmp_path, *RESIDENT) == 2
+        assert "remove it, and the same command makes it again" in capsys.readouterr().err
+        assert final.read_bytes() == damaged
+    final.unlink()
+    (tmp_path / "starts" / "test_resnet-0.safetensors").rename(tmp_path / "start")
+    assert _run(photos, recipe, tmp_path, *RESIDENT) == 2
+    assert "remove the record 'pretrain-test_resnet-0.json'" in capsys.readouterr().err
+    (tmp_path / "data.json").write_text("half")
+    assert _run(photos, recipe, tmp_path, *RESIDENT) == 2
+    assert "name another --output" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("classes", "count", "said"), [(1, 10, "at least 4"), (3, 10, "at least 4"), (4, 6, "batch")])
+def test_too_few_images_are_refused_before_the_first_run(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], classes: int, count: int, said: str
+) -> None:
+    photos = write_class_folders(tmp_path / "photos", classes=classes, images=count, side=32)
+    large = tmp_path / "recipe.yaml"
+    large.write_text(recipe.read_text().replace("batch_size: 8", "batch_size: 16"))
+    assert _run(photos, large, tmp_path / "out", *RESIDENT) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_seed_of_tuning_is_refused(
+    photos: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(photos, recipe, tmp_path / "out", *RESIDENT, "--seeds", "0", "1000") == 2
+    assert "seed 1000" in capsys.readouterr().err
 
 
 def _cost(name: str) -> tuple[int, int]:

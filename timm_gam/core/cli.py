@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
@@ -145,14 +146,21 @@ def print_line(line: str) -> None:
     print(line, flush=True)
 
 
-def positive(text: str) -> int:
-    """An option's whole number of at least 1."""
-    return _at_least(1, text)
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+    return value
 
 
-def count(text: str) -> int:
-    """An option's whole number of at least 0."""
-    return _at_least(0, text)
+positive = partial(_at_least, 1)
+"""An option's whole number of at least 1."""
+
+count = partial(_at_least, 0)
+"""An option's whole number of at least 0."""
 
 
 def seed(text: str) -> int:
@@ -169,13 +177,3 @@ def share(text: str) -> float:
         if 0 < float(text) <= 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 1")
-
-
-def _at_least(least: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
-    return value

@@ -54,11 +54,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 def available_memory() -> int | None:
     """Bytes that can be taken without swapping, None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    found = [line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
     return int(found[0]) * 1024 if found else None
 
 
@@ -70,9 +66,13 @@ def _version(package: str) -> str | None:
 
 
 def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _lines(path: str) -> list[str]:
+    """Of a file of the system; none where it has no such file."""
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []

@@ -43,10 +43,12 @@ def read_folder(path: str | Path, splits: Sequence[str] | None = None) -> ImageS
         top, left_out = walk_images(root)
     except OSError as error:
         raise DataError(f"cannot read folder '{error.filename}': {error.strerror}") from error
-    for text in (root.resolve().name, *top.images_below()):
-        if not text.isascii():
-            _refuse_not_utf8(text)
     name = root.resolve().name
+    for text in (name, *top.images_below()):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(f"the name {os.fsencode(text)!r} is not UTF-8; rename it") from error
     return image_set_of_tree(
         top, left_out, name, f"'{root}'", splits, lambda base, images: PathReader.of(root / base, images)
     )
@@ -127,10 +129,3 @@ class PathReader:
         for index in indices:
             start = self.ends[index - 1] if index else 0
             yield index, self.root / self.relative[start : self.ends[index]].decode()
-
-
-def _refuse_not_utf8(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"the name {os.fsencode(name)!r} is not UTF-8; rename it") from error

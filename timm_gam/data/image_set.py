@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +64,7 @@ class ImageSet:
         if len(self.ids) != len(self.labels) or (self.splits is not None and len(self.splits) != len(self.ids)):
             raise DataError(f"image set '{self.name}' needs one label and one split per id")
         if len(set(self.ids)) != len(self.ids):
-            seen: set[str] = set()
-            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+            twice = Counter(self.ids).most_common(1)[0][0]
             raise DataError(
                 f"image id '{twice}' occurs twice in '{self.name}'; ids must be unique: name another column with "
                 "--id-column, or --id-column none to number the rows"

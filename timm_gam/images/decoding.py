@@ -62,7 +62,8 @@ def load_image(
         raise
     except Exception as error:  # Pillow's plug-ins raise OSError, SyntaxError, ValueError, struct.error and more
         reason = "empty file" if not data else (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnreadableImageError(image_id, _without_address(reason)) from error
+        reason = "not an image" if reason.startswith("cannot identify image file") else reason  # at some address
+        raise UnreadableImageError(image_id, reason) from error
     return rgb, hashlib.sha256(data).digest()
 
 
@@ -125,7 +126,3 @@ def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
         grey.paste(Image.fromarray(np.clip(band >> 8, 0, 255).astype(np.uint8)), (0, top))
     grey.getexif().update(image.getexif())
     return grey
-
-
-def _without_address(reason: str) -> str:
-    return "not an image" if reason.startswith("cannot identify image file") else reason

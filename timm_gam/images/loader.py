@@ -86,6 +86,7 @@ def no_pixels(image: Image.Image) -> Tensor:
     return torch.zeros(1)
 
 
+@dataclass(eq=False)
 class _Batches(Dataset[Batch]):
     """First place -> batch.
 
@@ -93,18 +94,13 @@ class _Batches(Dataset[Batch]):
     copy of the page it lies on.
     """
 
-    def __init__(
-        self,
-        reader: ImageReader,
-        rows: NDArray[np.int64],
-        transform: Callable[[Image.Image], Tensor],
-        shrink: Shrink | None,
-        limits: DecodeLimits,
-        batch_size: int,
-    ) -> None:
-        self.reader, self.rows, self.transform, self.shrink = reader, rows, transform, shrink
-        self.limits, self.batch_size = limits, batch_size
-        self.stream: Iterator[tuple[int, EncodedImage]] | None = None
+    reader: ImageReader
+    rows: NDArray[np.int64]
+    transform: Callable[[Image.Image], Tensor]
+    shrink: Shrink | None
+    limits: DecodeLimits
+    batch_size: int
+    stream: Iterator[tuple[int, EncodedImage]] | None = None
 
     def __getitem__(self, start: int) -> Batch:
         rows = self.rows[start : start + self.batch_size]

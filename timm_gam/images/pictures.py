@@ -16,19 +16,17 @@ from timm_gam.images.decoding import load_image
 from timm_gam.images.limits import DecodeLimits
 from timm_gam.images.preprocessing import Preprocessing
 
-_QUALITY = 60
+_SIDE, _QUALITY = 144, 60
 
 
-def thumbnails(
-    images: ImageSet, rows: list[int], side: int = 144, limits: DecodeLimits = DecodeLimits()
-) -> Iterator[tuple[int, str]]:
-    """Yield (row, data URI) for each readable image of the ascending `rows`, no side longer than `side` pixels.
+def thumbnails(images: ImageSet, rows: list[int], limits: DecodeLimits = DecodeLimits()) -> Iterator[tuple[int, str]]:
+    """Yield (row, data URI) for each readable image of the ascending `rows`, no side longer than 144 pixels.
 
-    A URI of 144 pixels takes some 4 KB. Images that cannot be read are left out.
+    A URI takes some 4 KB. Images that cannot be read are left out.
     """
     for row, encoded in images.reader.read(rows):
         try:
-            picture = small_picture(encoded, images.ids[row], side, limits)
+            picture = small_picture(encoded, images.ids[row], _SIDE, limits)
         except UnreadableImageError:
             continue
         yield row, data_uri(picture)

@@ -163,9 +163,8 @@ def _build(source: PretrainedSource, **kwargs: Any) -> nn.Module:
             f"'{source.reference}': {source.architecture} cannot be built as its config.json says (model_args "
             f"{source.model_args}): {one_line(error)}"
         ) from error
-    vars(model)["pretrained_model_args"] = (
-        source.model_args
-    )  # where timm's filters look for the size that positions are for
+    # Where timm's filters look for the size that positions are for.
+    vars(model)["pretrained_model_args"] = source.model_args
     return model
 
 

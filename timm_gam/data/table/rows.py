@@ -47,7 +47,7 @@ class RowsReader:
             mine = [i - start for i in wanted if start <= i < start + length]
             if not mine:
                 continue
-            rows = _seek(part, mine) if self.parallel else _stream(part, mine)
+            rows = ((row, part[row]) for row in mine) if self.parallel else _stream(part, mine)
             while True:
                 with library_errors(self.name):
                     found = next(rows, None)
@@ -89,11 +89,6 @@ def cause_line(cause: Exception) -> str:
     if "Invalid string class label" in said:  # it takes the folder around an archive for a class
         return f"`datasets` finds no classes in archives of images; unpack them and name the folder ({said})"
     return said
-
-
-def _seek(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    for row in rows:
-        yield row, part[row]
 
 
 def _stream(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:

@@ -62,18 +62,9 @@ def image_set_of_tree(
     splits: Sequence[str] | None,
     reader: Callable[[str, Sequence[str]], ImageReader],
 ) -> ImageSet:
-    """The image set of a tree of class folders, wherever it lies.
+    """The image set of a tree of class folders, wherever it lies; errors call it `shown`.
 
-    Args:
-        top: The tree.
-        left_out: What lies beside its images.
-        name: Of the set.
-        shown: What errors call the tree.
-        splits: As `read_folder`.
-        reader: (folder that all paths are relative to, paths) -> what reads them.
-
-    Raises:
-        DataError: there are no classes to be found.
+    `reader` gives what reads images: (folder that all paths are relative to, paths) -> reader.
     """
     try:
         layout = find_layout(top)

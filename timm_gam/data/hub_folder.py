@@ -24,15 +24,7 @@ _AHEAD = 32
 def read_hub_folder(
     name: str, repo_id: str, commit: str, files: Sequence[str], *, streaming: bool, splits: Sequence[str] | None
 ) -> ImageSet:
-    """Read CLASS/IMAGE files of a data set's repository as `timm_gam.data.read_folder` reads them.
-
-    Args:
-        name: Of the image set.
-        repo_id: "owner/name".
-        commit: Of the repository.
-        files: All files in it.
-        streaming: Read images when they are asked for, and store none.
-        splits: As `read_folder`.
+    """Read CLASS/IMAGE files among all `files` of a commit as `timm_gam.data.read_folder` reads a folder's.
 
     Raises:
         DataError: there are no classes to be found, or an image cannot be downloaded.

@@ -57,23 +57,13 @@ def open_bytes(data: bytes, image_id: str, limits: DecodeLimits) -> io.BytesIO:
 
 
 def check_file_size(byte_count: int, image_id: str, limits: DecodeLimits) -> None:
-    """Refuse a file that is by itself larger than what decoding may take.
-
-    Raises:
-        UnreadableImageError: it is.
-    """
+    """Refuse, by UnreadableImageError, a file that is by itself larger than what decoding may take."""
     if byte_count > limits.megabytes * 2**20:
         raise UnreadableImageError(image_id, _too_much(f"a file of {byte_count / 2**20:,.0f} MB", limits))
 
 
 def check_header(image: Image.Image, data: bytes, image_id: str, limits: DecodeLimits) -> None:
-    """Refuse an image that takes too much, before its pixels are decoded, whole or reduced.
-
-    Args:
-        image: As opened, its pixels not yet loaded.
-        data: The encoded image.
-        image_id: Names the image in errors.
-        limits: What it may take.
+    """Refuse an opened image that takes too much, before its pixels are decoded, whole or reduced.
 
     Raises:
         UnreadableImageError: too many pixels, too long, too many scans, or too much memory.

@@ -133,12 +133,7 @@ class Fingerprints:
         )
 
     def refuse_others(self, known: dict[str, Any], data: TrainingData, folder: object) -> None:
-        """Make sure that a run can go on with these images.
-
-        Args:
-            known: Its data.json.
-            data: What was read now.
-            folder: Its path, for errors.
+        """Make sure that the run in a folder, by its data.json `known`, can go on with what was read now.
 
         Raises:
             RunFolderError: other images, or other classes, than it was trained on.

@@ -17,13 +17,7 @@ _LABEL_NAMES = ("label", "labels", "class", "category", "target", "fine_label", 
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """What a user names of a table; None is found.
-
-    Attributes:
-        image: Default: the only column of images.
-        label: Default: the only ClassLabel column, or one called label.
-        id: Default: "id" where there is one, else "split/row", as also for "none".
-    """
+    """What a user names of a table; None is found as `timm_gam.data.read_parquet` says."""
 
     image: str | None = None
     label: str | None = None

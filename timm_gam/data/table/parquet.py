@@ -89,12 +89,8 @@ def read_parquet(
 def load_files(by_split: dict[str, list[str]], label_column: str | None, **options: Any) -> list[Part]:
     """Load parquet files, those of a split that number their classes alike together.
 
-    `datasets` takes the names of the first file for all: a number would mean another class in the others.
-
-    Args:
-        by_split: Split -> local paths or addresses.
-        label_column: Where only this column's names matter; None compares those of all.
-        **options: Of `datasets.load_dataset`.
+    `datasets` takes the names of the first file for all: a number would mean another class in the others. Compared are
+    the names of `label_column`, or of all columns of labels.
     """
     import datasets
 

@@ -49,16 +49,7 @@ def image_set_from_parts(
     published_splits: tuple[str, ...] = (),
     left_out: Mapping[str, int] | None = None,
 ) -> ImageSet:
-    """An image set over tables laid end to end.
-
-    Args:
-        name: Of the set.
-        parts: The tables.
-        asked: Columns that the user names.
-        streaming: Whether the tables have no rows to seek.
-        roots: See `RowsReader`.
-        published_splits: All splits of the source.
-        left_out: Kind of files that are not read -> how many.
+    """An image set over tables laid end to end; `streaming` ones have no rows to seek. `roots`: see `RowsReader`.
 
     Raises:
         DataError: the columns do not fit, or a row has no label or none that is a class.

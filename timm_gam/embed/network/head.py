@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from timm_gam.core import CheckpointError, OutputError, atomic_path
+from timm_gam.core import CheckpointError, atomic_path
 
 _FORMAT: Final = "timm-gam/head/1"
 
@@ -80,11 +80,8 @@ class Head(nn.Module):
             OutputError: it cannot be written.
         """
         tensors = {name: tensor.detach().float().contiguous() for name, tensor in self.state_dict().items()}
-        try:
-            with atomic_path(path) as temporary:
-                save_file(tensors, temporary, {"format": _FORMAT, "facts": json.dumps(asdict(self.facts))})
-        except OSError as error:
-            raise OutputError(f"cannot write '{path}': {error.strerror}; name another file") from error
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"format": _FORMAT, "facts": json.dumps(asdict(self.facts))})
 
 
 def power_of(vectors: Tensor, power: float) -> Tensor:

@@ -28,13 +28,7 @@ _IMAGENET_CLASSES = 1000
 
 
 def variant_tags(name: str, base: str, attention: str) -> dict[str, dict[str, Any]]:
-    """The configs of one variant by "name.tag", for `timm.models.generate_default_cfgs`, which takes the first.
-
-    Args:
-        name: Of the variant, "resnet50_gam".
-        base: timm's plain network under it, "resnet50".
-        attention: What a description calls the attention, "GAM".
-    """
+    """The configs of a variant ("resnet50_gam" of "resnet50" and "GAM") by "name.tag"; timm's default is the first."""
     return {**_corel(name), **_timms_own(name), **_identity(name, base, attention)}
 
 

@@ -34,13 +34,9 @@ class NotHereError(DataError):
 
 
 class Answers:
-    """All that a page is told of one collection. Several threads may ask at a time.
+    """All that a page is told of one collection, see `search_app`. Several threads may ask at a time.
 
-    Args:
-        index: To be searched; what an update changes meanwhile is seen.
-        collection: Of it.
-        device: Where photographs that are dropped are embedded.
-        limits: What a photograph may take to decode.
+    What an update of the index changes meanwhile is seen.
     """
 
     def __init__(

@@ -22,15 +22,11 @@ def serve(
     device: str = "cpu",
     limits: DecodeLimits = DecodeLimits(),
 ) -> None:
-    """Serve until interrupted; prints the address.
+    """Serve `search_app` until interrupted; prints the address.
 
     Args:
-        index: To be searched.
-        collection: Of it.
         host: Address of this machine; any but the loopback one asks visitors for a token, which is printed.
         port: 0 takes a free one.
-        device: Where dropped photographs are embedded.
-        limits: What a photograph may take to decode.
 
     Raises:
         MachineError: the address cannot be taken.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ class ExactStore:
 
     def __init__(self, catalogue: Catalogue, embeddings: FileStore) -> None:
         self._catalogue, self._embeddings = catalogue, embeddings
-        self._prepared: tuple[list[Path], NDArray[np.float32], FixedPoint] | None = None
-        self._asked: dict[PhotoFilter, tuple[object, Digests, NDArray[np.int64]]] = {}
+        self._prepared: tuple[tuple[Path, ...], NDArray[np.float32], FixedPoint] | None = None
+        self._rows = lru_cache(4)(self._found)
 
     def plan(self, count: int, dim: int) -> str:
         """See `SearchStore`: searching reads every vector, so that those that do not fit in memory are slow."""
@@ -47,8 +48,8 @@ class ExactStore:
         self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None
     ) -> Sequence[Sequence[Found]]:
         """See `SearchStore`."""
-        vectors, points = self._gallery()
-        digests, rows = self._rows(chosen or PhotoFilter())
+        paths, vectors, points = self._gallery()
+        digests, rows = self._rows(chosen or PhotoFilter(), (self._catalogue.version(), paths))
         k = min(k, len(rows))
         if k == 0:
             return [[] for _ in queries]
@@ -59,29 +60,22 @@ class ExactStore:
             for pair in zip(found.tolist(), cosines.tolist(), strict=True)
         ]
 
-    def _rows(self, chosen: PhotoFilter) -> tuple[Digests, NDArray[np.int64]]:
-        """The photographs that may be found, and their rows in the gallery; kept until the catalogue changes."""
-        version = (self._catalogue.version(), self._prepared and self._prepared[0])
-        kept = self._asked.pop(chosen, None)
-        if kept is None or kept[0] != version:
-            digests = self._catalogue.digests(chosen)
-            rows = self._embeddings.rows(digests)
-            kept = version, digests.take(rows >= 0), rows[rows >= 0]
-        self._asked[chosen] = kept  # the last asked is last
-        while len(self._asked) > 4:
-            self._asked.pop(next(iter(self._asked)))
-        return kept[1:]
+    def _found(self, chosen: PhotoFilter, version: object) -> tuple[Digests, NDArray[np.int64]]:
+        """The photographs that may be found, and their rows in the gallery, in a `version` of catalogue and parts."""
+        digests = self._catalogue.digests(chosen)
+        rows = self._embeddings.rows(digests)
+        return digests.take(rows >= 0), rows[rows >= 0]
 
-    def _gallery(self) -> tuple[NDArray[np.float32], FixedPoint]:
-        """The vectors of all parts, end to end, and the same prepared for exact scores."""
+    def _gallery(self) -> tuple[tuple[Path, ...], NDArray[np.float32], FixedPoint]:
+        """Paths of all parts, their vectors end to end, and the same prepared for exact scores."""
         parts = self._embeddings.parts()
-        names = [part.path for part in parts]
-        if self._prepared is None or self._prepared[0] != names:
+        paths = tuple(part.path for part in parts)
+        if self._prepared is None or self._prepared[0] != paths:
             vectors = (
                 parts[0].vectors if len(parts) == 1 else np.concatenate([part.vectors for part in parts] or [_NONE])
             )
-            self._prepared = names, vectors, fixed_point(vectors)
-        return self._prepared[1:]
+            self._prepared = paths, vectors, fixed_point(vectors)
+        return self._prepared
 
 
 _NONE = np.empty((0, 1), dtype=np.float32)

@@ -25,11 +25,7 @@ _PATIENCE = 60.0  # seconds
 
 
 class MilvusCollections:
-    """A Milvus, of which only collections are used whose name begins with a prefix.
-
-    Args:
-        uri: Path of Milvus Lite, or URL of a server.
-        token: Of the server, or "".
+    """A Milvus: Milvus Lite at a path, or a server at a URL.
 
     Raises:
         TimmGamError: the client is not installed.

@@ -16,15 +16,7 @@ from timm_gam.train.recipe import Recipe
 
 
 class Progress:
-    """Progress of a run, from where it is resumed to its last epoch.
-
-    Args:
-        recipe: Of the run.
-        position: Where it begins.
-        updates_per_epoch: Of the run.
-        show: False keeps silent (all processes but the first).
-        say: Takes the line of each epoch.
-    """
+    """Progress of a run from `position` on; `say` takes the line of each epoch. Only the first process shows it."""
 
     def __init__(
         self, recipe: Recipe, position: Position, updates_per_epoch: int, *, show: bool, say: Callable[[str], None]

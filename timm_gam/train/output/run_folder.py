@@ -47,33 +47,21 @@ class RunFolder:
     evaluation = property(lambda self: self.path / "evaluation.json")
 
     def refuse_run(self) -> None:
-        """Make sure that there is no run in it.
-
-        Raises:
-            RunFolderError: it holds one already.
-        """
+        """Raise RunFolderError where it holds a run already."""
         if self.state.exists():
             raise RunFolderError(
                 f"'{self.path}' holds a run already; continue it with --resume {self.path}, or name another"
             )
 
     def start(self) -> None:
-        """Make the folder for a new run.
-
-        Raises:
-            OutputError: it cannot be made.
-        """
+        """Make the folder for a new run, or raise OutputError."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the run folder '{self.path}': {error.strerror}; name another") from error
 
     def read_json(self, path: Path) -> dict[str, Any]:
-        """Read one of the JSON files.
-
-        Raises:
-            RunFolderError: it is missing or damaged.
-        """
+        """Read one of the JSON files, or raise RunFolderError where it is missing or damaged."""
         try:
             content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -45,7 +45,7 @@ class TrainedModel:
         tag: Of these weights: the repository is called "architecture.tag".
         tensors: The whole state dict, mapped from the file rather than read into memory.
         network: The network on the meta device: shapes without weights.
-        sha256: `timm_gam.models.weights.checkpoint.weights_digest` of `tensors`.
+        sha256: `timm_gam.models.weights.checkpoint.weights_digest` of `tensors` as the network holds them.
         evaluation: A document of `python -m eval.retrieval`, or None where the weights were not scored.
         recipe: config.yaml of the training run, or None.
         data: data.json of the training run: classes, split, start weights; empty for a bare checkpoint.
@@ -103,7 +103,8 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
         raise RefusedError(str(error)) from error
     network = _network_for(architecture, tensors)
     tensors = _fitting(architecture, tensors, network)
-    sha256 = weights_digest(tensors)
+    held = network.state_dict()  # a file may keep them in fewer bits than the network does
+    sha256 = weights_digest({name: tensor.to(held[name].dtype) for name, tensor in tensors.items()})
     records = _training_records(run) if run else {}
     recipe = yaml.safe_load(records["config.yaml"]) if "config.yaml" in records else None
     data = json.loads(records["data.json"]) if "data.json" in records else {}

@@ -4,7 +4,8 @@
     python benchmarks/networks/transfer_table.py --pack runs/transfer --name coreldb    (after `eval.transfer`)
 
 A packed file holds OUTPUT/data.json and every record of the experiment, one a line. mAP stays per query; the other
-metrics are packed as means.
+metrics are packed as means. From the embeddings of final runs comes `image_effects`: by how much mAP would change
+through the rankings of the others, were an image away, for each of `sample_images`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from eval.scoring.statistics.intervals import difference
+from eval.scoring.retrieval_scores import score_retrieval
+from eval.scoring.statistics.influence import Influence, sample_images
+from eval.scoring.statistics.intervals import Population, difference, difference_spread
 from eval.scoring.statistics.significance import holm, p_over_runs
 
 RESULTS = Path(__file__).parents[1] / "results" / "transfer"
@@ -26,6 +29,7 @@ ATTENTIONS = ("se", "cbam", "gam")
 STARTS = ("identity", "usual")
 OF_INTEREST = 1.0  # points of mAP
 Maps = dict[str, NDArray[np.float64]]  # arm -> (seeds, queries), in points of mAP
+Effects = dict[str, Influence]  # arm -> of its mean over seeds, in points of mAP
 
 
 def main() -> None:
@@ -50,11 +54,33 @@ def pack(folder: Path, path: Path) -> None:
             if metric in run.get("test", {}):
                 run["test"][metric] = round(float(np.mean(run["test"][metric])), 6)
     data = json.loads((folder / "data.json").read_text(encoding="utf-8"))
+    for run in runs:
+        vectors = folder / "embeddings" / f"{run['name']}.npy"
+        if vectors.exists() and "test" in run:
+            run["test"]["image_effects"] = _image_effects(np.load(vectors), np.array(data["test_labels"]))
     lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in runs)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
         f'{{"data": {json.dumps(data, separators=(",", ":"))},\n"runs": [\n{lines}\n]}}\n', encoding="utf-8"
     )
+
+
+def _image_effects(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> list[float]:
+    influence = score_retrieval(vectors, labels, ks=(1,), intervals="images").influence
+    assert influence is not None
+    return [float(f"{effect:.4g}") for effect in influence.effects["map"][0].sum(axis=0)]
+
+
+def _effects(arms: dict[str, list[dict[str, Any]]], labels: NDArray[np.int64]) -> Effects:
+    """Of arms whose every run has its own."""
+    image, sizes = sample_images(labels), np.bincount(labels)
+    found = {}
+    for arm, of in arms.items():
+        if all("image_effects" in run["test"] for run in of):
+            mean = 100 * np.mean([run["test"]["image_effects"] for run in of], axis=0)
+            both = np.stack([np.stack([mean, np.zeros_like(mean)])] * 2)
+            found[arm] = Influence(image, labels[image], image, sizes[labels[image]], len(labels), {"map": both})
+    return found
 
 
 def show(name: str, packed: dict[str, Any]) -> None:
@@ -70,19 +96,21 @@ def show(name: str, packed: dict[str, Any]) -> None:
         return
     cut_short = {arm: of for arm, of in arms.items() if _seeds(of) != _seeds(arms["plain"])}
     arms = {arm: of for arm, of in arms.items() if arm not in cut_short}
-    maps = _maps(arms, "test")
+    maps, labels = _maps(arms, "test"), np.array(packed["data"]["test_labels"])
+    effects = _effects(arms, labels)
     _show_arms(arms, maps, runs)
     pairs = [(f"{kind}-identity", f"{kind}-usual") for kind in ATTENTIONS]
     pairs += [(f"{kind}-identity", "plain") for kind in ATTENTIONS]
     print("\nPrimary, p adjusted after Holm over the six:\n")
-    _show_differences(maps, pairs, adjust=True)
+    _show_differences(maps, pairs, labels, effects, adjust=True)
     pairs = [(f"{kind}-usual", "plain") for kind in ATTENTIONS] + [("wide", "plain"), ("gam-identity", "wide")]
     pairs += [(f"{kind}-{start}-lr1", f"{kind}-{start}") for kind in ATTENTIONS for start in ("identity", "usual")]
     pairs += [(f"{kind}-identity-lr1", "plain") for kind in ATTENTIONS]
     print("\nSecondary, unadjusted:\n")
-    _show_differences(maps, [pair for pair in pairs if pair[0] in maps and pair[1] in maps], adjust=False)
-    print("\nGates of the trained network, replaced:\n")
-    _show_gates({arm: of for arm, of in arms.items() if "gates" in of[0]}, maps)
+    pairs = [pair for pair in pairs if pair[0] in maps and pair[1] in maps]
+    _show_differences(maps, pairs, labels, effects, adjust=False)
+    print("\nGates of the trained network, replaced; intervals for other seeds and other queries:\n")
+    _show_gates({arm: of for arm, of in arms.items() if "gates" in of[0]}, maps, labels)
     for arm, of in cut_short.items():
         gaps = [100 * np.mean(run["test"]["map"]) - maps[arm.removesuffix("-lr1")][run["seed"]].mean() for run in of]
         listed = ", ".join(f"{gap:+.2f} (seed {run['seed']})" for gap, run in zip(gaps, of, strict=True))
@@ -106,9 +134,10 @@ def show_means(name: str, packed: dict[str, Any]) -> None:
     pairs = [(f"{kind}-identity", f"{kind}-usual") for kind in ATTENTIONS]
     pairs += [(f"{kind}-identity", "plain") for kind in ATTENTIONS]
     print("\nPrimary, p adjusted after Holm over the six; intervals over seeds alone:\n")
-    _show_differences(maps, pairs, adjust=True)
+    nobody = np.zeros(1, dtype=np.int64)  # no queries are known
+    _show_differences(maps, pairs, nobody, {}, adjust=True)
     print("\nSecondary, unadjusted:\n")
-    _show_differences(maps, [(f"{kind}-usual", "plain") for kind in ATTENTIONS], adjust=False)
+    _show_differences(maps, [(f"{kind}-usual", "plain") for kind in ATTENTIONS], nobody, {}, adjust=False)
     for arm in dict.fromkeys(run["arm"] for run in final if "test_gates_frozen" in run):
         for part in ("test_gates_frozen", "test_gates_shuffled"):
             known = [run for run in final if run["arm"] == arm and part in run]
@@ -184,14 +213,17 @@ def _show_arms(arms: dict[str, list[dict[str, Any]]], maps: Maps, runs: list[dic
         )
 
 
-def _show_differences(maps: Maps, pairs: list[tuple[str, str]], *, adjust: bool) -> None:
+def _show_differences(
+    maps: Maps, pairs: list[tuple[str, str]], labels: NDArray[np.int64], effects: Effects, *, adjust: bool
+) -> None:
     ps = [p_over_runs(maps[a].mean(1), maps[b].mean(1))[0] for a, b in pairs]
     print(f"| difference | mAP points | 95 % interval | p{', adjusted' if adjust else ''} | seeds in favour | answer |")
     print("|---|---|---|---|---|---|")
     for (a, b), p in zip(pairs, holm(ps) if adjust else ps, strict=True):
         gaps = maps[a] - maps[b]
-        low, high = _interval(gaps, 0.95)
-        inner = _interval(gaps, 0.90)
+        both = (effects[a], effects[b]) if a in effects and b in effects else None
+        low, high = _interval(gaps, 0.95, labels, both)
+        inner = _interval(gaps, 0.90, labels, both)
         if p < 0.05:
             answer = "differs"
         elif inner[0] > -OF_INTEREST and inner[1] < OF_INTEREST:
@@ -203,27 +235,33 @@ def _show_differences(maps: Maps, pairs: list[tuple[str, str]], *, adjust: bool)
         print(f"| {a} less {b} | {gaps.mean():+.2f} | [{low:+.2f}, {high:+.2f}] | {p:.3f} | {of} | {answer} |")
 
 
-def _interval(gaps: NDArray[np.float64], level: float) -> tuple[float, float]:
-    """For other seeds and other queries, of (seeds, queries) differences: both variances added, Satterthwaite's t."""
-    seeds, queries = gaps.shape
-    if queries == 1:  # a mean alone: for other seeds
-        variance, freedom = float(gaps.var(ddof=1)) / seeds, float(seeds - 1)
-    else:
-        parts = np.array([gaps.mean(1).var(ddof=1) / seeds, gaps.mean(0).var(ddof=1) / queries])
-        variance = float(parts.sum())
-        freedom = variance**2 / float((parts**2 / [seeds - 1, queries - 1]).sum())
+def _interval(
+    gaps: NDArray[np.float64], level: float, labels: NDArray[np.int64], effects: tuple[Influence, Influence] | None
+) -> tuple[float, float]:
+    """For other seeds and other images, of (seeds, queries) differences: both variances added, Satterthwaite's t.
+
+    Without the effects of images on each other's rankings it is for other queries; of means alone, for other seeds.
+    """
+    parts = [(float(gaps.mean(1).var(ddof=1)) / len(gaps), len(gaps) - 1.0)]
+    if gaps.shape[1] > 1:
+        population: Population = "queries" if effects is None else "images"
+        spread = difference_spread("map", gaps.mean(0), labels, population=population, influences=effects)
+        assert spread is not None
+        parts.append(spread)
+    variance = sum(one for one, _ in parts)
+    freedom = variance**2 / sum(one**2 / free for one, free in parts)
     half = float(stats.t.ppf((1 + level) / 2, freedom)) * variance**0.5
     return float(gaps.mean()) - half, float(gaps.mean()) + half
 
 
-def _show_gates(arms: dict[str, list[dict[str, Any]]], maps: Maps) -> None:
+def _show_gates(arms: dict[str, list[dict[str, Any]]], maps: Maps, labels: NDArray[np.int64]) -> None:
     frozen, shuffled = _maps(arms, "test_gates_frozen"), _maps(arms, "test_gates_shuffled")
     print("| arm | frozen at their mean | 95 % interval | those of another image | 95 % interval |")
     print("|---|---|---|---|---|")
     for arm in arms:
         cells = []
         for other in (frozen[arm], shuffled[arm]):
-            low, high = _interval(other - maps[arm], 0.95)
+            low, high = _interval(other - maps[arm], 0.95, labels, None)
             cells.append(f"{(other - maps[arm]).mean():+.2f} | [{low:+.2f}, {high:+.2f}]")
         print(f"| {arm} | {' | '.join(cells)} |")
 

@@ -125,16 +125,27 @@ def difference(
     """
     from scipy import stats  # type: ignore[import-untyped]
 
-    scored = np.isfinite(values)
-    mean = float(values[scored].mean())
-    influence = _between(name, *influences) if influences is not None else None
-    spread = _spreads(name, values, labels, population, influence)[0]
+    mean = float(values[np.isfinite(values)].mean())
+    spread = difference_spread(name, values, labels, population=population, influences=influences)
     if spread is None:
         return mean, None, None
     error = spread.variance**0.5
     half = float(stats.t.ppf((1 + confidence) / 2, spread.freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, spread.freedom)) if error > 0 else float(mean == 0)
     return mean, (mean - half, mean + half), p
+
+
+def difference_spread(
+    name: str,
+    values: Floats,
+    labels: NDArray[np.int64],
+    *,
+    population: Population = "queries",
+    influences: tuple[Influence, Influence] | None = None,
+) -> Spread | None:
+    """How the mean of paired differences varies; arguments as for `difference`; None where the data are too few."""
+    influence = _between(name, *influences) if influences is not None else None
+    return _spreads(name, values, labels, population, influence)[0]
 
 
 def class_means(values: dict[str, Floats], labels: NDArray[np.int64]) -> Iterator[tuple[int, int, dict[str, float]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -108,7 +108,7 @@ def train(
         saver = Saver(folder, trainer, position, record)
         if resume:
             saver.resumed()
-        with Progress(recipe, position, updates, show=world.leads, say=say) as progress:
+        with closing(Progress(recipe, position, updates, show=world.leads, say=say)) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
             progress.say(f"{_describe(model, frozen)}, {since}; {printable(str(data))}")
             for line in data.warnings:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -145,17 +145,9 @@ def _roots(name: str, *, archives: bool) -> tuple[str, ...]:
     return (*unpacked, f"hf://datasets/{name}@", f"hf://datasets/{name}/", str(cached))
 
 
-@contextmanager
-def _loading(repo_id: str) -> Iterator[None]:
+def _loading(repo_id: str) -> AbstractContextManager[None]:
     """Within: whatever the library raises is one line that names the data set."""
-    try:
-        with library_errors(repo_id):
-            yield
-    except DataError as error:
-        cause = error.__cause__
-        if not isinstance(cause, Exception):
-            raise
-        raise DataError(f"data set '{repo_id}' cannot be loaded: {_reason(cause, repo_id)}") from error
+    return library_errors(repo_id, lambda error: f"data set '{repo_id}' cannot be loaded: {_reason(error, repo_id)}")
 
 
 def _reason(error: Exception, repo_id: str) -> str:

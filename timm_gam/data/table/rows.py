@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +57,7 @@ class RowsReader:
 
 
 @contextmanager
-def library_errors(name: str) -> Iterator[None]:
+def library_errors(name: str, message: Callable[[Exception], str] | None = None) -> Iterator[None]:
     """Within: whatever `datasets` raises is one line; it raises many kinds, and each means that rows cannot be had.
 
     What the libraries log is left out: it says the same before the one line.
@@ -70,7 +70,8 @@ def library_errors(name: str) -> Iterator[None]:
     except (TimmGamError, MemoryError):
         raise
     except Exception as error:
-        raise DataError(f"'{name}' cannot be read: {cause_line(root_cause(error))}") from error
+        said = message(error) if message else f"'{name}' cannot be read: {cause_line(root_cause(error))}"
+        raise DataError(said) from error
     finally:
         for logger, level in loggers.items():
             logger.setLevel(level)

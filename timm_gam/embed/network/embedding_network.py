@@ -42,30 +42,21 @@ def embedding_network(
         return SpatialPooling(model, pool or "avg", stages)
     hidden = getattr(model, "head_hidden_size", None)
     if layer == "pre_logits" or hidden is None or hidden == model.num_features:
-        return _PreLogits(model)
+        return _Embedding(model, None)
     pool = getattr(model, "global_pool", None)
     if not isinstance(pool, nn.Module):
         pool = getattr(getattr(model, "head", None), "global_pool", None)
     if not isinstance(pool, nn.Module):
         raise ModelError(f"{type(model).__name__} does not say how it pools its features; use the layer pre_logits")
-    return _Pooled(model, pool)
+    return _Embedding(model, pool)
 
 
-class _PreLogits(nn.Module):
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.model.forward_head(self.model.forward_features(x), pre_logits=True)  # type: ignore[operator]
-        return out.flatten(1)
-
-
-class _Pooled(nn.Module):
-    def __init__(self, model: nn.Module, pool: nn.Module) -> None:
+class _Embedding(nn.Module):
+    def __init__(self, model: nn.Module, pool: nn.Module | None) -> None:
         super().__init__()
         self.model, self.pool = model, pool
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.pool(self.model.forward_features(x))  # type: ignore[operator]
+        out: Tensor = self.model.forward_features(x)  # type: ignore[operator]
+        out = self.model.forward_head(out, pre_logits=True) if self.pool is None else self.pool(out)  # type: ignore[operator]
         return out.flatten(1)

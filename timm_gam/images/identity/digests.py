@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
@@ -74,3 +75,11 @@ class Digests(Sequence[bytes]):
         return isinstance(other, Digests) and np.array_equal(self.table, other.table)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def exact_groups(digests: Sequence[bytes]) -> list[list[int]]:
+    """Groups of two or more places with the same digest, in order of their first."""
+    places: dict[bytes, list[int]] = defaultdict(list)
+    for place, digest in enumerate(digests):
+        places[digest].append(place)
+    return [group for group in places.values() if len(group) > 1]

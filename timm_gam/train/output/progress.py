@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 
 import torch
 from tqdm import tqdm
@@ -34,12 +33,8 @@ class Progress:
             disable=None if show else True,
         )
 
-    def __enter__(self) -> Progress:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         self._bar.close()
 
     def say(self, line: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -219,12 +219,18 @@ class PhotoIndex:
             k: How many at most.
             chosen: Which may be found.
         """
+        found = self.store(collection).nearest(query[None], k, chosen)[0]
+        return self.matches(((each.digest, each.score) for each in found), k, chosen)
+
+    def matches(self, found: Iterable[tuple[bytes, float]], k: int, chosen: PhotoFilter | None = None) -> list[Match]:
+        """The first k of ranked (digest, score) that are of photographs which the filter lets through."""
         matches: list[Match] = []
-        for found in self.store(collection).nearest(query[None], k, chosen)[0]:
-            photos = self.catalogue.photos(found.digest, chosen)
-            if photos:
+        for digest, score in found:
+            if photos := self.catalogue.photos(digest, chosen):
                 copies = tuple(photo.path for photo in photos[1:])
-                matches.append(Match(len(matches) + 1, found.score, photos[0], copies))
+                matches.append(Match(len(matches) + 1, score, photos[0], copies))
+            if len(matches) == k:
+                break
         return matches
 
     def vector(self, collection: Collection, digest: bytes) -> NDArray[np.float32] | None:

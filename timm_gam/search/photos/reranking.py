@@ -34,12 +34,4 @@ def search_reranked(
     reranker = recipe.reranker(recipe.prepare(sought), recipe.prepare(vectors))
     order = reranker.block(slice(0, 1))[0].argsort(descending=True, stable=True)
     cosines = UnitVectors(vectors).similarities(normalize(sought))[0]
-    matches: list[Match] = []
-    for row in order.tolist():
-        photos = index.catalogue.photos(digests[row], chosen)
-        if photos:
-            copies = tuple(photo.path for photo in photos[1:])
-            matches.append(Match(len(matches) + 1, float(cosines[row]), photos[0], copies))
-        if len(matches) == k:
-            break
-    return matches
+    return index.matches(((digests[row], float(cosines[row])) for row in order.tolist()), k, chosen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import io
 import textwrap
 from collections.abc import Sequence
@@ -12,30 +11,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from timm_gam.core import UnreadableImageError, atomic_path, page_text, write_text
-from timm_gam.images import DecodeLimits, small_picture
+from timm_gam.core import UnreadableImageError, atomic_path, write_text
+from timm_gam.images import DecodeLimits, page_environment, small_picture
 
 _SIDE = 320
 _COLUMNS, _CELL, _GAP, _MOST_DRAWN = 5, (260, 240), 14, 400
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; font: 15px/1.4 system-ui, sans-serif }}
-body {{ margin: 1.5rem; max-width: 90rem }}
-h1 {{ font-size: 1.2rem }} h2 {{ font-size: 1rem; margin: 1.6rem 0 .5rem }}
-div {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: 1rem }}
-figure {{ margin: 0 }} img {{ width: 100%; aspect-ratio: 4/3; object-fit: contain; background: #8882 }}
-figcaption {{ font-size: .85rem; overflow-wrap: anywhere }}
-</style>
-<h1>{title}</h1>
-{sections}
-</html>
-"""
-
-
-def _escape(text: str) -> str:
-    return html.escape(page_text(text))
+_TEMPLATES = Path(__file__).parent / "templates"
 
 
 def thumbnail(photo: Path | bytes, side: int = _SIDE, limits: DecodeLimits = DecodeLimits()) -> bytes:
@@ -60,11 +41,8 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    text = "\n".join(
-        f"<h2>{_escape(heading)}</h2>\n<div>" + "\n".join(_figure(*photo) for photo in photos) + "</div>"
-        for heading, photos in sections
-    )
-    write_text(path, _PAGE.format(title=_escape(title), sections=text))
+    shown = [(heading, [(*_encoded(photo), caption) for photo, caption in photos]) for heading, photos in sections]
+    write_text(path, page_environment(_TEMPLATES).get_template("sheet.html").render(title=title, sections=shown))
 
 
 def draw_picture(path: Path, title: str, sections: Sequence[Section]) -> None:
@@ -110,10 +88,9 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Path, captio
         draw.text((corner[0], corner[1] + height + 4 + 17 * number), line, "black", font)
 
 
-def _figure(photo: Path, caption: str) -> str:
+def _encoded(photo: Path) -> tuple[str, str]:
+    """A thumbnail in base64, or "" and why there is none."""
     try:
-        data = base64.b64encode(thumbnail(photo)).decode()
-        image = f'<img alt="" src="data:image/jpeg;base64,{data}">'
+        return base64.b64encode(thumbnail(photo)).decode(), ""
     except UnreadableImageError as error:
-        image = f"<p>{_escape(error.reason)}</p>"
-    return f"<figure>{image}<figcaption>{_escape(caption)}</figcaption></figure>"
+        return "", error.reason

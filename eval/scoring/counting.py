@@ -1,14 +1,24 @@
-"""Counts between the targets of each query, added to by blocks of scores, on devices with fast atomic additions."""
+"""Scores above and equal to the targets of each query, counted block by block of the score matrix."""
 
 from __future__ import annotations
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from eval.scoring.relevant import NO_TARGET, Relevant
+from timm_gam.core import World
+from timm_gam.search import in_threads, slices
+
+_SORTED = 2**17  # scores and targets that a thread sorts at a time, in cache
+_COPIED = 256  # columns at a time: the mirror image of a block is read along its columns
+_LARGEST = float(np.finfo(np.float32).max)
 _THREADS = 512  # of a block, one query each
 _WIDEST = 4000  # targets that fit, with their counts, into the 48 kB of shared memory that every GPU has
 _KERNEL = """
@@ -36,6 +46,133 @@ extern "C" __global__ void count_scores(
   for (int i = threadIdx.x; i <= width; i += blockDim.x) bins[row * (width + 1) + i] += counted[i];
 }
 """
+
+
+class Counter(ABC):
+    """Counts, for a group of queries, the scores above and equal to each target.
+
+    Args:
+        group: The queries.
+        targets: (Q, W) float64, as `Relevant.targets` gives them.
+        own: (Q, 1) float64, likewise.
+    """
+
+    bytes_per_pair: ClassVar[int]
+    """Of a target and what is counted for it."""
+
+    @staticmethod
+    @abstractmethod
+    def bytes_per_block(scores: int) -> int:
+        """What counting a block of so many scores takes beside it."""
+
+    def __init__(self, group: slice, relevant: Relevant, targets: Tensor, own: Tensor) -> None:
+        self.group, self.relevant, self.targets, self.own = group, relevant, targets, own
+        self.above = torch.zeros(targets.shape, dtype=torch.int32, device=targets.device)
+        self.tied = torch.zeros_like(self.above)
+
+    @abstractmethod
+    def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
+        """Add the scores of the queries `rows` against those of the gallery `columns`."""
+
+    def add_up(self, world: World) -> None:
+        """Add what the other processes counted."""
+        world.sum(self.above)
+        world.sum(self.tied)
+
+    @abstractmethod
+    def counts(self, part: slice) -> tuple[Tensor, Tensor]:
+        """(R, W) gallery images above and equal to each target of a part of the group, once all are added up."""
+
+
+class SortCounter(Counter):
+    """For CPUs: every row of a block is sorted together with its targets.
+
+    All are rounded to float32 without its last bit, which marks the targets, and sorts in half the time. Rounding keeps
+    the order of scores or makes them equal; a target that a score has become equal to is counted again in float64. The
+    relevant images are left out of the blocks: their scores are the targets themselves, at hand in the end.
+    """
+
+    bytes_per_pair = 16
+
+    @staticmethod
+    def bytes_per_block(scores: int) -> int:
+        return 24 * min(_SORTED * torch.get_num_threads(), scores)
+
+    def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
+        def work(tile: slice) -> None:
+            mine = slice(rows.start - self.group.start + tile.start, rows.start - self.group.start + tile.stop)
+            codes = self.relevant.query_code[self.group][mine, None], self.relevant.gallery_code[columns]
+            above, tied = self.above.numpy()[mine], self.tied.numpy()[mine]
+            _count_sorted(scores[tile].numpy(), codes[0] == codes[1], self.targets[mine].numpy(), above, tied)
+
+        in_threads(work, slices(0, len(scores), max(1, _SORTED // (scores.shape[1] + self.targets.shape[1]))))
+
+    def counts(self, part: slice) -> tuple[Tensor, Tensor]:
+        targets = self.targets[part]
+        last = torch.searchsorted(targets, targets, right=True)
+        above = self.above[part] + (targets < NO_TARGET).sum(dim=1, keepdim=True) - last
+        return above, self.tied[part] + last - torch.searchsorted(targets, targets)
+
+
+def _count_sorted(
+    scores: NDArray[np.float64],
+    left_out: NDArray[np.bool_],
+    targets: NDArray[np.float64],
+    above: NDArray[np.int32],
+    tied: NDArray[np.int32],
+) -> None:
+    width = scores.shape[1]
+    merged = np.empty((len(scores), width + targets.shape[1]), dtype=np.float32)
+    bits = merged.view(np.int32)
+    for some in slices(0, width, _COPIED):
+        merged[:, some] = scores[:, some]
+    np.copyto(merged[:, :width], -np.inf, where=left_out)
+    np.minimum(targets, _LARGEST, out=merged[:, width:], casting="same_kind")
+    bits &= ~1
+    merged += 0.0  # of -0.0, which has bits of its own, makes 0.0
+    bits[:, width:] |= 1
+    merged.sort(axis=1)
+    place = np.flatnonzero((bits.astype(np.uint8) & 1).view(np.bool_)).reshape(targets.shape)
+    before = merged.shape[1] * np.arange(len(targets))[:, None] + np.arange(targets.shape[1])
+    counted = width - (place - before)  # less what stands in earlier rows, and the lower targets of its own
+    rounded, own_bits = merged.take(place), bits.take(place)
+    beside = np.logical_or(*(bits.take(place + step, mode="wrap") ^ own_bits == 1 for step in (-1, 1)))
+    for row in np.flatnonzero(beside.any(axis=1)):  # scores have become equal to a target
+        ends = rounded[row, beside[row]]
+        some = slice(rounded[row].searchsorted(ends[0]), rounded[row].searchsorted(ends[-1], side="right"))
+        sought, others = targets[row, some], scores[row, ~left_out[row]]
+        between = np.sort(others[(others >= sought[0]) & (others <= sought[-1])])
+        last = between.searchsorted(sought, side="right")
+        counted[row, some] = np.count_nonzero(others > sought[-1]) + len(between) - last
+        tied[row, some] += (last - between.searchsorted(sought)).astype(np.int32)
+    above += counted
+
+
+class SearchCounter(Counter):
+    """For devices with fast atomic additions: every score is sought among the targets and falls into a bin.
+
+    The score of the query itself is counted as any other, and taken off in the end.
+    """
+
+    bytes_per_pair = 32
+
+    @staticmethod
+    def bytes_per_block(scores: int) -> int:
+        return 28 * scores  # the bin of each, its target and its mirror image
+
+    def __init__(self, group: slice, relevant: Relevant, targets: Tensor, own: Tensor) -> None:
+        super().__init__(group, relevant, targets, own)
+        self.above = torch.zeros(len(targets), targets.shape[1] + 1, dtype=torch.int32, device=targets.device)  # bins
+
+    def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
+        mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
+        count_scores(scores.contiguous(), self.targets[mine], self.above[mine], self.tied[mine])
+
+    def counts(self, part: slice) -> tuple[Tensor, Tensor]:
+        targets, own = self.targets[part], self.own[part]
+        above = self.above[part].flip(1).cumsum(1, dtype=torch.int32).flip(1)[:, 1:]
+        tied = self.tied[part].gather(1, torch.searchsorted(targets, targets))  # equal targets share the first's bin
+        return above - (own > targets).int(), tied - (own == targets).int()
 
 
 def count_scores(scores: Tensor, targets: Tensor, bins: Tensor, equal: Tensor) -> None:

@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from timm_gam.core import DataError
-from timm_gam.search.blocks import slices
+from timm_gam.search.blocks import in_threads, one_blas_thread, slices
 from timm_gam.search.integer_vectors import FixedPoint
 from timm_gam.search.scorer import ExactScorer, Scorer
 
 _QUERIES = 1024  # per block of the first pass
 _GALLERY = 4096
-_TILE_ROWS = 512  # prepared at a time: what float64 needs of them stays in cache
+_TILE_ROWS = 256  # prepared, or scored by a thread, at a time
 _GROUP = 16  # scores of which only the highest is ranked at first
 _SPARE = 22  # candidates beyond those asked for
 _UNIT = 2.0**-25  # brings integer vectors to a length of at most about 1
@@ -104,8 +101,7 @@ def nearest(
         return highest(ExactScorer(queries, gallery, device=device), k, self_index=self_index, on_progress=on_progress)
     itself = np.full(len(queries), -1, dtype=np.int64) if self_index is None else self_index
     width = min(k + _SPARE, len(gallery))
-    with _full_precision():
-        values, candidates = _first_pass(queries, gallery, width, on_progress)
+    values, candidates = _first_pass(queries, gallery, width, on_progress)
     scores = pair_scores(queries, gallery, candidates)
     scores[candidates == itself[:, None]] = -np.inf
     found = _highest(scores, candidates, k)
@@ -180,55 +176,23 @@ def _first_pass(
     queries: FixedPoint, gallery: FixedPoint, width: int, on_progress: Callable[[int], None]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """(Q, width) float32 scores, descending, and their gallery rows."""
-    product = _fastest_product()
-    lefts = [_operand(queries, rows)[0] for rows in slices(0, len(queries), _QUERIES)]
-    best = [(torch.empty(len(left), 0), torch.empty(len(left), 0, dtype=torch.int64)) for left in lefts]
-    for rows in slices(0, len(gallery), _GALLERY):
-        right, offset = _operand(gallery, rows)
-        for i, left in enumerate(lefts):
-            scores = product(left, right)
-            if offset is not None:
-                scores += offset
-            values, places = _top(scores, width)
-            values = torch.cat([best[i][0], values], dim=1)
-            places = torch.cat([best[i][1], places + rows.start], dim=1)
-            kept = values.topk(min(width, values.shape[1]), dim=1)
-            best[i] = kept.values, places.gather(1, kept.indices)
-            on_progress(len(left) * len(right))
-    return (
-        torch.cat([values for values, _ in best]).double().numpy(),
-        torch.cat([places for _, places in best]).numpy(),
-    )
+    left, _ = _operand(queries, slice(0, len(queries)))
+    values, places = torch.full((len(left), width), -torch.inf), torch.zeros(len(left), width, dtype=torch.int64)
 
+    def add(there: slice, right: NDArray[np.float32], offset: Tensor | None, here: slice) -> None:
+        scores = torch.from_numpy(left[here] @ right.T)
+        if offset is not None:
+            scores += offset
+        top, columns = _top(scores, width)
+        kept = torch.cat([values[here], top], dim=1).topk(width, dim=1)
+        values[here] = kept.values
+        places[here] = torch.cat([places[here], columns + there.start], dim=1).gather(1, kept.indices)
 
-Product = Callable[[Tensor, Tensor], Tensor]
-"""(B, D) and (C, D) float32 -> (B, C) float32, every row of one times every row of the other."""
-
-
-def _torch_product(left: Tensor, right: Tensor) -> Tensor:
-    return left @ right.T
-
-
-def _convolution(left: Tensor, right: Tensor) -> Tensor:
-    """As pixels of an image and a 1x1 convolution, which has a library, and on some processors twice the speed."""
-    image = left.view(1, len(left), 1, -1).permute(0, 3, 1, 2)
-    return F.conv2d(image, right[:, :, None, None])[0, :, :, 0].T.contiguous()
-
-
-@functools.cache
-def _fastest_product() -> Product:
-    """Each is timed once in a process, in some 50 ms. NumPy's would leave threads spinning beside torch's."""
-    left, right = torch.rand(_QUERIES, 256), torch.rand(_GALLERY, 256)
-
-    def seconds(product: Product) -> float:
-        times = []
-        for _ in range(3):  # the first warms up
-            began = time.perf_counter()
-            product(left, right)
-            times.append(time.perf_counter() - began)
-        return min(times[1:])
-
-    return min((_torch_product, _convolution), key=seconds)
+    with one_blas_thread():
+        for there in slices(0, len(gallery), _GALLERY):
+            in_threads(functools.partial(add, there, *_operand(gallery, there)), slices(0, len(left), _TILE_ROWS))
+            on_progress(len(left) * (there.stop - there.start))
+    return values.double().numpy(), places.numpy()
 
 
 def _top(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
@@ -244,13 +208,13 @@ def _top(scores: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return kept.values, columns.gather(1, kept.indices)
 
 
-def _operand(points: FixedPoint, rows: slice) -> tuple[Tensor, Tensor | None]:
+def _operand(points: FixedPoint, rows: slice) -> tuple[NDArray[np.float32], Tensor | None]:
     """(B, D) float32 vectors of length up to 1; for Euclidean distance also (B,) minus half their squared lengths."""
-    vectors = torch.empty(rows.stop - rows.start, points.dim)
+    vectors = np.empty((rows.stop - rows.start, points.dim), dtype=np.float32)
     halves = torch.empty(len(vectors)) if points.distance == "euclidean" else None
     for tile in slices(0, len(vectors), _TILE_ROWS):
         block = points.integers(slice(rows.start + tile.start, rows.start + tile.stop)).numpy() * _UNIT
-        vectors[tile] = torch.from_numpy(block)
+        vectors[tile] = block
         if halves is not None:
             halves[tile] = torch.from_numpy(-np.einsum("nd,nd->n", block, block) / 2)
     return vectors, halves
@@ -271,20 +235,3 @@ def _highest(scores: NDArray[np.float64], rows: NDArray[np.int64], k: int) -> Ne
     """The k highest of each row, of equal ones those with the lowest gallery rows."""
     order = np.lexsort((rows, -scores), axis=1)[:, :k]
     return Neighbours(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
-
-
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Products in real float32, whatever the process allows: the error bound holds for nothing less."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    convolutions = getattr(torch.backends.mkldnn, "conv", None)  # has a setting of its own since torch 2.9
-    allowed = getattr(convolutions, "fp32_precision", None)
-    if convolutions is not None:
-        convolutions.fp32_precision = "ieee"
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-        if convolutions is not None:
-            convolutions.fp32_precision = allowed

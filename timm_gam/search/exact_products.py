@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import time
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,26 +26,8 @@ from timm_gam.search.blocks import in_threads, slices
 
 _TILE_ROWS, _TILE_COLUMNS = 512, 2048  # of products that a thread computes at a time
 _WHOLE = 32  # rows and components
-_TIMED = 1024  # vectors, and components at most, of the products that are timed
+_TIMED = 1024  # vectors of the products that are timed
 _WORTH_TIMING = 1e11  # multiply-adds, a second or so of a CPU
-
-
-class Kernel(Protocol):
-    """One way to multiply blocks of integer vectors. Equal kernels are equal objects."""
-
-    def bytes_per_vector(self, dim: int) -> int:
-        """Of an operand, for each vector of `dim` components."""
-
-    def operand(self, integers: Tensor) -> Tensor:
-        """(B, D) float64 integers -> (B, ...) in the form this kernel multiplies; it may have more rows, of zeros."""
-
-    def __hash__(self) -> int: ...
-
-    def __str__(self) -> str:
-        """What it computes with, for records."""
-
-    def multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
-        """Write every vector of one operand times every one of another, or of the same, into (R, C) float64 `out`."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +38,15 @@ class Float64:
         return "float64"
 
     def bytes_per_vector(self, dim: int) -> int:
+        """Of an operand, for each vector of `dim` components."""
         return 8 * dim
 
     def operand(self, integers: Tensor) -> Tensor:
+        """(B, D) float64 integers -> (B, ...) in the form this kernel multiplies; it may have more rows, of zeros."""
         return integers
 
     def multiply(self, left: Tensor, right: Tensor, out: Tensor) -> None:
+        """Write every vector of one operand times every one of another, or of the same, into (R, C) float64 `out`."""
         if out.device.type != "cpu":
             torch.mm(left, right.T, out=out)
             return
@@ -146,48 +131,38 @@ def _ceil(count: int) -> int:
     return -(-count // _WHOLE) * _WHOLE
 
 
-def kernels(largest: float, dim: int, device: torch.device) -> list[Kernel]:
-    """Those that are exact on a device for vectors of `dim` integers up to `largest`."""
-    found: list[Kernel] = [Float64()]
-    for pieces in (Pieces.of("int8", largest, dim), Pieces.of("float32", largest, dim)):
-        if pieces is not None and (pieces.unit != "int8" or _int8_is_exact(dim, device)):
-            found.append(pieces)
-    return found
+Kernel = Float64 | Pieces
+"""One way to multiply blocks of integer vectors, as `Float64` does; equal kernels are equal objects."""
 
 
 def fastest_kernel(largest: float, dim: int, device: torch.device, products: float = np.inf) -> Kernel:
-    """The fastest of `kernels` for so many dot products; each is timed once in a process, in some 50 ms.
+    """The fastest that is exact for so many dot products of `dim` integers up to `largest`, timed once in a process.
 
-    Float64 where there are few, and on CPUs: int8 pieces took 2 times as long on one with VNNI, and timing is no guide
-    where others use its cores.
+    Float64 where there are few, and on CPUs: there, 3 int8 pieces on VNNI units took as long.
     """
     if device.type == "cpu" or products * dim < _WORTH_TIMING:
         return Float64()
-    return min(kernels(largest, dim, device), key=lambda kernel: _seconds(kernel, min(dim, _TIMED), device))
+    pieces = [Pieces.of("int8", largest, dim), Pieces.of("float32", largest, dim)]
+    exact: list[Kernel] = [Float64(), *(kernel for kernel in pieces if kernel is not None)]
+    return min(exact, key=lambda kernel: seconds(kernel, largest, dim, device))
 
 
 @functools.cache
-def _int8_is_exact(dim: int, device: torch.device) -> bool:
-    """Whether torch multiplies int8 vectors of this length there and, at the ends of its range, without saturating."""
-    values = np.random.default_rng(0).choice(np.array([-128, 127, 1, -1], dtype=np.int8), size=(2, 64, dim))
-    values[:, :8] = [[[-128], [127]] * 4, [[127], [127]] * 4]  # rows whose sums are as large as they get
-    expected = values[0].astype(np.int64) @ values[1].astype(np.int64).T
-    try:
-        left, right = torch.from_numpy(values).to(device)
-        return np.array_equal(torch._int_mm(left, right.T).cpu().numpy(), expected)
-    except (AttributeError, RuntimeError):  # this torch, or this machine, has none, or none of this length
-        return False
-
-
-@functools.cache
-def _seconds(kernel: Kernel, dim: int, device: torch.device) -> float:
-    integers = torch.from_numpy(np.random.default_rng(0).integers(-99, 100, size=(2, _TIMED, dim)).astype(np.float64))
-    left, right = (kernel.operand(each) for each in integers.to(device))
-    out = torch.empty((_TIMED, _TIMED), dtype=torch.float64, device=device)
+def seconds(kernel: Kernel, largest: float, dim: int, device: torch.device) -> float:
+    """That a block of products takes; infinity where torch or the device has none or, at the ends of the range, rounds
+    or saturates them."""
+    values = np.random.default_rng(0).choice([-32896.0, 32639.0, 1.0, -1.0], size=(2, _TIMED, dim))  # the ends of int8
+    values[:, :8] = [[[-32896.0], [32639.0]] * 4, [[32639.0], [32639.0]] * 4]
+    left, right = torch.from_numpy(values.clip(-largest, largest)).to(device)
+    expected, out = left @ right.T, torch.empty(_TIMED, _TIMED, dtype=torch.float64, device=device)
     times = []
-    for _ in range(4):  # the first run warms up
-        began = time.perf_counter()
-        kernel.multiply(left, right, out)
-        out[-1, -1].item()  # waits for the device
-        times.append(time.perf_counter() - began)
-    return min(times[1:])
+    try:
+        operands = kernel.operand(left), kernel.operand(right)
+        for _ in range(4):  # the first run warms up
+            began = time.perf_counter()
+            kernel.multiply(*operands, out)
+            out[-1, -1].item()  # waits for the device
+            times.append(time.perf_counter() - began)
+    except (AttributeError, RuntimeError):
+        return np.inf
+    return min(times[1:]) if torch.equal(out, expected) else np.inf

@@ -31,6 +31,7 @@ Rows = slice | NDArray[np.int64]
 
 _LONGEST = 2.0**25  # length of an integer vector; four of its square, as in |q - g|^2, stay below float64's 2^53
 _CPU_ROWS, _DEVICE_ROWS = 256, 8192  # read at a time: what fits into cache, what keeps a device busy
+_TILE_ROWS = 64  # written at a time on the CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +75,19 @@ class FixedPoint:
 
     def integers(self, rows: Rows, device: torch.device | str = "cpu", out: Tensor | None = None) -> Tensor:
         """(B, D) float64 integers of a block of rows, on a device; written into `out` where it is given."""
-        chosen = rows if self.rows is None else self.rows[rows]
-        block, factor = _read(self.embeddings, chosen).to(device), self.factor[_index(chosen)].to(device)
-        return torch.mul(block, factor[:, None], out=out).round_()
+        chosen: Any = rows if self.rows is None else self.rows[rows]
+        if isinstance(chosen, slice):
+            chosen = range(len(self.embeddings))[chosen]
+        integers = torch.empty(len(chosen), self.dim, dtype=torch.float64, device=device) if out is None else out
+
+        def write(tile: slice) -> None:
+            some = chosen[tile]
+            some = slice(some.start, some.stop) if isinstance(some, range) else some
+            factor = self.factor[_index(some)][:, None].to(device)
+            integers[tile].copy_(_read(self.embeddings, some)).mul_(factor).round_()
+
+        in_threads(write, slices(0, len(chosen), _TILE_ROWS if integers.device.type == "cpu" else max(1, len(chosen))))
+        return integers
 
     def in_units(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of these vectors in the units people know: cosine similarity in [-1, 1], or Euclidean distance."""
@@ -167,10 +178,8 @@ def _read(vectors: Vectors, rows: Rows) -> Tensor:
     """A block of vectors as a tensor, where they are."""
     if isinstance(vectors, Tensor):
         return vectors[_index(rows)]
-    block = np.ascontiguousarray(vectors[rows])
-    if not block.flags.writeable:  # torch warns of memory maps that are open for reading
-        block = block.copy()
-    return torch.from_numpy(block.astype(block.dtype.newbyteorder("="), copy=False))
+    # A copy where it is of another byte order, or open for reading only, which torch warns of.
+    return torch.from_numpy(np.require(vectors[rows], vectors.dtype.newbyteorder("="), ["C", "W"]))
 
 
 def _index(rows: Rows) -> slice | Tensor:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from timm_gam.search.blocks import in_threads, slices
 from timm_gam.search.exact_products import Kernel, fastest_kernel
 from timm_gam.search.integer_vectors import FixedPoint, Rows
-
-_TILE_ROWS = 64  # prepared at a time on the CPU
 
 
 class Scorer(ABC):
     """Scores of Q queries against N gallery images, higher for nearer, a block at a time.
 
-    Subclasses give `block`, any finite float64; scores tie where they are equal. The score of a pair must not depend on
-    the block it is asked for in.
+    Subclasses give `block`, float64 of the range of float32; scores tie where they are equal. The score of a pair must
+    not depend on the block it is asked for in.
 
     Attributes:
         queries: Q.
@@ -90,22 +86,23 @@ class ExactScorer(Scorer):
 
     def block(self, rows: Rows, columns: Rows) -> Tensor:
         left = self._operand(self.left, rows)
-        same = self.symmetric and _equal(rows, columns)
+        same = self.symmetric and isinstance(rows, slice) and isinstance(columns, slice) and rows == columns
         right = left if same else self._operand(self.right, columns)
         # On a CPU, rows a multiple of 4096 bytes apart would share cache lines when they are read by columns.
         apart = 8 if self.device.type == "cpu" else 0
-        shape = left.count, right.count + apart
+        shape = left.rows, right.rows + apart
         if self._room.numel() < shape[0] * shape[1]:  # memory that is used again needs no new pages
             self._room = torch.empty(shape[0] * shape[1], dtype=torch.float64, device=self.device)
-        out = self._room[: shape[0] * shape[1]].view(shape)[:, : right.count]
+        out = self._room[: shape[0] * shape[1]].view(shape)[:, : right.rows]
         self.kernel.multiply(left.vectors, right.vectors, out)
         if left.squares is not None and right.squares is not None:
             out.mul_(2.0).sub_(right.squares).sub_(left.squares[:, None])
         return out
 
     def bytes_per_block(self, rows: int, columns: int) -> int:
-        operand = self.kernel.bytes_per_vector(self.left.dim)
-        return 8 * rows * (columns + 8) + operand * (rows + columns) + 16 * self.left.dim * min(rows, columns)
+        operands = self.kernel.bytes_per_vector(self.left.dim) * (rows + columns)
+        split = 0 if self.device.type == "cpu" else 16 * self.left.dim * min(rows, columns)
+        return 8 * rows * (columns + 8) + operands + split
 
     def keep(self, memory: int) -> None:
         self._kept_bytes = memory
@@ -113,51 +110,29 @@ class ExactScorer(Scorer):
     def _operand(self, points: FixedPoint, rows: Rows) -> _Operand:
         if not isinstance(rows, slice):
             return self._prepared(points, rows)
-        key = (points is self.right, rows.start, rows.stop)
+        key, room = (points is self.right, rows.start, rows.stop), None
         if key not in self._kept:
-            operand = self._prepared(points, rows)
-            kept = sum(other.nbytes for other in self._kept.values())
-            while self._kept and kept + operand.nbytes > self._kept_bytes:
-                kept -= self._kept.popitem(last=False)[1].nbytes  # the one used longest ago
-            if kept + operand.nbytes > self._kept_bytes:
-                return operand
-            self._kept[key] = operand
+            # The last is the other side of this block, which has its own memory, as the new one has.
+            while (older := [*self._kept][:-1]) and sum(self._kept[o].vectors.nbytes for o in older) > self._kept_bytes:
+                oldest = next((other for other in older if other[0]), older[0])  # of the gallery, as it comes but once
+                room = self._kept.pop(oldest).vectors
+            self._kept[key] = self._prepared(points, rows, room)
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _prepared(self, points: FixedPoint, rows: Rows) -> _Operand:
-        if self.device.type == "cpu":
-            count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
-            integers = torch.empty(count, points.dim, dtype=torch.float64)
-
-            def read(tile: slice) -> None:
-                shifted = (
-                    slice(rows.start + tile.start, rows.start + tile.stop) if isinstance(rows, slice) else rows[tile]
-                )
-                points.integers(shifted, out=integers[tile])
-
-            in_threads(read, slices(0, count, _TILE_ROWS))
-        else:
-            integers = points.integers(rows, self.device)
-        count = len(integers)
+    def _prepared(self, points: FixedPoint, rows: Rows, room: Tensor | None = None) -> _Operand:
+        out = None
+        if isinstance(rows, slice) and room is not None and room.dtype == torch.float64:  # the integers themselves
+            out = room[: rows.stop - rows.start]  # memory that is used again needs no new pages
+        fits = out is not None and isinstance(rows, slice) and len(out) == rows.stop - rows.start
+        integers = points.integers(rows, self.device, out if fits else None)
         squares = integers.square().sum(dim=1) if points.distance == "euclidean" else None
-        return _Operand(count, self.kernel.operand(integers), squares)
+        return _Operand(len(integers), self.kernel.operand(integers), squares)
 
 
-@dataclass(frozen=True)
-class _Operand:
+class _Operand(NamedTuple):
     """Integer vectors of a block as the kernel takes them, with their squared lengths where the distance needs them."""
 
-    count: int
+    rows: int
     vectors: Tensor
     squares: Tensor | None
-
-    @property
-    def nbytes(self) -> int:
-        return self.vectors.numel() * self.vectors.element_size()
-
-
-def _equal(rows: Rows, columns: Rows) -> bool:
-    if isinstance(rows, slice) or isinstance(columns, slice):
-        return isinstance(rows, slice) and isinstance(columns, slice) and rows == columns
-    return np.array_equal(rows, columns)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from eval import RelevantRanks, rank_relevant
+from timm_gam.core import DataError
 from timm_gam.search import ExactScorer, FixedPoint, fixed_point
 
 
@@ -229,10 +230,18 @@ def test_vectors_are_prepared_once_where_those_of_the_queries_fit(monkeypatch: p
     vectors, labels = data(11, 4000, 16, 40)
     points = fixed_point(vectors)
     query, gallery = np.arange(600), np.arange(600, 4000)
-    budget = 6 * 2**20
+    budget = 8 * 2**20
     blocks = rank_relevant(
         ExactScorer(points.take(query), points.take(gallery)), labels[query], labels[gallery], memory_budget=budget
     )
     list(blocks)
     assert len(read) == len(set(read)) > 3
     assert len({start for count, start in read if count == 600}) > 1, "several blocks of queries"
+
+
+def test_a_query_that_is_another_image_than_its_own_row_is_refused() -> None:
+    ranks = rank_relevant(
+        ExactScorer(fixed_point(np.eye(3))), np.array([0, 1, 1]), np.array([0, 1, 2]), self_index=np.array([0, 2, 1])
+    )
+    with pytest.raises(DataError, match="query 1 has another label than gallery row 2"):
+        list(ranks)

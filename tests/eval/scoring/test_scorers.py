@@ -44,13 +44,13 @@ class GivenScores(Scorer):
         return self.scores[rows][:, columns].clone()
 
 
-COUNTERS = [ranking._SortCounter, ranking._SearchCounter]
+COUNTERS = [ranking.SortCounter, ranking.SearchCounter]
 
 
 @pytest.fixture(params=COUNTERS, ids=lambda counter: counter.__name__)
 def counter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Either way of counting, on the CPU."""
-    monkeypatch.setattr(ranking, "_SortCounter", request.param)
+    monkeypatch.setattr(ranking, "SortCounter", request.param)
 
 
 @pytest.mark.usefixtures("counter")
@@ -107,3 +107,12 @@ def test_the_highest_of_any_scorer_are_in_order_and_ties_by_row() -> None:
     expected = np.lexsort((np.broadcast_to(np.arange(5000), scores.shape), -scores), axis=1)[:, :12]
     np.testing.assert_array_equal(found.rows, expected)
     np.testing.assert_array_equal(found.scores, np.take_along_axis(scores, expected, axis=1))
+
+
+def test_scores_beside_the_range_of_float32() -> None:
+    """Denormal ones of either sign, and the largest that float32 holds."""
+    values = np.array([0.0, -0.0, 1e-45, -1e-45, 3e-45, -3e-45, 1e-300, -1e-300, 3.4e38, -3.4e38, 3.3e38])
+    scores = np.random.default_rng(0).choice(values, (60, 60))
+    labels = np.random.default_rng(1).integers(0, 4, 60)
+    found = rank_relevant(GivenScores(scores), labels, labels, self_index=np.arange(60))
+    assert sorted(zip(*joined(list(found)), strict=True)) == sorted(full_matrix(scores, labels))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-import timm_gam.search.exact
 from timm_gam.search import (
     fixed_point,
     nearest,
@@ -34,21 +32,6 @@ def test_nearest_is_brute_force(distance: str, count: int) -> None:
     points = on_one_scale(fixed_point(queries, distance), fixed_point(gallery, distance))
     expected = np.argsort(-brute_force(queries, gallery, distance), axis=1, kind="stable")[:, :10]
     np.testing.assert_array_equal(nearest(*points, 10).rows, expected)
-
-
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-@pytest.mark.parametrize("product", ["_torch_product", "_convolution"])
-def test_nearest_is_the_same_by_every_float32_product(product: str, distance: str, monkeypatch) -> None:
-    rng = np.random.default_rng(3)
-    queries, gallery = (fixed_point(rng.normal(size=(n, 37)).astype(np.float32), distance) for n in (70, 5000))
-    points = on_one_scale(queries, gallery)
-    expected = nearest(*points, 10)
-    left, right = torch.rand(70, 37), torch.rand(50, 37)
-    one = getattr(timm_gam.search.exact, product)
-    torch.testing.assert_close(one(left, right).double(), left.double() @ right.double().T, rtol=1e-6, atol=1e-6)
-    monkeypatch.setattr(timm_gam.search.exact, "_fastest_product", lambda: one)
-    np.testing.assert_array_equal(nearest(*points, 10).rows, expected.rows)
-    np.testing.assert_array_equal(nearest(*points, 10).scores, expected.scores)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

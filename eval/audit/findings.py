@@ -111,8 +111,8 @@ def _duplicates(ranking: Ranking) -> list[Finding]:
 
 
 def _self_matches(ranking: Ranking, qrels: Qrels, ks: Sequence[int], measures: dict[str, Measure]) -> list[Finding]:
-    own = _own_item(ranking)
-    matched = own[ranking.query] == ranking.item
+    queries, items = np.array(ranking.queries, dtype=object), np.array(ranking.items, dtype=object)
+    matched = queries[ranking.query] == items[ranking.item]
     if not matched.any() or qrels.self_matches:
         return []
     count = len(set(ranking.query[matched].tolist()))
@@ -128,11 +128,6 @@ def _self_matches(ranking: Ranking, qrels: Qrels, ks: Sequence[int], measures: d
     if elsewhere:
         text += f"; {elsewhere} of them not at rank 1, where dropping whatever ranks first drops another item"
     return [Finding("self-matches", "wrong", text, count)]
-
-
-def _own_item(ranking: Ranking) -> NDArray[np.int64]:
-    code = {name: number for number, name in enumerate(ranking.items)}
-    return np.array([code.get(name, -1) for name in ranking.queries], dtype=np.int64)
 
 
 def _ties(measures: dict[str, Measure], tolerance: float) -> list[Finding]:

@@ -102,7 +102,7 @@ def read_qrels(path: Path, *, setup: Setup = "medium", self_matches: bool = Fals
     text = _text(path, _bytes(path, _QRELS), _QRELS)
     start = text.lstrip()[:1]
     if start == "[":
-        return _revisited(path, _json(path, text, _QRELS), setup, self_matches)
+        return _revisited(path, _json(path, text, _QRELS), setup)
     if start == "{":
         content = _json(path, text, _QRELS)
         grades = {
@@ -151,7 +151,7 @@ def _trec_qrels(path: Path, text: str) -> dict[str, dict[str, int]]:
     return grades
 
 
-def _revisited(path: Path, content: Any, setup: Setup, self_matches: bool) -> Qrels:
+def _revisited(path: Path, content: Any, setup: Setup) -> Qrels:
     relevant, ignored = SETUPS[setup]
     grades: dict[str, dict[str, int]] = {}
     junk: dict[str, frozenset[str]] = {}

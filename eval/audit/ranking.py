@@ -22,7 +22,6 @@ class Ranking:
         query: (P,) int64 index into `queries`.
         item: (P,) int64 index into `items`.
         score: (P,) float64, higher is better; minus the place where the file has an order and no scores. May hold NaN.
-        scored: Whether the file has scores.
         rank: (P,) int64 rank that the file states, or None.
     """
 
@@ -32,7 +31,6 @@ class Ranking:
     query: NDArray[np.int64]
     item: NDArray[np.int64]
     score: NDArray[np.float64]
-    scored: bool = True
     rank: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
@@ -57,7 +55,7 @@ class Ranking:
         query_ids, query = _codes(queries)
         item_ids, item = _codes(items)
         score = -_place(query).astype(np.float64) if scores is None else np.asarray(scores, dtype=np.float64)
-        return cls(name, query_ids, item_ids, query, item, score, scores is not None, rank)
+        return cls(name, query_ids, item_ids, query, item, score, rank)
 
     @classmethod
     def from_mapping(cls, name: str, results: Mapping[str, Mapping[str, float]]) -> Ranking:
@@ -82,13 +80,6 @@ class Ranking:
         """(Q,) rows of each query."""
         return np.bincount(self.query, minlength=len(self.queries))
 
-    def keep(self, rows: NDArray[np.bool_]) -> Ranking:
-        """Only some of the rows; queries and items keep their places."""
-        rank = None if self.rank is None else self.rank[rows]
-        return Ranking(
-            self.name, self.queries, self.items, self.query[rows], self.item[rows], self.score[rows], self.scored, rank
-        )
-
 
 def _codes(ids: Iterable[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Distinct ids in order of appearance, and the place of each row's id among them."""
@@ -99,8 +90,6 @@ def _codes(ids: Iterable[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
 
 def _place(query: NDArray[np.int64]) -> NDArray[np.int64]:
     order = np.argsort(query, kind="stable")
-    counts = np.bincount(query) if len(query) else np.zeros(0, dtype=np.int64)
-    starts = np.repeat(np.cumsum(counts) - counts, counts)
     place = np.empty(len(query), dtype=np.int64)
-    place[order] = np.arange(len(query)) - starts
+    place[order] = np.arange(len(query)) - np.searchsorted(query[order], query[order])
     return place

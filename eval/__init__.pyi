@@ -10,6 +10,7 @@ from eval.evaluation.evaluate import score as score
 from eval.evaluation.evaluator import RetrievalEvaluator as RetrievalEvaluator
 from eval.report.explanation import Explanation as Explanation
 from eval.report.explanation import explain as explain
+from eval.report.picture import ranking_picture as ranking_picture
 from eval.report.write import write_report as write_report
 from eval.results.comparison import Comparison as Comparison
 from eval.results.facts import IntervalsRecord as IntervalsRecord

@@ -12,7 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timm_gam.core import CommandParser, print_line, run_command, temporary_folder
+from timm_gam.core import (
+    CommandParser,
+    ProgressBar,
+    no_progress,
+    print_line,
+    progress_bar,
+    run_command,
+    temporary_folder,
+)
 
 if TYPE_CHECKING:
     from hub.model.trained import TrainedModel
@@ -62,6 +70,7 @@ def publish_model(
     dry_run: bool = False,
     out: Path | None = None,
     say: Callable[[str], None] = lambda line: None,
+    progress: ProgressBar = no_progress,
 ) -> Published:
     """Build a model's repository, publish it in one commit, pull it back and prove that it is the same.
 
@@ -80,6 +89,7 @@ def publish_model(
         dry_run: Build and compare, send nothing.
         out: Folder for the repository; default a temporary one.
         say: Called with each line of progress.
+        progress: Makes a bar for what is embedded for the card's picture.
 
     Raises:
         PublishError: any of the errors in `timm_gam.core.errors`.
@@ -108,7 +118,7 @@ def publish_model(
     )
     with temporary_folder("publish") as temporary:
         folder = out or temporary
-        write_model_repository(folder, trained, page, half=half)
+        write_model_repository(folder, trained, page, half=half, progress=progress)
         weights_sha256 = file_sha256(folder / WEIGHTS_NAME)
         say(f"{trained.name} -> {repo_id}")
         if dry_run:
@@ -182,6 +192,7 @@ def _run(args: argparse.Namespace) -> None:
         dry_run=args.dry_run,
         out=args.out,
         say=print_line,
+        progress=progress_bar,
     )
 
 

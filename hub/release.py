@@ -24,6 +24,7 @@ from timm_gam.core import (
     check_writable,
     print_line,
     printable,
+    progress_bar,
     run_command,
 )
 
@@ -199,6 +200,7 @@ def _run(args: argparse.Namespace) -> None:
         releases=args.releases or releases_file(),
         weights_tag=args.tag,
         say=print_line,
+        progress=progress_bar,
         namespace=args.namespace,
         license=args.license,
         dataset=args.dataset,

@@ -14,6 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eval import PAPER_TABLE, IntervalsRecord
+from hub.model.picture import IMAGES_PER_CLASS, PICTURE_NAME
 from hub.model.trained import TrainedModel
 from timm_gam.core import RefusedError, markdown_code, markdown_text
 from timm_gam.models import COREL_TAG, corel_repository
@@ -59,6 +60,7 @@ def render_model_card(trained: TrainedModel, page: ModelPage, *, half: bool = Fa
     sections = [
         f"# {markdown_text(trained.name)}",
         _introduction(trained),
+        _picture(),
         _usage(trained, page),
         _limits(trained),
         _model(trained, half),
@@ -123,13 +125,21 @@ def _introduction(trained: TrainedModel) -> str:
     trained_on = f", trained on {markdown_text(str(data))}" if data else ""
     says = f"`{trained.architecture}`, {what}, for image retrieval{trained_on}."
     if trained.tag == COREL_TAG:
-        says += f" It belongs to the comparison of plain, SE, CBAM and GAM ResNets after {_PAPER}."
-    elif trained.result is not None:
+        return f"{says} It belongs to the comparison of plain, SE, CBAM and GAM ResNets after {_PAPER}."
+    if trained.result is not None:
         result = trained.result
         hit, queries = result["metrics"].get("hit@1"), result["protocol"]["queries_scored"]
         if hit is not None:
-            says += f" Of {queries:,} queries, {100 * hit['micro']:.1f} % had an image of their own class ranked first."
-    return says
+            share = f"{100 * hit['micro']:.1f} %"
+            return f"{says} Of {queries:,} queries, {share} had an image of their own class ranked first."
+    return f"{says} Images are alike where their embeddings are close, by cosine."
+
+
+def _picture() -> str:
+    images = 30 * IMAGES_PER_CLASS
+    return f"""![Three queries and the six images ranked first for each, errors in red]({PICTURE_NAME})
+
+*Left a query, then what these weights rank first among {images} scenes of 30 classes, drawn by code; errors in red.*"""
 
 
 def _usage(trained: TrainedModel, page: ModelPage) -> str:
@@ -183,6 +193,10 @@ def _model(trained: TrainedModel, half: bool) -> str:
         "embedding": f"{_width(trained)} values, globally pooled",
         "weights": f"{stored}; SHA-256 over tensors {trained.sha256}" + (" before rounding" if half else ""),
     }
+    if seen := len(trained.training.trained) + len(trained.training.validated):
+        rows["training images"] = (
+            f"8 bytes of the SHA-256 of each of {seen:,} stand in the weights file, so that scoring any of them is said"
+        )
     return "## Model\n\n" + _table(("", ""), list(rows.items()))
 
 

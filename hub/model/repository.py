@@ -11,15 +11,18 @@ from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
 from hub.model.card import ModelPage, hub_results, render_model_card
+from hub.model.picture import write_retrieval_picture
 from hub.model.trained import TrainedModel, is_finite
-from timm_gam.core import RefusedError, atomic_path, write_json, write_text
+from timm_gam.core import ProgressBar, RefusedError, atomic_path, no_progress, write_json, write_text
 from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_weights
 
 EVAL_RESULTS = ".eval_results"  # the folder the Hub reads
 
 
-def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage, *, half: bool = False) -> None:
-    """Write model.safetensors, config.json, README.md and the records to a folder.
+def write_model_repository(
+    folder: Path, trained: TrainedModel, page: ModelPage, *, half: bool = False, progress: ProgressBar = no_progress
+) -> None:
+    """Write model.safetensors, config.json, README.md with its picture, and the records to a folder.
 
     The same model gives the same bytes, so that publishing it again changes nothing.
 
@@ -28,6 +31,7 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
         trained: What is published.
         page: What its card says beside it.
         half: Store floating point tensors as float16.
+        progress: Makes a bar for what is embedded for the card's picture.
 
     Raises:
         RefusedError: a weight that float16 cannot hold, or a head with float16 weights.
@@ -41,9 +45,10 @@ def write_model_repository(folder: Path, trained: TrainedModel, page: ModelPage,
     save_weights(folder / WEIGHTS_NAME, tensors, replace(trained.training, preprocessing=data_config or {}))
     with atomic_path(folder / "config.json") as temporary:
         save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=data_config)
-    write_text(folder / "README.md", render_model_card(trained, page, half=half))
     if trained.head is not None:
         trained.head.save(folder / HEAD_NAME)
+    write_retrieval_picture(folder, progress)
+    write_text(folder / "README.md", render_model_card(trained, page, half=half))
     if trained.evaluation is not None:
         write_json(folder / "evaluation.json", trained.evaluation)
     if entries := hub_results(trained, page):

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from statistics import median
 from typing import Any
 
+import numpy as np
 from huggingface_hub import DatasetCardData
 
 from hub.photos.audit import Audit
 from timm_gam.core import markdown_code, markdown_text
 
+THUMBNAILS_NAME = ".thumbnails.webp"  # hidden: `datasets`, and whoever reads a folder, takes it for no image of the set
 _SHOWN = 20  # duplicates listed in the card; audit.json has all
 
 
@@ -27,6 +29,7 @@ def render_dataset_card(audit: Audit, features: Any, sizes: Mapping[str, int], r
     """
     sections = [
         f"# {repo_id.partition('/')[2]}",
+        _introduction(audit),
         _licence_warning(license),
         _use(repo_id),
         _statistics(audit),
@@ -61,6 +64,14 @@ def _metadata(audit: Audit, features: Any, sizes: Mapping[str, int], license: st
     )
     DatasetInfosDict({"default": info}).to_dataset_card_data(card)
     return card
+
+
+def _introduction(audit: Audit) -> str:
+    classes = len(np.unique(audit.images.labels[audit.rows]))
+    return f"""{len(audit.rows):,} photographs of {classes:,} classes, for image retrieval: what should be found for one
+are the others of its class. Files are as they were, with a split that is the same for everyone.
+
+![Photographs of the data set, one a class]({THUMBNAILS_NAME})"""
 
 
 def _licence_warning(license: str) -> str:

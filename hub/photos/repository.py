@@ -7,18 +7,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from hub.photos.audit import Audit
-from hub.photos.card import render_dataset_card
+from hub.photos.card import THUMBNAILS_NAME, render_dataset_card
 from timm_gam.core import atomic_path, write_json, write_text
+from timm_gam.images import picture_grid, small_picture
 
+_THUMBNAILS, _COLUMNS = 14, 7
 _SHARD_BYTES = 250_000_000  # of image files; a shard is in memory while it is written
 
 
 def write_dataset_repository(folder: Path, audit: Audit, repo_id: str, license: str) -> None:
-    """Write data/SPLIT-*.parquet, README.md and audit.json to a folder; the same photographs give the same bytes.
+    """Write data/SPLIT-*.parquet, README.md with thumbnails and audit.json to a folder.
 
-    Images are stored as the bytes of their files, never encoded anew, under the ids they have in the folder.
+    The same photographs give the same bytes. Images are stored as the bytes of their files, never encoded anew, under
+    the ids they have in the folder.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -33,8 +37,23 @@ def write_dataset_repository(folder: Path, audit: Audit, repo_id: str, license: 
         sizes[split] = sum(
             _write_shard(folder / name, audit, rows, features) for name, rows in zip(names, shards, strict=True)
         )
+    _write_thumbnails(folder / THUMBNAILS_NAME, audit)
     write_text(folder / "README.md", render_dataset_card(audit, features, sizes, repo_id, license))
     write_json(folder / "audit.json", audit.as_dict())
+
+
+def _write_thumbnails(path: Path, audit: Audit) -> None:
+    """The first photograph of up to 14 classes, spread over all of them."""
+    _, first = np.unique(audit.images.labels[audit.rows], return_index=True)
+    spread = np.linspace(0, len(first) - 1, min(_THUMBNAILS, len(first))).round().astype(np.int64)
+    rows = sorted(audit.rows[first[spread]].tolist())
+    pictures: list[tuple[Image.Image, str | None]] = [
+        (small_picture(encoded, audit.images.ids[row], side=144), None)
+        for row, encoded in audit.images.reader.read(rows)
+    ]
+    lines = [pictures[start : start + _COLUMNS] for start in range(0, len(pictures), _COLUMNS)]
+    with atomic_path(path) as temporary:
+        picture_grid(lines).save(temporary, "webp", quality=80)
 
 
 def _features(audit: Audit) -> Any:

@@ -47,6 +47,9 @@ def test_a_folder_and_its_data_set_are_the_same(
     assert len(hub.repository("datasets", REPO).commits) == 2, "the same photographs are the same bytes"
     assert hub.tokens_at_store == []
     text = (hub.copy_out("datasets", REPO, tmp_path / "out") / "README.md").read_text()
+    assert text.index("photographs of") < text.index("(.thumbnails.webp)") < text.index("| --- |")
+    with Image.open(tmp_path / "out" / ".thumbnails.webp") as picture:
+        assert not picture.getexif() and picture.width > picture.height
     assert DatasetCard(text).data.license == "other"
     assert "**Licence warning.**" in text
     assert fingerprint(folder) in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import timm
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 from safetensors.torch import load_file
 
 from hub.publish import main
@@ -42,8 +44,8 @@ def test_a_run_is_published_in_one_commit_and_proved(
     assert len(repository.commits) == 2, "the empty one, and ours"
     assert repository.tags == {"v1.0": repository.head.id}
     assert names(hub) == {
-        "README.md", "config.json", "evaluation.json", "model.safetensors", "training/config.yaml",
-        "training/data.json", "training/environment.json", "training/metrics.csv",
+        "README.md", "retrieval.webp", "config.json", "evaluation.json", "model.safetensors",
+        "training/config.yaml", "training/data.json", "training/environment.json", "training/metrics.csv",
     }  # fmt: skip
     assert hub.tokens_at_store == [], "the token goes to the endpoint only"
     out = hub.copy_out("models", REPO, tmp_path / "out")
@@ -86,11 +88,14 @@ def test_a_card_of_other_photos_says_nothing_of_corel_and_shows_hostile_names(
     text = (hub.copy_out("models", "me/test_resnet_gam.mine", tmp_path / "out") / "README.md").read_text()
     ModelCard(text).validate()
     page = markdown.markdown(text.split("---\n", 2)[2], extensions=["tables", "fenced_code"])
-    assert "<img" not in page and 'href="http://y"' not in page
+    assert re.findall(r'<img[^>]*src="([^"]*)"', page) == ["retrieval.webp"] and 'href="http://y"' not in page
+    assert "<img src=x" not in page
     introduction = text.split("# ", 1)[1].split("```")[0]
     assert "COREL" not in introduction and "What the paper reports" not in text
     assert "Of 160 queries" in introduction
-    assert page.index("<p>") < page.index("<table>")
+    assert page.index("<p>") < page.index("<img") < page.index("<table>")
+    with Image.open(tmp_path / "out" / "retrieval.webp") as picture:
+        assert picture.size == (7 * 150 + 18, 3 * 102 + 6), "three queries, and six found for each"
 
 
 def test_the_card_says_what_the_record_says(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
@@ -230,7 +235,9 @@ def test_a_bare_checkpoint_with_its_record(hub: LoopbackHub, token: str, tmp_pat
     checkpoint = write_checkpoint(tmp_path / "model.safetensors", seed=3)
     record = evaluate_checkpoint(tmp_path / "results.json", "test_resnet_gam", checkpoint)
     assert publish(checkpoint, "--record", str(record), "--namespace", "me", model="test_resnet_gam.mine") == 0
-    assert names(hub, "me/test_resnet_gam.mine") == {"README.md", "config.json", "evaluation.json", "model.safetensors"}
+    assert names(hub, "me/test_resnet_gam.mine") == {
+        "README.md", "retrieval.webp", "config.json", "evaluation.json", "model.safetensors"
+    }  # fmt: skip
 
 
 def test_the_tag_follows_from_the_data_or_is_given(

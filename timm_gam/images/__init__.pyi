@@ -24,6 +24,7 @@ from timm_gam.images.page import page_environment as page_environment
 from timm_gam.images.pictures import as_seen as as_seen
 from timm_gam.images.pictures import data_uri as data_uri
 from timm_gam.images.pictures import network_inputs as network_inputs
+from timm_gam.images.pictures import picture_grid as picture_grid
 from timm_gam.images.pictures import small_picture as small_picture
 from timm_gam.images.pictures import thumbnails as thumbnails
 from timm_gam.images.preprocessing import SHRINK_MARGIN as SHRINK_MARGIN

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from timm_gam.core import UnreadableImageError
@@ -73,3 +73,26 @@ def as_seen(pixels: Tensor, preprocessing: Preprocessing) -> Image.Image:
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (preprocessing.mean, preprocessing.std))
     whole = ((pixels.cpu().float() * std + mean) * 255).round().clamp(0, 255).byte()
     return Image.fromarray(whole.permute(1, 2, 0).numpy())
+
+
+def picture_grid(
+    rows: Sequence[Sequence[tuple[Image.Image, str | None]]], cell: tuple[int, int] = (144, 96), lead: int = 0
+) -> Image.Image:
+    """Rows of pictures on white, each fitted into a cell and framed in a colour, or in none.
+
+    Args:
+        rows: (picture, colour name or None) from left to right.
+        cell: Width and height of a cell, in pixels.
+        lead: Pixels between the first picture of a row and the others, beside the usual gap.
+    """
+    gap = 6
+    width, height = cell[0] + gap, cell[1] + gap
+    page = Image.new("RGB", (max(map(len, rows)) * width + gap + lead, len(rows) * height + gap), "white")
+    pen = ImageDraw.Draw(page)
+    for line, pictures in enumerate(rows):
+        for column, (picture, colour) in enumerate(pictures):
+            x, y = gap + column * width + (lead if column else 0), gap + line * height
+            page.paste(ImageOps.pad(picture.convert("RGB"), cell, color="white"), (x, y))
+            if colour is not None:
+                pen.rectangle([x - 3, y - 3, x + cell[0] + 2, y + cell[1] + 2], outline=colour, width=3)
+    return page

@@ -1,5 +1,4 @@
 from hub.dataset import publish_dataset as publish_dataset
-from hub.model.card import count_macs as count_macs
 from hub.publish import publish_model as publish_model
 from hub.push import compare_with_hub as compare_with_hub
 from hub.push import push_folder as push_folder

@@ -90,14 +90,17 @@ def _shared_labels(results: dict[str, list[RetrievalResult]]) -> NDArray[np.int6
 
 
 def _cost(result: RetrievalResult, device: str) -> dict[str, Any]:
+    import timm
+
     from timm_gam.models import load_model
 
     model, size = _model(result), _preprocessing(result).input_size
     architecture = model.architecture
     loaded = load_model(architecture, pretrained=False)
+    shapes = timm.create_model(architecture, num_classes=len(result.class_names), device="meta")
     return {
         "parameters": model.parameters,
-        "gmacs": count_macs(architecture, len(result.class_names), size) / 1e9,
+        "gmacs": count_macs(shapes, size) / 1e9,
         "images_per_second": round(images_per_second(loaded.model, size, device), 1),
     }
 

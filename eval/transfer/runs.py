@@ -15,6 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 
 from eval.transfer.measuring import Measured, TransferEvaluator
@@ -64,7 +65,7 @@ def finish(setting: Setting, run: Run) -> str | None:
             np.save(file, measured.vectors, allow_pickle=False)
     best = max((row for row in measured.epochs if "val_map" in row), key=lambda row: row["val_map"])
     record |= {
-        "macs": count_macs(recipe.model, len(images.class_names), size),
+        "macs": count_macs(timm.create_model(recipe.model, num_classes=len(images.class_names), device="meta"), size),
         "val_map": best["val_map"],
         "best_epoch": int(best["epoch"]),
         "epochs": measured.epochs,

@@ -7,17 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from huggingface_hub import EvalResult, ModelCardData
 from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from eval import PAPER_TABLE, IntervalsRecord
 from hub.model.picture import IMAGES_PER_CLASS, PICTURE_NAME
 from hub.model.trained import TrainedModel
 from timm_gam.core import RefusedError, markdown_code, markdown_text
-from timm_gam.models import COREL_TAG, corel_repository
+from timm_gam.models import COREL_TAG, corel_repository, count_macs
 
 _PAPER = "Tang, Jiang, Yang, Research on Image Retrieval Algorithms Based on Global Attention Mechanism (2023)"
 _ATTENTION = {
@@ -69,18 +66,6 @@ def render_model_card(trained: TrainedModel, page: ModelPage, *, half: bool = Fa
         _citation(),
     ]
     return f"---\n{_metadata(trained, page).to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n"
-
-
-def count_macs(network: nn.Module, input_size: tuple[int, int, int]) -> int:
-    """Multiply-accumulate operations of convolutions and matrix products for one image, on the meta device.
-
-    >>> import torch
-    >>> count_macs(nn.Linear(4, 5, device="meta"), (1, 1, 4))
-    20
-    """
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, *input_size, device="meta"))
-    return int(counter.get_total_flops()) // 2
 
 
 def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:

@@ -8,7 +8,7 @@ import pytest
 import timm
 
 import timm_gam  # noqa: F401  registers the models
-from hub import count_macs
+from timm_gam.models import count_macs
 
 CARD = (Path(__file__).parents[2] / "MODEL_CARD.md").read_text()
 # Measured apart from this code; convolutions and matrix products only.

@@ -5,17 +5,24 @@ from __future__ import annotations
 import statistics
 import time
 
-import timm
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def count_macs(architecture: str, num_classes: int, input_size: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of convolutions and matrix products for one image, counted without computing."""
-    model = timm.create_model(architecture, num_classes=num_classes, device="meta").eval()
+def count_macs(network: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Multiply-accumulates of convolutions and matrix products for one image, counted without computing.
+
+    Args:
+        network: On the meta device.
+        input_size: (channels, height, width).
+
+    >>> from timm_gam.models import count_macs
+    >>> count_macs(torch.nn.Linear(4, 5, device="meta"), (1, 1, 4))
+    20
+    """
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.empty(1, *input_size, device="meta"))
+        network.eval()(torch.empty(1, *input_size, device="meta"))
     return int(counter.get_total_flops() // 2)
 
 

@@ -1,3 +1,4 @@
+from timm_gam.data.folder import PathReader as PathReader
 from timm_gam.data.folder import read_folder as read_folder
 from timm_gam.data.formats import ENDINGS as ENDINGS
 from timm_gam.data.formats import FORMATS as FORMATS

@@ -47,7 +47,10 @@ def find_layout(top: Folder) -> Layout:
     splits = _splits(base)
     if splits:
         for name, split in splits.items():
-            for label, folder in _class_folders(base.folders[name]).items():
+            if outside := base.folders[name].images:
+                path = f"{base.folders[name].path}/{outside[0]}"
+                raise DataError(f"holds '{path}' outside of class folders; move it into one")
+            for label, folder in base.folders[name].folders.items():
                 layout.groups.append((split, label, _images(folder)))
         layout.outside = sum(len(f.images_below()) for name, f in base.folders.items() if name not in splits)
     elif inner := _inner_splits(base):
@@ -86,12 +89,6 @@ def _splits(base: Folder) -> dict[str, str]:
             "classes or splits? rename them, or name one folder alone"
         )
     return deep
-
-
-def _class_folders(split: Folder) -> dict[str, Folder]:
-    if split.images:
-        raise DataError(f"holds '{split.path}/{split.images[0]}' outside of class folders; move it into one")
-    return split.folders
 
 
 def _images(folder: Folder) -> list[str]:

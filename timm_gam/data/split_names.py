@@ -53,9 +53,9 @@ def splits_of_files(paths: Sequence[str]) -> tuple[dict[str, list[str]], list[st
     >>> splits_of_files(["train.parquet", "test.parquet"])[0]
     {'train': ['train.parquet'], 'test': ['test.parquet']}
     """
-    shards = [_shard(path) for path in paths]
+    shards = [_shard_pattern().match(path.rpartition("/")[2]) for path in paths]
     if all(shards):
-        return _grouped(zip(paths, ([shard] for shard in shards if shard), strict=True))
+        return _grouped(zip(paths, ([shard["split"]] for shard in shards if shard), strict=True))
     for patterns in _patterns():
         found = [(path, _matching(patterns, path.lower())) for path in paths]
         if any(splits for _, splits in found):
@@ -104,8 +104,3 @@ def _shard_pattern() -> re.Pattern[str]:
 
     name = SPLIT_PATTERN_SHARDED.rpartition("/")[2]  # the folder data/ may have any name, or be left out
     return re.compile(glob_translate(name.replace("{split}", "SPLIT")).replace("SPLIT", r"(?P<split>\w+(?:\.\w+)*)"))
-
-
-def _shard(path: str) -> str | None:
-    found = _shard_pattern().match(path.rpartition("/")[2])
-    return found["split"] if found else None

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from timm_gam.core import ExportError, OutputError, atomic_folder, file_sha256, versions, write_json
-from timm_gam.embed import Head
+from timm_gam.core import ExportError, OutputError, atomic_folder, file_sha256, one_line, versions, write_json
 from timm_gam.export.formats import FORMATS, Run
 from timm_gam.export.network import Layer, head_of, network_to_export, output_name
 from timm_gam.images import Preprocessing, resolve_preprocessing
@@ -168,7 +167,10 @@ def _document(
     height, width = preprocessing.input_size[1:]
     resized = [int(side / preprocessing.crop_pct) for side in (height, width)]
     installed = versions()
-    head = head_of(loaded, layer)
+    made, head = {}, head_of(loaded, layer)
+    if head is not None:  # what was done between the layer and the output
+        facts = {"layers": head.layers, "loss": head.facts.loss, "trained_on": head.facts.trained_on}
+        made = {"head": facts, "views": head.facts.views}
     return {
         "model": {"name": info.name, "architecture": info.architecture, "parameters": info.num_params},
         "weights": {"kind": info.weights.kind, "reference": info.weights.reference, "sha256": info.weights.sha256},
@@ -185,7 +187,7 @@ def _document(
             "dtype": "float32",
             "layer": layer if head is None else head.facts.layer,
             "unit_length": normalize or head is not None,
-            **({} if head is None else _head_facts(head)),
+            **made,
         },
         "preprocessing": {
             **preprocessing.as_dict(),
@@ -197,12 +199,6 @@ def _document(
         "tolerance": TOLERANCE,
         "versions": {name: version for name, version in installed.items() if version is not None},
     }
-
-
-def _head_facts(head: Head) -> dict[str, Any]:
-    """What was done between the layer and the output."""
-    facts = head.facts
-    return {"head": {"layers": head.layers, "loss": facts.loss, "trained_on": facts.trained_on}, "views": facts.views}
 
 
 def _line(folder: Path, entry: dict[str, Any]) -> str:
@@ -225,5 +221,4 @@ def check_new(folder: Path) -> None:
 
 
 def _cannot(name: str, what: str, error: Exception) -> ExportError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ExportError(f"'{name}' cannot be exported: {what}: {reason}")
+    return ExportError(f"'{name}' cannot be exported: {what}: {one_line(error)}")

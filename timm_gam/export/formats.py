@@ -95,11 +95,6 @@ def _write_torch(program: ExportedProgram, path: Path, input_name: str, output_n
     return {}
 
 
-def _load_torch(path: Path) -> Run:
-    module = torch.export.load(path).module()
-    return lambda x: module(x)
-
-
 def _require_compiler() -> None:
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
@@ -119,11 +114,6 @@ def _write_aoti(program: ExportedProgram, path: Path, input_name: str, output_na
     return {"compiled_for": {"machine": machine["machine"], "processor": machine["processor"]}}
 
 
-def _load_aoti(path: Path) -> Run:
-    run = torch._inductor.aoti_load_package(str(path))
-    return lambda x: run(x)
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Within, the exporters' progress lines and notes on their own deprecations are not shown."""
@@ -139,7 +129,9 @@ def _quiet() -> Iterator[None]:
 
 FORMATS = {
     "onnx": Format("model.onnx", _require_onnx, _write_onnx, _load_onnx),
-    "torch": Format("model.pt2", lambda: None, _write_torch, _load_torch),
-    "aoti": Format("model.aoti.pt2", _require_compiler, _write_aoti, _load_aoti),
+    "torch": Format("model.pt2", lambda: None, _write_torch, lambda path: torch.export.load(path).module()),
+    "aoti": Format(
+        "model.aoti.pt2", _require_compiler, _write_aoti, lambda path: torch._inductor.aoti_load_package(str(path))
+    ),
 }
 """--format -> how it is done."""

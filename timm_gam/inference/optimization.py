@@ -23,6 +23,7 @@ from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from timm_gam.core import one_line
 from timm_gam.inference.column_convolution import with_column_convolutions
 from timm_gam.inference.tap_convolution import with_tap_convolutions
 from timm_gam.inference.timing import seconds as time_of
@@ -124,7 +125,7 @@ class OptimizedNetwork(nn.Module):
         self.applied.append("compiled with frozen weights")
 
     def _give_up_compiling(self, error: Exception) -> None:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = one_line(error)
         self._compiled, self.applied[-1] = None, f"not compiled: {reason}"
         warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=3)
 

@@ -52,9 +52,10 @@ def find_columns(name: str, features: Any, asked: ColumnNames) -> tuple[str, str
         raise DataError(f"data without labels: no single label column, name it with --label-column; {listed}")
     kind = features[label]
     if not isinstance(kind, datasets.ClassLabel) and not isinstance(kind, datasets.Value):
+        several = isinstance(kind, list) or "ist" in type(kind).__name__  # List, and what comes of a Sequence
         raise DataError(
-            f"column '{label}' of '{name}' holds {_kind(kind)}; one class an image is needed, text or a number: name "
-            f"another column with --label-column; {listed}"
+            f"column '{label}' of '{name}' holds {'several labels an image' if several else 'no labels'}; one class an "
+            f"image is needed, text or a number: name another column with --label-column; {listed}"
         )
     return image, label, (None if numbered else asked.id or ("id" if "id" in columns else None))
 
@@ -64,11 +65,6 @@ def may_be_label(column: str, feature: Any) -> bool:
     import datasets
 
     return column in _LABEL_NAMES or isinstance(feature, datasets.ClassLabel)
-
-
-def _kind(feature: Any) -> str:
-    """A few words for a feature, whatever its classes are called."""
-    return "several labels an image" if isinstance(feature, list) or "ist" in type(feature).__name__ else "no labels"
 
 
 def _holds_bytes(feature: Any) -> bool:

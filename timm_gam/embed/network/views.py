@@ -33,7 +33,10 @@ class Views(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         vectors = []
         for scale in self.scales:
-            view = x if scale == 1 else _resized(x, scale)
+            view = x
+            if scale != 1:
+                size = [max(1, round(side * scale)) for side in x.shape[2:]]
+                view = F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)
             vectors.append(self._embedded(view, scale))
             if self.flip:
                 vectors.append(self._embedded(view.flip(3), scale))
@@ -47,8 +50,3 @@ class Views(nn.Module):
                 raise
             raise ModelError(f"the network takes one size of input only, so scale {scale} cannot be had: {error}")  # noqa: B904
         return out
-
-
-def _resized(x: Tensor, scale: float) -> Tensor:
-    size = [max(1, round(side * scale)) for side in x.shape[2:]]
-    return F.interpolate(x, size=size, mode="bilinear", antialias=True, align_corners=False)

@@ -77,7 +77,7 @@ def fit_tensors(tensors: Mapping[str, Tensor], model: nn.Module, *, adapt_channe
     """
     own = model.state_dict()
     found: dict[str, Tensor] = clean_state_dict(clean_state_dict(dict(tensors)))  # older timm takes off one prefix only
-    if not _agree(found, own):
+    if found.keys() != own.keys() or any(found[name].shape != own[name].shape for name in own):
         found = _by_the_architecture(found, model)
     if adapt_channels:
         found |= _adapted(found, own, _first_convolutions(model))
@@ -148,10 +148,6 @@ def adopt_fit(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
 def name_some(names: Sequence[str]) -> str:
     """The first three names and how many more there are, for one line."""
     return ", ".join(names[:3]) + (f", and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _agree(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
-    return tensors.keys() == own.keys() and all(tensors[name].shape == own[name].shape for name in own)
 
 
 def _alike(tensor: Tensor, own: Tensor) -> bool:

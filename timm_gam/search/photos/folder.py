@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from timm_gam.core import DataError
-from timm_gam.data import FORMATS, ImageSet, is_image_name
+from timm_gam.data import FORMATS, ImageSet, PathReader, is_image_name
 
 _LYING = (5, 6, 7, 8)  # EXIF orientations that are turned by 90 degrees
 _DATE = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})")
@@ -102,18 +102,7 @@ def read_facts(path: Path) -> PhotoFacts:
 def photo_set(root: Path, paths: Sequence[str]) -> ImageSet:
     """Some photographs below `root` as an image set without classes."""
     labels = np.zeros(len(paths), dtype=np.int64)
-    return ImageSet(root.name, tuple(paths), labels, ("photos",), _Files(root, tuple(paths)))
-
-
-@dataclass(frozen=True)
-class _Files:
-    root: Path
-    paths: tuple[str, ...]
-    parallel: bool = True
-
-    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, Path]]:
-        for index in indices:
-            yield index, self.root / self.paths[index]
+    return ImageSet(root.name, tuple(paths), labels, ("photos",), PathReader.of(root, paths))
 
 
 def _is_utf8(name: str) -> bool:

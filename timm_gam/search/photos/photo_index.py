@@ -198,13 +198,12 @@ class PhotoIndex:
         """Where the vectors of a collection are searched: exactly, or in Milvus."""
         name = json.dumps(asdict(collection), sort_keys=True)
         if name not in self._stores:
-            embeddings = self.embeddings(collection)
+            embeddings, key = self.embeddings(collection), json.dumps(collection.key, sort_keys=True)
+            named = f"{self.name}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
             self._stores[name] = (
                 ExactStore(self.catalogue, embeddings)
                 if self.choice.is_exact
-                else MilvusStore(
-                    self.choice, self.folder, self.catalogue, embeddings, self._collection_name(collection)
-                )
+                else MilvusStore(self.choice, self.folder, self.catalogue, embeddings, named)
             )
         return self._stores[name]
 
@@ -238,10 +237,6 @@ class PhotoIndex:
         with suppress(LookupError):
             return np.array(self.embeddings(collection).read(Digests.of([digest]))[0], dtype=np.float32)
         return None
-
-    def _collection_name(self, collection: Collection) -> str:
-        key = json.dumps(collection.key, sort_keys=True)
-        return f"{self.name}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def _write(self) -> None:
         inside = self.folder.resolve() == (self.root / INDEX_NAME).resolve()

@@ -74,7 +74,7 @@ def update_index(
             f"no photographs (jpg, jpeg, png, webp) in '{index.root}'; name another folder"
             + ("; the index is left as it is" if catalogue.count() else "")
         )
-    if plan := index.store(collection).plan(catalogue.found(), _dim(embedder)):
+    if plan := index.store(collection).plan(catalogue.found(), int(getattr(embedder.loaded.model, "num_features", 0))):
         say(plan)
     known = catalogue.digests()
     lacking = catalogue.with_digests(known.take(store.missing(known)))
@@ -103,11 +103,6 @@ def update_index(
         index.store(collection).update(progress)
     index.use(collection)
     return Update(new, moved, changed, len(deleted), embedded, catalogue.count(), catalogue.unreadable())
-
-
-def _dim(embedder: Embedder) -> int:
-    """Of the embeddings, as timm says."""
-    return int(getattr(embedder.loaded.model, "num_features", 0))
 
 
 def _facts(index: PhotoIndex, files: dict[str, PhotoFile], paths: list[str]) -> list[tuple[PhotoFile, PhotoFacts]]:

@@ -108,6 +108,8 @@ def audit_gates(
     measured, scored = np.sort(chosen[::2]), np.random.default_rng(0).permutation(chosen[1::2])
     if len(scored) < 2 or len(np.unique(images.labels[scored])) == len(scored):
         raise DataError(f"{len(images)} images leave no two of a class to score; give more images, or --images")
+    if len(np.unique(images.labels[scored])) == 1:
+        raise DataError(f"'{images.name}' has images of one class, where every ranking is right; give two or more classes")
     steps = [("measuring", measured), *((name, scored) for name in ("own", "frozen", "shuffled"))]
     network, found = embedding_network(model), {}
     with progress_bar("gates", "img", sum(len(rows) for _, rows in steps)) as advance:

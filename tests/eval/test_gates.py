@@ -75,6 +75,12 @@ def test_refusals(photos: str, capsys: pytest.CaptureFixture[str], options: tupl
     assert said in capsys.readouterr().err
 
 
+def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = write_class_folders(tmp_path / "photos", classes=1, images=8, side=32)
+    assert main(["--model", "test_resnet_gam.corel", "--data-dir", str(photos)]) == 2
+    assert "every ranking is right" in capsys.readouterr().err
+
+
 def test_no_images(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", "test_resnet_gam.corel"]) == 2
     assert "--data-dir" in capsys.readouterr().err

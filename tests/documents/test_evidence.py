@@ -34,6 +34,15 @@ def test_figures_to_a_hundredth_are_in_the_records(shown: set[str]) -> None:
     assert {one for one in precise if one not in shown} <= not_of_runs
 
 
+def test_other_documents_repeat_them(shown: set[str]) -> None:
+    card = _section("MODEL_CARD.md", "## The ResNet50 family at 96 px: pretrained by us on other classes")
+    results = (ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8").split("The ResNet50 family, pretrained")[1]
+    for text in (card, results):
+        figures = NUMBER.findall(text)
+        assert len(figures) > 8
+        assert set(figures) <= shown
+
+
 def test_the_five_lines_round_them(shown: set[str]) -> None:
     rounded = {f"{float(one):.1f}" for one in shown}
     for text in (_section("MODEL_CARD.md", "## Does attention help?"), _section("docs/EVIDENCE.md", "## The result")):

@@ -109,7 +109,7 @@ def audit_gates(
     if len(scored) < 2 or len(np.unique(images.labels[scored])) == len(scored):
         raise DataError(f"{len(images)} images leave no two of a class to score; give more images, or --images")
     if len(np.unique(images.labels[scored])) == 1:
-        raise DataError(f"'{images.name}' has images of one class, where every ranking is right; give two or more classes")
+        raise DataError(f"'{images.name}' has images of one class, so every ranking is right; give two classes or more")
     steps = [("measuring", measured), *((name, scored) for name in ("own", "frozen", "shuffled"))]
     network, found = embedding_network(model), {}
     with progress_bar("gates", "img", sum(len(rows) for _, rows in steps)) as advance:

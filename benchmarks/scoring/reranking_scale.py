@@ -31,7 +31,7 @@ CLUSTER = 100
 FORMS = ("strict", "transductive")
 
 
-def drawn(images: int, dim: int, queries: int) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+def drawn(images: int, dim: int, queries: int, noise: float) -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
     """Vectors, the rows that are queries, and labels."""
     rng = np.random.default_rng(0)
     labels = np.arange(images) // CLUSTER
@@ -39,14 +39,16 @@ def drawn(images: int, dim: int, queries: int) -> tuple[torch.Tensor, torch.Tens
     vectors = np.empty((images, dim), dtype=np.float32)
     for start in range(0, images, 1000):  # so that drawing takes no memory that a method could find free
         some = slice(start, start + 1000)
-        vectors[some] = centres[labels[some]] + 2.5 * rng.standard_normal((len(labels[some]), dim), dtype=np.float32)
+        vectors[some] = centres[labels[some]] + noise * rng.standard_normal((len(labels[some]), dim), dtype=np.float32)
     own = torch.from_numpy(np.sort(rng.choice(images, queries, replace=False)))
     return torch.from_numpy(vectors), own, labels
 
 
-def measure(images: int, dim: int, queries: int, method: str, transductive: bool, budget: int) -> dict[str, Any]:
+def measure(
+    images: int, dim: int, queries: int, method: str, transductive: bool, budget: int, noise: float
+) -> dict[str, Any]:
     """One method at one size, with `budget` MB, shared as `timm-gam score` shares it."""
-    vectors, own, labels = drawn(images, dim, queries)
+    vectors, own, labels = drawn(images, dim, queries, noise)
     torch.ones(8, 8) @ torch.ones(8, 8)  # libraries load
     held, began = _peak_mb(), _clocks()
     memory = budget * 2**20
@@ -67,6 +69,7 @@ def measure(images: int, dim: int, queries: int, method: str, transductive: bool
         "images": images,
         "dimensions": dim,
         "queries": queries,
+        "noise": noise,
         "method": method,
         "form": "transductive" if transductive else "strict",
         "threads": torch.get_num_threads(),
@@ -100,11 +103,20 @@ def main() -> int:
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, metavar="FORM", help="(default: both)")
     parser.add_argument("--queries", type=int, default=500, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--memory-budget", type=int, default=768, metavar="MB", help="(default: %(default)s)")
+    parser.add_argument(
+        "--noise",
+        type=float,
+        default=2.5,
+        metavar="X",
+        help="of vectors about the centre of their cluster; fewer dimensions need less of it (default: %(default)s)",
+    )
     parser.add_argument("--one", nargs=3, metavar=("N", "METHOD", "FORM"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
         images, method, form = args.one
-        found = measure(int(images), args.dim, args.queries, method, form == "transductive", args.memory_budget)
+        found = measure(
+            int(images), args.dim, args.queries, method, form == "transductive", args.memory_budget, args.noise
+        )
         print(json.dumps(found))
         return 0
     rows = json.loads(args.record.read_text())["rows"] if args.record.exists() else []
@@ -113,7 +125,7 @@ def main() -> int:
     for images in args.images:
         for method, form in forms:
             command = [sys.executable, __file__, "--record", str(args.record), "--queries", str(args.queries)]
-            command += ["--dim", str(args.dim), "--memory-budget", str(args.memory_budget)]
+            command += ["--dim", str(args.dim), "--memory-budget", str(args.memory_budget), "--noise", str(args.noise)]
             command += ["--one", str(images), method, form]
             row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             print(json.dumps(row), file=sys.stderr, flush=True)

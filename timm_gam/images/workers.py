@@ -128,11 +128,11 @@ class _Reporting(Dataset[Any]):
         self.dataset = dataset
 
     def __getitem__(self, key: Any) -> Any:
-        if get_worker_info() is None:
-            return self.dataset[key]
         try:
             return self.dataset[key]
         except Exception as error:
+            if get_worker_info() is None:
+                raise
             return _Raised(_picklable(error), traceback.format_exc())
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ from timm_gam.train.recipe import Loss
 from timm_gam.train.step.objective import proxy_loss
 from timm_gam.train.step.seeds import seed_for
 
-HeadLoss = Literal["whitening"] | Loss
 HEAD_LOSSES: tuple[str, ...] = ("whitening", *get_args(Loss))
 
 _PROXY_RATE = 10.0  # learning rate of the proxies, as a multiple

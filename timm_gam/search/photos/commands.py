@@ -79,7 +79,8 @@ def query(args: argparse.Namespace) -> None:
         return
     print(f"{'rank':>4}  {'cosine':>7}  path")
     for match in matches:
-        print(f"{match.rank:>4}  {match.score:7.4f}  {printable(match.photo.path)}{_copies(match)}")
+        also = f"  (also {', '.join(map(printable, match.copies))})" if match.copies else ""
+        print(f"{match.rank:>4}  {match.score:7.4f}  {printable(match.photo.path)}{also}")
     if len(matches) < args.k:
         print(
             f"{len(matches)} of {args.k}: there are no more"
@@ -192,7 +193,3 @@ def _summary(made: PhotoIndex, collection: Collection, update: Update) -> str:
 def _caption(match: Match) -> str:
     facts: list[Any] = [f"{match.rank}. {match.photo.path}", f"cosine {match.score:.4f}", match.photo.taken]
     return " · ".join(fact for fact in facts if fact)
-
-
-def _copies(match: Match) -> str:
-    return f"  (also {', '.join(map(printable, match.copies))})" if match.copies else ""

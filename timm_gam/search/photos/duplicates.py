@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -108,16 +107,11 @@ def _signatures(
         progress("reading", "img", len(places) - len(signatures)) as on_progress,
         ThreadPoolExecutor(os.cpu_count()) as pool,
     ):
-        for chunk in _chunks(lacking):
+        while chunk := list(islice(lacking, _CHUNK)):
             made = dict(found for found in counted(pool.map(make, chunk), on_progress) if found is not None)
             index.catalogue.keep_signatures(made)
             signatures.update(made)
     return signatures
-
-
-def _chunks(items: Iterator[tuple[bytes, str]]) -> Iterator[list[tuple[bytes, str]]]:
-    while chunk := list(islice(items, _CHUNK)):
-        yield chunk
 
 
 def _shrink(width: int, height: int) -> int:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from timm_gam.core import DataError, EmbeddingError, OutputError, atomic_path
+from timm_gam.core import DataError, EmbeddingError, atomic_path
 from timm_gam.rerank.sparse.lists import unit
 from timm_gam.rerank.unit_vectors import Vectors, tensor_of
 
@@ -48,11 +48,8 @@ class Whitening:
         Raises:
             OutputError: it cannot be written.
         """
-        try:
-            with atomic_path(path) as temporary:
-                save_file({"mean": self.mean.float(), "projection": self.projection.float().contiguous()}, temporary)
-        except OSError as error:
-            raise OutputError(f"cannot write '{path}': {error.strerror}; name another file") from error
+        with atomic_path(path) as temporary:
+            save_file({"mean": self.mean.float(), "projection": self.projection.float().contiguous()}, temporary)
 
 
 def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0.5) -> Whitening:

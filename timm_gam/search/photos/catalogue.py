@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -151,32 +151,16 @@ class Catalogue:
         with self._open() as database:
             database.executemany(
                 "insert or replace into photos values (?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        file.path,
-                        file.byte_count,
-                        file.mtime_ns,
-                        fact.digest,
-                        fact.width,
-                        fact.height,
-                        fact.taken,
-                        problem,
-                    )
-                    for file, fact, problem in rows
-                ],
+                [(*astuple(file), *astuple(fact), problem) for file, fact, problem in rows],
             )
 
     def forget_gone(self) -> list[str]:
         """Remove what the last `look` did not find."""
         with self._open() as database:
-            gone = [
-                path
-                for (path,) in database.execute(
-                    "select path from photos where path not in (select path from found) order by path"
-                )
-            ]
-            database.execute("delete from photos where path not in (select path from found)")
-        return gone
+            gone = "from photos where path not in (select path from found)"
+            paths = [path for (path,) in database.execute(f"select path {gone} order by path")]
+            database.execute(f"delete {gone}")
+        return paths
 
     def digests(self, chosen: PhotoFilter | None = None) -> Digests:
         """Of all readable photographs, or of those that a filter lets through; each once, in order."""

@@ -70,22 +70,16 @@ def query(args: argparse.Namespace) -> None:
     found = [(made.root / match.photo.path, _caption(match)) for match in matches]
     _write_sheets(args, f"Photographs in {made.root.resolve().name}", [("Like", queries), ("Found", found)])
     if args.json:
-        photos = str(made.root.resolve())
-        print(
-            json.dumps(
-                {"photos": photos, "model": collection.model, "matches": [m.as_dict() for m in matches]}, indent=1
-            )
-        )
+        facts = {"photos": str(made.root.resolve()), "model": collection.model}
+        print(json.dumps({**facts, "matches": [match.as_dict() for match in matches]}, indent=1))
         return
     print(f"{'rank':>4}  {'cosine':>7}  path")
     for match in matches:
         also = f"  (also {', '.join(map(printable, match.copies))})" if match.copies else ""
         print(f"{match.rank:>4}  {match.score:7.4f}  {printable(match.photo.path)}{also}")
     if len(matches) < args.k:
-        print(
-            f"{len(matches)} of {args.k}: there are no more"
-            + (" that the filter lets through" if chosen != PhotoFilter() else "")
-        )
+        filtered = " that the filter lets through" if chosen != PhotoFilter() else ""
+        print(f"{len(matches)} of {args.k}: there are no more{filtered}")
 
 
 def serve(args: argparse.Namespace) -> None:
@@ -108,16 +102,8 @@ def duplicates(args: argparse.Namespace) -> None:
     near = [("Nearly the same picture", [(made.root / path, path) for path in group]) for group in found.near]
     _write_sheets(args, f"Duplicates in {made.root.resolve().name}", [*exact, *near])
     if args.json:
-        print(
-            json.dumps(
-                {
-                    "photos": str(made.root.resolve()),
-                    "likeness": NEAR if args.near is None else args.near,
-                    **found.as_dict(),
-                },
-                indent=1,
-            )
-        )
+        facts = {"photos": str(made.root.resolve()), "likeness": NEAR if args.near is None else args.near}
+        print(json.dumps({**facts, **found.as_dict()}, indent=1))
         return
     for kind, groups in (("same", found.exact), ("near", found.near)):
         for group in groups:

@@ -19,13 +19,15 @@ from timm.layers import CecaModule, EcaModule, GatherExcite
 from timm.layers.cbam import CbamModule, LightCbamModule
 from timm.layers.squeeze_excite import EffectiveSEModule, SEModule, SqueezeExciteCl
 from timm.models._efficientnet_blocks import SqueezeExcite
+from timm.models.hgnet import EseModule
+from timm.models.senet import SEModule as LegacySEModule
 from torch import Tensor, nn
 
 from timm_gam.models.gam import GlobalAttention
 
 _GATES = (
     GlobalAttention, CbamModule, LightCbamModule, SqueezeExcite, SEModule, SqueezeExciteCl,
-    EffectiveSEModule, EcaModule, CecaModule, GatherExcite,
+    EffectiveSEModule, EcaModule, CecaModule, GatherExcite, EseModule, LegacySEModule,
 )  # fmt: skip
 
 

@@ -46,7 +46,11 @@ def test_a_gate_at_a_zero_has_no_effect_and_is_not_counted() -> None:
     assert (use.level, use.over_images) == (0.5, 0.0)
 
 
-@pytest.mark.parametrize("name", ["test_resnet_cbam", "seresnet18", "ecaresnet26t", "test_efficientnet", "regnety_002"])
+@pytest.mark.parametrize(
+    "name",
+    ["test_resnet_cbam", "seresnet18", "ecaresnet26t", "test_efficientnet", "regnety_002", "legacy_seresnet18",
+     "hgnet_tiny"],
+)  # fmt: skip
 def test_gates_of_timms_models_are_found(name: str) -> None:
     model = timm.create_model(name).eval()
     uses = measure_gates(model, [torch.randn(2, 3, 64, 64)])

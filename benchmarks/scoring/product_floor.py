@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from timm_gam.search import Kernel, Pieces
+from timm_gam.search import Kernel, Residues
 
 __all__ = ["float64_rate", "floor_seconds"]
 
@@ -18,11 +18,11 @@ _VECTORS = 2048
 def floor_seconds(kernel: Kernel, products: float, dim: int) -> float:
     """Of so many dot products of `dim` integers by a kernel that `timm_gam.search.exact_products` chose.
 
-    Pieces take n squared int8 multiply-adds for each component, at the rate of one large int8 matrix product; the
-    float64 kernels one, at theirs. Preparing operands, adding up and counting are no part of it.
+    Residues take an int8 multiply-add for each byte of a vector, at the rate of one large int8 matrix product; float64
+    one for each component, at its own. Preparing operands, adding up and counting are no part of it.
     """
-    if isinstance(kernel, Pieces) and kernel.unit == "int8":
-        return 2 * products * dim * kernel.count**2 / _int8_rate(kernel.count * dim)
+    if isinstance(kernel, Residues):
+        return 2 * products * kernel.bytes_per_vector(dim) / _int8_rate(dim)
     return 2 * products * dim / float64_rate(dim)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from eval.scoring.relevant import NO_TARGET, Relevant
-from timm_gam.core import World
 from timm_gam.search import in_threads, slices
 
 _SORTED = 2**17  # scores and targets that a thread sorts at a time, in cache
@@ -48,57 +46,38 @@ extern "C" __global__ void count_scores(
 """
 
 
-class Counter(ABC):
-    """Counts, for a group of queries, the scores above and equal to each target.
+class SortCounter:
+    """Counts, for a group of queries, the scores above and equal to each target. For CPUs: rows of scores are sorted.
+
+    A row is sorted together with its targets, all rounded to float32 without its last bit, which marks the targets: in
+    half the time of float64. Rounding keeps the order of scores or makes them equal; a target that a score has become
+    equal to is counted again in float64. The relevant images are left out of the blocks: their scores are the targets
+    themselves, at hand in the end.
 
     Args:
         group: The queries.
         targets: (Q, W) float64, as `Relevant.targets` gives them.
         own: (Q, 1) float64, likewise.
+
+    Attributes:
+        above, tied: (Q, W) int32, what was counted, to be added up over all processes.
     """
 
-    bytes_per_pair: ClassVar[int]
-    """Of a target and what is counted for it."""
-
-    @staticmethod
-    @abstractmethod
-    def bytes_per_block(scores: int) -> int:
-        """What counting a block of so many scores takes beside it."""
+    bytes_per_pair = 16  # of a target and what is counted for it
 
     def __init__(self, group: slice, relevant: Relevant, targets: Tensor, own: Tensor) -> None:
         self.group, self.relevant, self.targets, self.own = group, relevant, targets, own
         self.above = torch.zeros(targets.shape, dtype=torch.int32, device=targets.device)
         self.tied = torch.zeros_like(self.above)
 
-    @abstractmethod
-    def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
-        """Add the scores of the queries `rows` against those of the gallery `columns`."""
-
-    def add_up(self, world: World) -> None:
-        """Add what the other processes counted."""
-        world.sum(self.above)
-        world.sum(self.tied)
-
-    @abstractmethod
-    def counts(self, part: slice) -> tuple[Tensor, Tensor]:
-        """(R, W) gallery images above and equal to each target of a part of the group, once all are added up."""
-
-
-class SortCounter(Counter):
-    """For CPUs: every row of a block is sorted together with its targets.
-
-    All are rounded to float32 without its last bit, which marks the targets, and sorts in half the time. Rounding keeps
-    the order of scores or makes them equal; a target that a score has become equal to is counted again in float64. The
-    relevant images are left out of the blocks: their scores are the targets themselves, at hand in the end.
-    """
-
-    bytes_per_pair = 16
-
     @staticmethod
     def bytes_per_block(scores: int) -> int:
+        """What counting a block of so many scores takes beside it."""
         return 24 * min(_SORTED * torch.get_num_threads(), scores)
 
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
+        """Add the scores of the queries `rows` against those of the gallery `columns`."""
+
         def work(tile: slice) -> None:
             mine = slice(rows.start - self.group.start + tile.start, rows.start - self.group.start + tile.stop)
             codes = self.relevant.query_code[self.group][mine, None], self.relevant.gallery_code[columns]
@@ -108,6 +87,7 @@ class SortCounter(Counter):
         in_threads(work, slices(0, len(scores), max(1, _SORTED // (scores.shape[1] + self.targets.shape[1]))))
 
     def counts(self, part: slice) -> tuple[Tensor, Tensor]:
+        """(R, W) gallery images above and equal to each target of a part of the group, once all are added up."""
         targets = self.targets[part]
         last = torch.searchsorted(targets, targets, right=True)
         above = self.above[part] + (targets < NO_TARGET).sum(dim=1, keepdim=True) - last
@@ -148,10 +128,10 @@ def _count_sorted(
     above += counted
 
 
-class SearchCounter(Counter):
-    """For devices with fast atomic additions: every score is sought among the targets and falls into a bin.
+class SearchCounter(SortCounter):
+    """The same for devices with fast atomic additions: every score is sought among the targets and falls into a bin.
 
-    The score of the query itself is counted as any other, and taken off in the end.
+    The score of the query itself is counted as any other, and taken off in the end. `above` are the (Q, W + 1) bins.
     """
 
     bytes_per_pair = 32
@@ -162,7 +142,7 @@ class SearchCounter(Counter):
 
     def __init__(self, group: slice, relevant: Relevant, targets: Tensor, own: Tensor) -> None:
         super().__init__(group, relevant, targets, own)
-        self.above = torch.zeros(len(targets), targets.shape[1] + 1, dtype=torch.int32, device=targets.device)  # bins
+        self.above = torch.zeros(len(targets), targets.shape[1] + 1, dtype=torch.int32, device=targets.device)
 
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)
@@ -188,8 +168,6 @@ def count_scores(scores: Tensor, targets: Tensor, bins: Tensor, equal: Tensor) -
         equal: (Q, W) int32, contiguous, added to: the scores equal to a target, at the first of equal targets.
     """
     width = targets.shape[1]
-    if not scores.numel() or not width:
-        return
     kernel = _kernel(scores.device) if scores.device.type == "cuda" and width <= _WIDEST else None
     if kernel is not None:
         with torch.cuda.device(scores.device):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.scoring.counting import Counter, SearchCounter, SortCounter
+from eval.scoring.counting import SearchCounter, SortCounter
 from eval.scoring.relevant import NO_TARGET, Relevant
 from timm_gam.core import ALONE, World
 from timm_gam.search import Scorer, one_blas_thread, slices
@@ -78,9 +78,12 @@ def rank_relevant(
 
     Yields:
         RelevantRanks of consecutive groups of queries, all queries once.
+
+    Raises:
+        DataError: a query's own gallery row has another label than the query.
     """
-    relevant, on_cpu = Relevant(query_labels, gallery_labels, self_index), scorer.device.type == "cpu"
-    kind: type[Counter] = SortCounter if on_cpu else SearchCounter
+    relevant = Relevant(query_labels, gallery_labels, self_index)
+    kind = SortCounter if scorer.device.type == "cpu" else SearchCounter
     groups = _query_groups(relevant.counts, 2 * memory_budget // 3 // kind.bytes_per_pair)
     pairs = max(((g.stop - g.start) * int(relevant.counts[g].max()) for g in groups), default=0)
     yielded = min(memory_budget // 8, _BYTES_PER_YIELDED * _YIELDED_PAIRS.get(scorer.device.type, 2**62))
@@ -99,14 +102,15 @@ def rank_relevant(
                 before = done
                 done += (1 + mirrored) * (queries.stop - queries.start) * (images.stop - images.start)
                 on_progress(done // scorer.gallery - before // scorer.gallery)
-            counter.add_up(world)
+            world.sum(counter.above)
+            world.sum(counter.tied)
             for part in slices(
                 0, group.stop - group.start, max(1, yielded // _BYTES_PER_YIELDED // counter.targets.shape[1])
             ):
                 yield _ranks(counter, part)
 
 
-def _ranks(counter: Counter, part: slice) -> RelevantRanks:
+def _ranks(counter: SortCounter, part: slice) -> RelevantRanks:
     """What was counted for a part of a group of queries."""
     above, tied = counter.counts(part)
     targets = counter.targets[part].flip(1)  # best first
@@ -120,7 +124,7 @@ def _ranks(counter: Counter, part: slice) -> RelevantRanks:
     )
 
 
-def _sides(scorer: Scorer, kind: type[Counter], memory: int) -> tuple[int, int]:
+def _sides(scorer: Scorer, kind: type[SortCounter], memory: int) -> tuple[int, int]:
     """Rows and columns of blocks that fit into memory with what counting them takes; the rest is the scorer's to keep.
 
     Wide blocks are faster, as all targets of a query are sought in each.

@@ -10,7 +10,7 @@ from timm_gam.search.exact import nearest as nearest
 from timm_gam.search.exact import on_one_scale as on_one_scale
 from timm_gam.search.exact_products import Float64 as Float64
 from timm_gam.search.exact_products import Kernel as Kernel
-from timm_gam.search.exact_products import Pieces as Pieces
+from timm_gam.search.exact_products import Residues as Residues
 from timm_gam.search.exact_products import fastest_kernel as fastest_kernel
 from timm_gam.search.index_building import build_index as build_index
 from timm_gam.search.index_building import default_factories as default_factories

@@ -61,12 +61,7 @@ def on_one_scale(queries: FixedPoint, gallery: FixedPoint) -> tuple[FixedPoint, 
     if queries.distance == "cosine":
         return queries, gallery
     scale = min(float(points.factor[0]) for points in (queries, gallery) if len(points.factor))
-    one, other = (
-        dataclasses.replace(
-            p, factor=torch.full_like(p.factor, scale), largest=p.largest * scale / float(p.factor[0]) + 1.0
-        )
-        for p in (queries, gallery)
-    )
+    one, other = (dataclasses.replace(p, factor=torch.full_like(p.factor, scale)) for p in (queries, gallery))
     return one, other
 
 

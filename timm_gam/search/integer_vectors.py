@@ -43,14 +43,12 @@ class FixedPoint:
     Attributes:
         embeddings: (M, D) array, memory map or tensor.
         factor: (M,) float64 on the CPU; integer vector i is embedding i times this, rounded.
-        largest: No integer is larger in absolute value.
         distance: What the factors were made for.
         rows: (N,) int64 rows of `embeddings` that belong to this selection, or None for all.
     """
 
     embeddings: Vectors
     factor: Tensor
-    largest: float
     distance: Distance
     rows: NDArray[np.int64] | None = None
 
@@ -123,18 +121,15 @@ def fixed_point(
         raise EmbeddingError(f"embeddings are of type {embeddings.dtype}; real numbers are needed")
     place = torch.device(device or (embeddings.device if isinstance(embeddings, Tensor) else "cpu"))
     lengths = torch.empty(len(embeddings), dtype=torch.float64)
-    greatest = torch.zeros(len(embeddings), dtype=torch.float64)
 
     def measure(rows: slice) -> None:
-        block = _read(embeddings, rows).to(place, torch.float64)
-        top = block.abs().amax(dim=1)
-        greatest[rows], lengths[rows] = top.cpu(), _lengths(block, top).cpu()
+        lengths[rows] = _lengths(_read(embeddings, rows).to(place, torch.float64)).cpu()
 
     if place.type == "cpu":
         in_threads(measure, slices(0, len(embeddings), _CPU_ROWS))
     else:
         list(map(measure, slices(0, len(embeddings), _DEVICE_ROWS)))
-    bad = torch.nonzero(~torch.isfinite(greatest))
+    bad = torch.nonzero(~torch.isfinite(lengths))
     if len(bad):
         raise EmbeddingError(
             f"embedding of image {int(bad[0])} holds NaN or infinity; check the weights and the precision"
@@ -142,9 +137,7 @@ def fixed_point(
     normal = torch.where(lengths > 0, lengths, 1.0) if distance == "cosine" else torch.ones_like(lengths)
     longest = float((lengths / normal).max()) if len(lengths) else 0.0
     scale = float(np.exp2(np.floor(np.log2(_LONGEST / longest)))) if longest > 0 else 1.0
-    # A component may round to the next integer here and not there: one more is never too few.
-    largest = float((greatest / normal).max()) * scale + 1.0 if len(lengths) else 0.0
-    return FixedPoint(embeddings, scale / normal, largest, distance)
+    return FixedPoint(embeddings, scale / normal, distance)
 
 
 def scoring_device(device: torch.device | str) -> torch.device:
@@ -186,8 +179,9 @@ def _index(rows: Rows) -> slice | Tensor:
     return rows if isinstance(rows, slice) else torch.from_numpy(rows)
 
 
-def _lengths(block: Tensor, greatest: Tensor) -> Tensor:
-    """(B,) lengths of the rows of a float64 block whose largest absolute values are given: the same on every device."""
+def _lengths(block: Tensor) -> Tensor:
+    """(B,) lengths of the rows of a float64 block: the same on every device."""
+    greatest = block.abs().amax(dim=1)
     if not bool(((greatest < 1e150) & ((greatest > 1e-120) | (greatest == 0))).all()):
         # The square of a tiny or huge float64 is not representable; a power of two rounds nothing.
         exponent = np.frexp(greatest.cpu().numpy())[1]

@@ -78,8 +78,7 @@ class ExactScorer(Scorer):
     ) -> None:
         self.left, self.right = queries, queries if gallery is None else gallery
         super().__init__(len(self.left), len(self.right), symmetric=self.left is self.right, device=device)
-        largest, products = max(self.left.largest, self.right.largest), float(self.queries) * self.gallery
-        self.kernel = kernel or fastest_kernel(largest, queries.dim, self.device, products)
+        self.kernel = kernel or fastest_kernel(queries.dim, self.device, float(self.queries) * self.gallery)
         self.products = str(self.kernel)
         self._kept_bytes, self._kept = 0, OrderedDict[tuple[bool, int, int], _Operand]()
         self._room = torch.empty(0, dtype=torch.float64, device=self.device)

@@ -26,9 +26,3 @@ def test_counts_what_comparing_everything_counts(device: str, width: int) -> Non
     first = targets.diff(dim=1, prepend=torch.full((5, 1), -torch.inf).double()) > 0  # of equal targets
     expected = ((targets[:, :, None] == scores[:, None, :]).sum(dim=2) * first).tolist()
     assert equal.cpu().tolist() == expected
-
-
-def test_nothing_to_count_changes_nothing() -> None:
-    bins, equal = torch.zeros(3, 1, dtype=torch.int32), torch.zeros(3, 0, dtype=torch.int32)
-    count_scores(torch.zeros(3, 4, dtype=torch.float64), torch.zeros(3, 0, dtype=torch.float64), bins, equal)
-    assert not bins.any()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
-from timm_gam.search import ExactScorer, Float64, Kernel, Pieces, fastest_kernel, fixed_point
+from timm_gam.search import ExactScorer, Float64, Kernel, Residues, exact_products, fastest_kernel, fixed_point
 
 CPU = torch.device("cpu")
 
@@ -24,9 +26,7 @@ def products(kernel: Kernel, left: torch.Tensor, right: torch.Tensor) -> torch.T
     return out
 
 
-def exact_kernels(largest: float, dim: int) -> list[Kernel]:
-    found = [Float64(), Pieces.of("int8", largest, dim), Pieces.of("float32", largest, dim)]
-    return [kernel for kernel in found if kernel is not None]
+KERNELS: list[Kernel] = [Float64(), Residues()]
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 3, 7), (33, 65, 127), (64, 10, 2048), (300, 40, 64)], ids=str)
@@ -35,51 +35,53 @@ def test_products_are_those_of_integers(shape: tuple[int, int, int]) -> None:
     points = fixed_point(np.random.default_rng(0).normal(size=(rows + columns, dim)))
     integers = points.integers(slice(None))
     expected = python_products(integers[:rows], integers[rows:])
-    tried = exact_kernels(points.largest, dim)
-    assert len(tried) == 3
-    for kernel in tried:
+    for kernel in KERNELS:
         np.testing.assert_array_equal(products(kernel, integers[:rows], integers[rows:]), expected, str(kernel))
 
 
 def test_products_of_a_set_with_itself() -> None:
-    points = fixed_point(np.random.default_rng(1).normal(size=(1300, 33)))
+    points = fixed_point(np.random.default_rng(1).normal(size=(600, 16)))
     integers = points.integers(slice(None))
     expected = python_products(integers, integers)
-    for kernel in exact_kernels(points.largest, 33):
+    for kernel in KERNELS:
         np.testing.assert_array_equal(products(kernel, integers, integers), expected)
 
 
-@pytest.mark.parametrize("unit", ["int8", "float32"])
 @pytest.mark.parametrize("dim", [1, 16, 100, 2048, 4096])
-@pytest.mark.parametrize("largest", [1.0, 126.0, 2.0**15, 2.0**24, 2.0**25 + 1])
-def test_pieces_at_the_ends_of_their_range(unit, dim: int, largest: float) -> None:
+@pytest.mark.parametrize("largest", [1.0, 126.0, 127.0, 2.0**15, 2.0**20, 2.0**25 + 1])
+def test_residues_at_the_ends_of_their_range(dim: int, largest: float) -> None:
     """Every sum as large as it gets: all components at the largest, at minus it, and in random signs."""
-    kernel = Pieces.of(unit, largest, dim)
-    assert kernel is not None
+    largest = min(largest, float(int((2**53 / dim) ** 0.5)))  # products stay below 2^53, as those of all vectors do
     signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(3, dim))
     integers = torch.from_numpy(np.concatenate([np.ones((2, dim)) * [[1], [-1]], signs]) * largest)
-    got, expected = products(kernel, integers, integers), python_products(integers, integers)
-    if largest**2 * dim < 2**53:
-        np.testing.assert_array_equal(got, expected)
-    half = 2 ** (kernel.bits - 1)
-    assert kernel.count * dim * half**2 <= (2**31 - 1 if unit == "int8" else 2**24)
-    extreme = torch.tensor([[-1.0], [1.0]]) * float(half)
-    pieces = kernel.operand(torch.cat([extreme, extreme + 1, extreme - 1]).double().expand(6, dim))
-    assert pieces.abs().max() <= half or unit == "int8"
+    expected = python_products(integers, integers)
+    assert abs(expected).max() <= 2**53
+    np.testing.assert_array_equal(products(Residues(), integers, integers), expected)
 
 
-def test_vectors_too_long_for_a_unit_have_no_pieces() -> None:
-    assert Pieces.of("float32", 2.0**25, 2**23) is None
-    assert Pieces.of("int8", 2.0**25, 2**30) is None
+def test_residues_are_small_and_those_of_the_integers() -> None:
+    moduli = exact_products._MODULI
+    assert math.lcm(*moduli) == math.prod(moduli) > 2**55, "no two have a common divisor"
+    halves = [
+        sign * (modulus * k + shift) / 2
+        for modulus in moduli
+        for k in (1, 3, 99999)
+        for shift in (-1, 0, 1)
+        for sign in (-1, 1)
+    ]  # as far from a multiple as it gets
+    integers = torch.tensor([halves, [2.0**25 - i for i in range(len(halves))]]).double().round()
+    residues = Residues().operand(integers)[:, :2, : len(halves)]
+    assert int(residues.abs().max()) <= 127
+    for plane, modulus in zip(residues, moduli, strict=True):
+        assert not ((integers.long() - plane.long()) % modulus).any()
 
 
 def test_a_machine_that_saturates_int8_products_does_not_use_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from timm_gam.search import exact_products
+    def saturating(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # as pairs of unsigned products do in int16
+        pairs = (a.int() + 128).view(len(a), -1, 2)[:, :, :, None] * b.int().reshape(1, -1, 2, b.shape[1])
+        return pairs.sum(dim=2).clamp(-(2**15), 2**15 - 1).sum(dim=1).int() - 128 * b.int().sum(dim=0)
 
-    def saturating(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:  # as pairs of products do in int16
-        pairs = a.int().view(len(a), -1, 2)[:, :, :, None] * b.int().reshape(1, -1, 2, b.shape[1])
-        return pairs.sum(dim=2).clamp(-(2**15), 2**15 - 1).sum(dim=1).int()
-
+    monkeypatch.setattr(exact_products, "_TIMED", 64)
     try:
         for broken in (saturating, None):
             exact_products.seconds.cache_clear()
@@ -87,22 +89,21 @@ def test_a_machine_that_saturates_int8_products_does_not_use_them(monkeypatch: p
                 monkeypatch.delattr(torch, "_int_mm")
             else:
                 monkeypatch.setattr(torch, "_int_mm", broken)
-            assert exact_products.seconds(Pieces("int8", 3, 8), 2.0**22, 64, CPU) == np.inf
+            assert exact_products.seconds(Residues(), 64, CPU) == np.inf
     finally:
         monkeypatch.undo()
         exact_products.seconds.cache_clear()
 
 
 def test_the_fastest_is_chosen_where_there_is_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from timm_gam.search import exact_products
-
     device = torch.device("meta")  # stands for a device whose times are known
     monkeypatch.setattr(exact_products, "seconds", lambda kernel, *_: 1.0 if "int8" in str(kernel) else 2.0)
-    assert fastest_kernel(2.0**24, 64, device) == Pieces("int8", 4, 8)
-    assert fastest_kernel(2.0**24, 64, device, products=1000) == Float64() == fastest_kernel(2.0**24, 64, CPU)
+    assert fastest_kernel(64, device) == Residues()
+    assert fastest_kernel(64, device, products=1000) == Float64() == fastest_kernel(64, CPU)
+    assert fastest_kernel(Residues.longest + 1, device) == Float64(), "int32 does not hold the sums of longer vectors"
     monkeypatch.undo()
-    for kernel in exact_kernels(2.0**24, 64):
-        assert 0 < exact_products.seconds(kernel, 2.0**24, 64, CPU) < np.inf
+    for kernel in KERNELS:
+        assert 0 < exact_products.seconds(kernel, 64, CPU) < np.inf
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
@@ -114,7 +115,7 @@ def test_every_kernel_gives_the_same_scores_for_any_rows(distance) -> None:
     if distance == "euclidean":
         expected = 2 * expected - np.diag(expected) - np.diag(expected)[:, None]
     rows, columns = rng.permutation(90)[:20], rng.permutation(90)[:33]
-    for kernel in exact_kernels(points.largest, 70):
+    for kernel in KERNELS:
         scorer = ExactScorer(points, kernel=kernel)
         scorer.keep(2**20)
         for _ in range(2):  # prepared, and kept

@@ -62,7 +62,7 @@ class ExactScorer(Scorer):
             (`FixedPoint.to`) where they fit.
         kernel: How products are computed; default the fastest there. All give the same scores.
 
-    >>> points = fixed_point(np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
+    >>> points = fixed_point(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
     >>> scores = ExactScorer(points).block(slice(0, 1), slice(0, 3))
     >>> (scores / scores.max()).tolist()
     [[1.0, 0.0, 0.7071067690849304]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,41 +91,30 @@ def ranked_result(
     near = None
     if ranking.signatures is not None:
         near = NearPictures(ranking.signatures, ranking.protocol, ranking.splits, ranking.device)
-    plain = _plain(ranking, settings, facts, images, near, progress, world)
+    scoring = _Scoring(ranking, settings, near, progress, world)
+    plain = _plain(scoring, facts, images)
     if not recipe.name:
         return plain
     began = time.perf_counter()
-    scores, neighbours, values, without = _improved(ranking, settings, near, progress, world)
+    found = scoring.by_recipe()
     timings = plain.facts.timings.model_copy(
-        update={"scoring_seconds": round(time.perf_counter() - began, 3), "scoring_products": scores.products}
+        update={"scoring_seconds": round(time.perf_counter() - began, 3), "scoring_products": found.scores.products}
     )
-    better = replace(
-        plain,
-        neighbours=neighbours,
-        scores=values,
-        per_query=scores.per_query,
-        averages=scores.averages,
-        influence=scores.influence,
-        plain=plain,
-    )
-    of_scores = {"timings": timings, "intervals": IntervalsRecord.of(scores), "near_duplicates": without}
-    better = replace(better, facts=plain.facts.model_copy(update=of_scores))
+    of_scores = {
+        "timings": timings,
+        "intervals": IntervalsRecord.of(found.scores),
+        "near_duplicates": found.near_duplicates,
+    }
+    better = replace(plain, **found.columns(), facts=plain.facts.model_copy(update=of_scores), plain=plain)
     record = _record(better, plain, recipe, fitted_on)
     return replace(better, facts=better.facts.model_copy(update={"recipe": record}))
 
 
-def _plain(
-    ranking: Ranking,
-    settings: Settings,
-    facts: Callable[[dict[str, Any]], Facts],
-    images: ImageSet | None,
-    near: NearPictures | None,
-    progress: ProgressBar,
-    world: World,
-) -> RetrievalResult:
+def _plain(scoring: _Scoring, facts: Callable[[dict[str, Any]], Facts], images: ImageSet | None) -> RetrievalResult:
+    ranking, protocol = scoring.ranking, scoring.ranking.protocol
     began = time.perf_counter()
-    scores, neighbours, values, without = _exactly(ranking, ranking.vectors, settings, near, progress, world)
-    protocol = ranking.protocol
+    found = scoring.exactly(ranking.vectors)
+    scores = found.scores
     common = {
         "protocol": ProtocolRecord(
             name=protocol.name,
@@ -136,10 +125,10 @@ def _plain(
             queries_scored=int(scores.scored.sum()),
             queries_without_relevant=int((~scores.scored).sum()),
             gallery=len(protocol.gallery),
-            distance=settings.distance,
+            distance=scoring.settings.distance,
         ),
         "intervals": IntervalsRecord.of(scores),
-        "near_duplicates": without,
+        "near_duplicates": found.near_duplicates,
         "timings": Timings(scoring_seconds=round(time.perf_counter() - began, 3), scoring_products=scores.products),
     }
     return RetrievalResult(
@@ -148,103 +137,98 @@ def _plain(
         class_names=ranking.class_names,
         query=protocol.query,
         gallery=protocol.gallery,
-        neighbours=neighbours,
-        scores=values,
-        per_query=scores.per_query,
-        averages=scores.averages,
-        influence=scores.influence,
+        **found.columns(),
         facts=facts(common),
         images=images,
     )
 
 
-Scored = tuple[RetrievalScores, NDArray[np.int64], NDArray[np.float32], NearDuplicates | None]
-"""Metrics, the first rows ranked for each query, their scores, and what near-duplicates do to the metrics."""
+class _Scored(NamedTuple):
+    """Metrics, the first rows ranked for each query, their scores, and what near-duplicates do to the metrics."""
+
+    scores: RetrievalScores
+    neighbours: NDArray[np.int64]
+    values: NDArray[np.float32]
+    near_duplicates: NearDuplicates | None
+
+    def columns(self) -> dict[str, Any]:
+        """What a result holds of it."""
+        of_scores = {name: getattr(self.scores, name) for name in ("per_query", "averages", "influence")}
+        return {"neighbours": self.neighbours, "scores": self.values, **of_scores}
 
 
-def _exactly(
-    ranking: Ranking,
-    vectors: Vectors,
-    settings: Settings,
-    near: NearPictures | None,
-    progress: ProgressBar,
-    world: World,
-) -> Scored:
-    """By the distance of the vectors, without rounding."""
-    protocol = ranking.protocol
-    with progress("scoring", "query", len(protocol.query)) as on_progress:
-        scores = score_retrieval(
-            vectors,
-            ranking.labels,
-            query=protocol.query,
-            gallery=protocol.gallery,
-            ks=settings.ks,
-            distance=settings.distance,
-            intervals=settings.intervals,
-            memory_budget=settings.memory_budget,
-            device=ranking.device,
-            on_progress=on_progress,
-            world=world,
+@dataclass(frozen=True)
+class _Scoring:
+    """What a ranking is scored by, plain or with a recipe."""
+
+    ranking: Ranking
+    settings: Settings
+    near: NearPictures | None
+    progress: ProgressBar
+    world: World
+
+    def exactly(self, vectors: Vectors) -> _Scored:
+        """By the distance of the vectors, without rounding."""
+        ranking, settings, near, world = self.ranking, self.settings, self.near, self.world
+        query, gallery = ranking.protocol.query, ranking.protocol.gallery
+        ks, distance, memory = settings.ks, settings.distance, settings.memory_budget
+        with self.progress("scoring", "query", len(query)) as on_progress:
+            scores = score_retrieval(
+                vectors,
+                ranking.labels,
+                query=query,
+                gallery=gallery,
+                ks=ks,
+                distance=distance,
+                intervals=settings.intervals,
+                memory_budget=memory,
+                device=ranking.device,
+                on_progress=on_progress,
+                world=world,
+            )
+        neighbours, values = first_ranked(
+            vectors, query, gallery, settings.depth, distance, device=ranking.device, memory_budget=memory, world=world
         )
-    neighbours, values = first_ranked(
-        vectors,
-        protocol.query,
-        protocol.gallery,
-        settings.depth,
-        settings.distance,
-        device=ranking.device,
-        memory_budget=settings.memory_budget,
-        world=world,
-    )
-    if near is None:
-        return scores, neighbours, values, None
-    without = near.scored_without(
-        vectors,
-        ranking.labels,
-        scores.per_query,
-        ks=settings.ks,
-        distance=settings.distance,
-        memory_budget=settings.memory_budget,
-        world=world,
-    )
-    return scores, neighbours, values, near.record(ranking.ids, ranking.labels, without)
-
-
-def _improved(
-    ranking: Ranking, settings: Settings, near: NearPictures | None, progress: ProgressBar, world: World
-) -> Scored:
-    """By the recipe. A re-ranking has two thirds of the memory; counting a block has the rest."""
-    recipe, query, gallery = settings.recipe, ranking.protocol.query, ranking.protocol.gallery
-    device, kept = scoring_device(ranking.device), settings.memory_budget // 4
-    if recipe.method is None:
-        vectors = recipe.prepare(ranking.vectors, device=device, memory=kept)
-        return _exactly(ranking, vectors, settings, near, progress, world)
-    whole = np.array_equal(gallery, np.arange(len(ranking.vectors)))
-    ranked = recipe.prepare(ranking.vectors, rows=None if whole else gallery, device=device, memory=kept)
-    queries = ranked
-    if not np.array_equal(query, gallery):
-        queries = recipe.prepare(ranking.vectors, rows=query, device=device, memory=kept)
-    held = [] if whole and recipe.unchanged else [ranked.nbytes, 0 if queries is ranked else queries.nbytes]
-    memory = (settings.memory_budget - sum(size for size in held if size <= kept)) // 3
-    own = torch.from_numpy(places(query, gallery))
-    reranker = recipe.reranker(queries, ranked, own=own, memory=2 * memory)
-    with progress(settings.recipe.name, "query", len(query)) as on_progress:
-        found = score_reranking(
-            reranker,
-            ranking.labels[query],
-            ranking.labels[gallery],
-            depth=settings.depth,
-            ks=settings.ks,
-            intervals=settings.intervals,
-            near=None if near is None else near.gallery,
-            memory_budget=memory,
-            on_progress=on_progress,
-            world=world,
+        if near is None:
+            return _Scored(scores, neighbours, values, None)
+        without = near.scored_without(
+            vectors, ranking.labels, scores.per_query, ks=ks, distance=distance, memory_budget=memory, world=world
         )
-    without = None
-    if near is not None and found.without_near is not None:
-        without = near.record(ranking.ids, ranking.labels, found.without_near)
-    return found.scores, gallery[found.rows], found.values, without
+        return _Scored(scores, neighbours, values, near.record(ranking.ids, ranking.labels, without))
+
+    def by_recipe(self) -> _Scored:
+        """By the recipe. A re-ranking has two thirds of the memory; counting a block has the rest."""
+        ranking, settings, near, recipe = self.ranking, self.settings, self.near, self.settings.recipe
+        query, gallery = ranking.protocol.query, ranking.protocol.gallery
+        device, kept = scoring_device(ranking.device), settings.memory_budget // 4
+        if recipe.method is None:
+            return self.exactly(recipe.prepare(ranking.vectors, device=device, memory=kept))
+        whole = np.array_equal(gallery, np.arange(len(ranking.vectors)))
+        ranked = recipe.prepare(ranking.vectors, rows=None if whole else gallery, device=device, memory=kept)
+        queries = ranked
+        if not np.array_equal(query, gallery):
+            queries = recipe.prepare(ranking.vectors, rows=query, device=device, memory=kept)
+        held = [] if whole and recipe.unchanged else [ranked.nbytes, 0 if queries is ranked else queries.nbytes]
+        memory = (settings.memory_budget - sum(size for size in held if size <= kept)) // 3
+        own = torch.from_numpy(places(query, gallery))
+        reranker = recipe.reranker(queries, ranked, own=own, memory=2 * memory)
+        with self.progress(recipe.name, "query", len(query)) as on_progress:
+            found = score_reranking(
+                reranker,
+                ranking.labels[query],
+                ranking.labels[gallery],
+                depth=settings.depth,
+                ks=settings.ks,
+                intervals=settings.intervals,
+                near=None if near is None else near.gallery,
+                memory_budget=memory,
+                on_progress=on_progress,
+                world=self.world,
+            )
+        without = None
+        if near is not None and found.without_near is not None:
+            without = near.record(ranking.ids, ranking.labels, found.without_near)
+        return _Scored(found.scores, gallery[found.rows], found.values, without)
 
 
 def _record(better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fitted_on: str) -> RecipeRecord:

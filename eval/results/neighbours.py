@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET
+from eval.scoring.retrieval_scores import places
 from timm_gam.core import ALONE, World
 from timm_gam.search import Distance, Vectors, fixed_point, nearest, resident, scoring_device, slices
 
@@ -41,10 +42,7 @@ def first_ranked(
     """
     there = scoring_device(device)
     points = fixed_point(resident(embeddings, there, memory_budget)[0], distance, device=there)
-    ranked = points.take(gallery)
-    place = np.full(len(embeddings), -1, dtype=np.int64)
-    place[gallery] = np.arange(len(gallery))
-    own = place[query]
+    ranked, own = points.take(gallery), places(query, gallery)
     within = bool((own >= 0).any())
     width = min(depth, len(gallery) - within)
     rows = np.zeros((len(query), width), dtype=np.int64)

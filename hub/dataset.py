@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.photos.arguments import add_photos_arguments
-from hub.publish import INTERRUPTED
+from hub.arguments import INTERRUPTED, add_repository_arguments, add_tag_argument, options_of
 from timm_gam.core import (
     CommandParser,
     RefusedError,
@@ -23,7 +22,7 @@ from timm_gam.core import (
     run_command,
     temporary_folder,
 )
-from timm_gam.images import DecodeLimits, add_near_argument
+from timm_gam.images import DecodeLimits, add_decoding_arguments, add_near_argument
 
 if TYPE_CHECKING:
     from hub.photos.audit import Audit
@@ -102,7 +101,7 @@ def publish_dataset(
             return audit, None
         message = f"Publish {len(audit.rows)} images"
         pushed = push_folder(built, repo_id, repo_type="dataset", private=private, tag=tag, message=message)
-    say(f"{pushed.changes}\ncommit  {pushed.commit}" + ("" if pushed.changes else " (nothing to change)"))
+    say(f"{pushed.changes}\n{pushed}")
     _prove(audit, f"{repo_id}@{pushed.commit}")
     say(f"proved  read back by streaming, fingerprint {audit.fingerprint[:12]}\n{pushed.url}")
     return audit, pushed
@@ -153,8 +152,8 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="class folders of images, or split folders of them")
-    parser.add_argument("--repo", required=True, metavar="NS/NAME", help="the data set's Hub id")
-    parser.add_argument("--revision", metavar="TAG", help="tag the commit; an existing tag never moves")
+    parser.add_argument("--repo", dest="repo_id", required=True, metavar="NS/NAME", help="the data set's Hub id")
+    add_tag_argument(parser)
     parser.add_argument(
         "--license", default="other", metavar="NAME", help="of the photographs (default: other, with a warning)"
     )
@@ -162,7 +161,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--skip-unreadable", action="store_true", help="leave out files that cannot be decoded (default: refuse)"
     )
-    add_photos_arguments(parser)
+    add_repository_arguments(parser)
+    add_decoding_arguments(parser)
     return parser
 
 
@@ -174,20 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     with progress_bar("reading", "img") as on_progress:
-        publish_dataset(
-            args.folder,
-            args.repo,
-            license=args.license,
-            tag=args.revision,
-            private=args.private,
-            near=args.near,
-            skip_unreadable=args.skip_unreadable,
-            limits=DecodeLimits.of(args),
-            dry_run=args.dry_run,
-            out=args.out,
-            say=print_line,
-            on_progress=on_progress,
-        )
+        publish_dataset(**options_of(args), say=print_line, on_progress=on_progress)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hub.arguments import INTERRUPTED, add_repository_arguments, add_weights_arguments
 from timm_gam.core import (
     CommandParser,
     ProgressBar,
@@ -25,8 +26,6 @@ from timm_gam.core import (
 if TYPE_CHECKING:
     from hub.model.trained import TrainedModel
     from hub.push import Pushed
-
-INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
 
 _EPILOG = """\
 examples
@@ -125,7 +124,7 @@ def publish_model(
             say(preview_push(folder, repo_id))
             return Published(trained, repo_id, weights_sha256, None, ())
         pushed = push_folder(folder, repo_id, private=private, tag=tag, message=f"Publish {trained.name}")
-        say(f"{pushed.changes}\ncommit  {pushed.commit}" + ("" if pushed.changes else " (nothing to change)"))
+        say(f"{pushed.changes}\n{pushed}")
         trained = replace(trained, tensors={})  # lets go of the mapped file before the models are made
         verified = verify_published(folder, repo_id, pushed.commit)
     say(f"proved  equal tensors and logits, pulled into empty caches by {' and '.join(verified)}\n{pushed.url}")
@@ -147,27 +146,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--record", type=Path, metavar="JSON", help="of python -m eval.retrieval (default: the run's evaluation.json)"
     )
     parser.add_argument("--head", type=Path, metavar="FILE", help="of timm-gam head, trained on these weights")
-    add_publishing_arguments(parser)
+    add_weights_arguments(parser)
     parser.add_argument("--base-model", metavar="ID", help="weights the training started from (default: by the run)")
-    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="also keep the repository in this folder")
+    add_repository_arguments(parser)
     return parser
-
-
-def add_publishing_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that publishing one model and releasing the zoo share."""
-    parser.add_argument(
-        "--namespace", metavar="NS", help="Hub user or organisation (default: TIMM_GAM_NAMESPACE, else timm-gam)"
-    )
-    parser.add_argument("--revision", metavar="TAG", help="tag the commit; an existing tag never moves")
-    parser.add_argument("--private", action="store_true", help="make a new repository private")
-    parser.add_argument("--fp16", action="store_true", help="publish float16 weights")
-    parser.add_argument("--license", metavar="NAME", help="of the weights (default: the registered model's)")
-    parser.add_argument(
-        "--dataset",
-        metavar="ID",
-        help="Hub data set of training and evaluation (default: the one the run read)",
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -177,23 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    publish_model(
-        args.model,
-        args.checkpoint,
-        record=args.record,
-        head=args.head,
-        namespace=args.namespace,
-        license=args.license,
-        base_model=args.base_model,
-        dataset=args.dataset,
-        tag=args.revision,
-        private=args.private,
-        half=args.fp16,
-        dry_run=args.dry_run,
-        out=args.out,
-        say=print_line,
-        progress=progress_bar,
-    )
+    publish_model(**vars(args), say=print_line, progress=progress_bar)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,9 @@ class Pushed:
     url: str
     changes: Changes
 
+    def __str__(self) -> str:
+        return f"commit  {self.commit}" + ("" if self.changes else " (nothing to change)")
+
 
 def compare_with_hub(folder: Path, repo_id: str, repo_type: RepoType = "model") -> Changes:
     """Compare a folder with the head of a repository, file by file, without downloading any.

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub.publish import INTERRUPTED, add_publishing_arguments, publish_model
+from hub.arguments import INTERRUPTED, add_repository_arguments, add_weights_arguments
+from hub.publish import publish_model
 from timm_gam.core import (
     CommandParser,
     PublishError,
@@ -170,9 +171,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "runs", type=Path, metavar="RUNS_DIR", help="a folder of run folders of python -m timm_gam.train"
     )
-    add_publishing_arguments(parser)
+    add_weights_arguments(parser)
     parser.add_argument(
         "--tag",
+        dest="weights_tag",
         metavar="NAME",
         help="of the weights, MODEL.NAME (default: the name of the run's images); corel: CorelDB's 80 classes",
     )
@@ -182,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="record commits here (default: TIMM_GAM_RELEASES, else the package)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="build and compare with the Hub, send nothing")
+    add_repository_arguments(parser, out=False)
     return parser
 
 
@@ -195,20 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     from timm_gam.models import releases_file
 
-    rows = release_zoo(
-        args.runs,
-        releases=args.releases or releases_file(),
-        weights_tag=args.tag,
-        say=print_line,
-        progress=progress_bar,
-        namespace=args.namespace,
-        license=args.license,
-        dataset=args.dataset,
-        tag=args.revision,
-        private=args.private,
-        half=args.fp16,
-        dry_run=args.dry_run,
-    )
+    args.releases = args.releases or releases_file()
+    rows = release_zoo(**vars(args), say=print_line, progress=progress_bar)
     print_line(f"\n{_summary(rows)}")
     if failed := [row.model for row in rows if row.state == "failed"]:
         raise PublishError(

@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.photos.arguments import add_photos_arguments
-from hub.publish import INTERRUPTED
+from hub.arguments import INTERRUPTED, add_repository_arguments, options_of
 from timm_gam.core import (
     CommandParser,
     RefusedError,
@@ -23,7 +22,7 @@ from timm_gam.core import (
     run_command,
     temporary_folder,
 )
-from timm_gam.images import DecodeLimits
+from timm_gam.images import DecodeLimits, add_decoding_arguments
 
 if TYPE_CHECKING:
     from hub.push import Pushed
@@ -109,7 +108,7 @@ def publish_space(
         pushed = push_folder(built, repo_id, repo_type="space", private=private, message=message)
         if differ := compare_with_hub(built, repo_id, "space"):
             raise UploadError(f"'{repo_id}' is published, but holds something else; publish again\n{differ}")
-    say(f"commit  {pushed.commit}" + ("" if pushed.changes else " (nothing to change)") + f"\n{pushed.url}")
+    say(f"{pushed}\n{pushed.url}")
     return pushed
 
 
@@ -123,13 +122,14 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "photos", type=Path, metavar="INDEX", help="of timm-gam search index, or the folder that has it"
     )
-    parser.add_argument("--repo", required=True, metavar="NS/NAME", help="the Space's Hub id")
+    parser.add_argument("--repo", dest="repo_id", required=True, metavar="NS/NAME", help="the Space's Hub id")
     parser.add_argument("--license", required=True, metavar="NAME", help="of the photographs, such as cc-by-4.0")
     parser.add_argument(
         "--package", metavar="SPEC", help="what pip installs in the Space (default: this version of timm-gam[search])"
     )
     parser.add_argument("--with-places", action="store_true", help="also photographs that tell where they were taken")
-    add_photos_arguments(parser)
+    add_repository_arguments(parser)
+    add_decoding_arguments(parser)
     return parser
 
 
@@ -141,19 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     with progress_bar("copying", "img") as on_progress:
-        publish_space(
-            args.photos,
-            args.repo,
-            license=args.license,
-            package=args.package,
-            with_places=args.with_places,
-            private=args.private,
-            dry_run=args.dry_run,
-            out=args.out,
-            limits=DecodeLimits.of(args),
-            say=print_line,
-            on_progress=on_progress,
-        )
+        publish_space(**options_of(args), say=print_line, on_progress=on_progress)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ from timm_gam.core import DataError, ModelError, TimmGamError
 from timm_gam.images import resolve_preprocessing
 from timm_gam.models import (
     LoadedModel,
+    check_fit,
     check_model_name,
-    check_safetensors,
     find_pretrained,
     find_shipped,
     load_model,
@@ -46,15 +46,14 @@ class ModelChoice:
     img_size: int | None = None
 
     def check(self) -> None:
-        """Find the weights, without reading them.
+        """Find the weights, and see that those of a file are of this model, without reading them.
 
         Raises:
             ModelError: no such model or tag, no such file, or weights that cannot be had.
         """
         try:
             if self.checkpoint is not None:
-                check_model_name(self.model)
-                check_safetensors(self.checkpoint)
+                check_fit(self.model, self.checkpoint)
             elif self.pretrained:
                 find_pretrained(self.model)
             else:

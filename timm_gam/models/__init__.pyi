@@ -12,6 +12,7 @@ from timm_gam.models.gates import measure_gates as measure_gates
 from timm_gam.models.gates import shuffled_gates as shuffled_gates
 from timm_gam.models.load import LoadedModel as LoadedModel
 from timm_gam.models.load import ModelInfo as ModelInfo
+from timm_gam.models.load import check_fit as check_fit
 from timm_gam.models.load import load_model as load_model
 from timm_gam.models.load import loaded_module as loaded_module
 from timm_gam.models.weights.checkpoint import check_safetensors as check_safetensors

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 import timm_gam  # registers our models  # noqa: F401
 from timm_gam.core import ModelError, TimmGamError, one_line
-from timm_gam.models.attention import starts_from_plain
+from timm_gam.models.attention import is_plain_backbone, starts_from_plain
 from timm_gam.models.weights.checkpoint import read_safetensors, weights_digest
-from timm_gam.models.weights.fit import class_count, fit_tensors
-from timm_gam.models.weights.pretrained import PretrainedSource, check_model_name, find_pretrained
-from timm_gam.models.weights.training_record import TrainingRecord, read_training_record
+from timm_gam.models.weights.fit import Fit, class_count, fit_tensors
+from timm_gam.models.weights.pretrained import WEIGHTS_NAME, PretrainedSource, check_model_name, find_pretrained
+from timm_gam.models.weights.training_record import PREPROCESSING_KEYS, TrainingRecord, read_training_record
 
 _LARGER = 10  # GAM in a ResNet-101 has 6 times the parameters of the plain network it may start from
 WeightsKind = Literal["pretrained", "checkpoint", "random", "module"]
@@ -125,6 +125,23 @@ def load_model(
     return _loaded(name, architecture, model, "random", f"seed {seed}")
 
 
+def check_fit(name: str, checkpoint: str | Path) -> None:
+    """Make sure that the tensors of a file have the names and shapes of a model, without making either.
+
+    Raises:
+        ModelError: they do not, or the file is not good.
+    """
+    try:
+        architecture, tensors = check_model_name(name), read_safetensors(checkpoint)
+        source = PretrainedSource(architecture, Path(checkpoint), Path(checkpoint).name, {}, {})
+        model, fit = _fitted(source, tensors, "meta")
+    except TimmGamError as error:
+        raise ModelError(str(error)) from error
+    starts_plain = getattr(model, "gate_init", None) == "identity" and is_plain_backbone(model, fit.tensors)
+    if not (fit.complete or starts_plain):
+        raise ModelError(f"'{source.reference}' is not for {source.architecture}: {fit}")
+
+
 def loaded_module(model: nn.Module) -> LoadedModel:
     """A timm module that was made elsewhere, put into eval mode, with the digest of the weights it has."""
     cfg = getattr(model, "pretrained_cfg", None) or {}
@@ -136,20 +153,37 @@ def loaded_module(model: nn.Module) -> LoadedModel:
 def _with_weights(
     name: str, kind: Literal["pretrained", "checkpoint"], source: PretrainedSource, tensors: dict[str, Tensor]
 ) -> LoadedModel:
-    template = _build(source, device="meta")
-    _refuse_larger(source, template, tensors)
-    classes = class_count(fit_tensors(tensors, template).tensors, template) or 0
-    model = _build(source, num_classes=classes, device="cpu")
-    fit = fit_tensors(tensors, model)
+    model, fit = _fitted(source, tensors, "cpu")
     rest = fit.but_for(starts_from_plain(model, fit.tensors))
     if not rest.complete:
         raise ModelError(f"'{source.reference}' is not for {source.architecture}: {rest}")
     model.load_state_dict(fit.tensors, strict=False)  # complete, as just checked; only counters of batch norm may lack
     training = read_training_record(source.file)
     if kind == "checkpoint":
+        training = replace(training, preprocessing=training.preprocessing or _preprocessing_beside(source))
         vars(model)["pretrained_cfg"] = {**(vars(model).get("pretrained_cfg") or {}), **training.preprocessing}
     loaded = _loaded(name, source.architecture, model, kind, source.reference, source.model_args)
     return replace(loaded, head=source.head, training=training)
+
+
+def _fitted(source: PretrainedSource, tensors: dict[str, Tensor], device: str) -> tuple[nn.Module, Fit]:
+    """The network with as many classes as the tensors have, and how they fit it."""
+    template = _build(source, device="meta")
+    _refuse_larger(source, template, tensors)
+    classes = class_count(fit_tensors(tensors, template).tensors, template) or 0
+    model = _build(source, num_classes=classes, device=device)
+    return model, fit_tensors(tensors, model)
+
+
+def _preprocessing_beside(source: PretrainedSource) -> dict[str, Any]:
+    """What the config.json that a file was published with says; empty where it is of another network, or not there."""
+    folder = source.file.parent
+    if source.file.name != WEIGHTS_NAME or not (folder / "config.json").is_file():
+        return {}
+    beside = find_pretrained(f"local-dir:{folder}")
+    if beside.architecture != source.architecture:
+        return {}
+    return {key: beside.pretrained_cfg[key] for key in PREPROCESSING_KEYS if key in beside.pretrained_cfg}
 
 
 def _build(source: PretrainedSource, **kwargs: Any) -> nn.Module:

@@ -111,6 +111,8 @@ def train(
         with closing(Progress(recipe, position, updates, show=world.leads, say=say)) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
             progress.say(f"{_describe(model, frozen)}, {since}; {printable(str(data))}")
+            if not record.keeps_images:
+                progress.say("warning: over two million images: the weights will not say which they were trained on")
             for line in data.warnings:
                 progress.say(f"warning: {printable(line)}")
             _train_epochs(trainer, data, position, saver, progress, evaluator)

@@ -116,16 +116,27 @@ def test_illegal_options_exit_with_2(options: list[str], message: str, capsys) -
 
 
 def test_results_of_earlier_models_survive_a_later_failure(photos: Path, tmp_path: Path, capsys) -> None:
-    out = tmp_path / "r.json"
-    path = tmp_path / "w.safetensors"
-    save_file(timm.create_model("test_resnet_se").state_dict(), path)
-    code = run("--model", "test_resnet_se", "test_resnet", "--checkpoint", path, path, "--data-dir", photos,
+    out, good, bad = tmp_path / "r.json", tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    tensors = timm.create_model("test_resnet").state_dict()
+    save_file(tensors, good)
+    tensors["bn1.weight"][0] = float("nan")
+    save_file(tensors, bad)
+    code = run("--model", f"test_resnet={good}", f"test_resnet={bad}", "--data-dir", photos,
                "--img-size", "32", "-j", "0", "--results-file", out)  # fmt: skip
     assert code == 2
-    assert "is not for test_resnet" in capsys.readouterr().err
+    assert "NaN" in capsys.readouterr().err
     document = json.loads(out.read_text())
-    assert [entry["model"]["name"] for entry in document["results"]] == ["test_resnet_se"]
-    assert any("is not for test_resnet" in note for note in document["notes"])
+    assert len(document["results"]) == 1
+    assert any("NaN" in note for note in document["notes"])
+
+
+def test_weights_of_another_model_are_found_before_the_first_image(photos: Path, tmp_path: Path, capsys) -> None:
+    out, path = tmp_path / "r.json", tmp_path / "w.safetensors"
+    save_file(timm.create_model("test_resnet_se").state_dict(), path)
+    assert run("--model", f"test_resnet_se={path}", f"test_resnet={path}", "--data-dir", photos, "-j", "0",
+               "--results-file", out) == 2  # fmt: skip
+    assert "is not for test_resnet: " in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_dead_hub_is_named_where_the_embedded_default_stands_in() -> None:

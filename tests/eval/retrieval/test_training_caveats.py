@@ -21,7 +21,7 @@ from hub.model.trained import read_trained_model
 from tests.timm_gam.train.helpers import small_recipe, train_quietly
 from timm_gam.core import CheckpointError
 from timm_gam.images import digest_images
-from timm_gam.models import METADATA_KEY, SHIPPED, load_model, read_training_record, shipped_names
+from timm_gam.models import METADATA_KEY, SHIPPED, TrainingRecord, load_model, read_training_record, shipped_names
 from timm_gam.train import RunFolder, read_recipe, read_training_data, recipe_from
 
 
@@ -156,6 +156,12 @@ def test_a_run_from_before_files_said_so_still_brings_its_size(
     assert "'bare.safetensors' does not say how images are prepared for it" in table and "64 x 64" in table
     table, _ = _score("--model", name, "--data-dir", photos, "--img-size", "32", tmp_path=tmp_path, capsys=capsys)
     assert "warning" not in table, "whoever names a size knows it"
+
+
+def test_over_two_million_images_are_not_kept_and_that_is_said() -> None:
+    record = TrainingRecord({}, np.arange(2_000_001, dtype=np.uint64))
+    assert not record.keeps_images and record.as_plain() == {}
+    assert TrainingRecord({}, np.arange(3, dtype=np.uint64)).keeps_images
 
 
 @pytest.mark.parametrize(

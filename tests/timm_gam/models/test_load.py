@@ -219,3 +219,17 @@ def test_real_weights_load_completely(mobilenetv2_weights: Path) -> None:
     assert all(
         torch.equal(tensor, expected[name]) for name, tensor in loaded.model.state_dict().items() if name in expected
     )
+
+
+def test_a_file_beside_the_config_it_was_published_with_is_prepared_by_it(tmp_path: Path) -> None:
+    network = timm.create_model("test_resnet_se", num_classes=4)
+    config = {"input_size": (3, 48, 48), "crop_pct": 0.5}
+    timm.models.save_for_hf(
+        network, tmp_path, {"pretrained_cfg": {**network.pretrained_cfg, **config}}, safe_serialization=True
+    )
+    loaded = load_model("test_resnet_se", checkpoint=tmp_path / "model.safetensors")
+    assert loaded.knows_preprocessing
+    used = resolve_preprocessing(loaded.model)
+    assert (used.input_size, used.crop_pct) == ((3, 48, 48), 0.5)
+    (tmp_path / "model.safetensors").rename(tmp_path / "other.safetensors")
+    assert not load_model("test_resnet_se", checkpoint=tmp_path / "other.safetensors").knows_preprocessing

@@ -55,10 +55,15 @@ class TrainingRecord:
         )
         return TrainingRecord(self.preprocessing, trained, validated)
 
+    @property
+    def keeps_images(self) -> bool:
+        """Whether a file has room for a digest of every image."""
+        return len(self.trained) + len(self.validated) <= _MOST
+
     def as_plain(self) -> dict[str, Any]:
         """Values for JSON; without the images where they are more than two million."""
         plain: dict[str, Any] = {"preprocessing": dict(self.preprocessing)} if self.preprocessing else {}
-        if 0 < len(self.trained) + len(self.validated) <= _MOST:
+        if len(self.trained) + len(self.validated) and self.keeps_images:
             plain["trained_images"], plain["validated_images"] = _packed(self.trained), _packed(self.validated)
         return plain
 

@@ -61,6 +61,11 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
 
     Raises:
         DataError: no such file, or no matrix of numbers in it.
+
+    >>> import numpy as np
+    >>> np.save("vectors.npy", np.eye(4, dtype=np.float32))
+    >>> read_vectors(Path("vectors.npy")).shape
+    (4, 4)
     """
     import numpy as np
 
@@ -85,7 +90,15 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
 
 
 def measure(index: ApproximateIndex, sample: QuerySample) -> dict[str, Any]:
-    """Recall with its 95 % interval and speed of an index, beside exact search."""
+    """Recall with its 95 % interval and speed of an index, beside exact search.
+
+    >>> import numpy as np
+    >>> from timm_gam.search import build_index, sample_queries
+    >>> gallery = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+    >>> index = build_index(gallery, "Flat", distance="cosine")
+    >>> measure(index, sample_queries(gallery, None, distance="cosine", k=10, sample=50))["recall@10"]
+    1.0
+    """
     import numpy as np
 
     from eval.scoring.statistics.intervals import average

@@ -78,6 +78,10 @@ def publish_dataset(
         DataError: the folder holds no labelled images.
         RefusedError: a file cannot be read, or as `hub.push.push_folder`.
         UploadError: the Hub did not take it, or gave back something else.
+
+    >>> audit, pushed = publish_dataset(Path("photos"), "me/photos", license="cc0-1.0", dry_run=True)  # CLASS/IMAGE.jpg
+    >>> len(audit.rows), audit.unreadable
+    (12, {})
     """
     from hub.photos.audit import audit_images
     from hub.photos.repository import write_dataset_repository

@@ -93,6 +93,11 @@ def publish_model(
     Raises:
         PublishError: any of the errors in `timm_gam.core.errors`.
         TimmGamError: `out` cannot be written.
+
+    >>> run = Path("runs/test_resnet_gam-0")
+    >>> published = publish_model("test_resnet_gam", run, namespace="me", dry_run=True)
+    >>> published.repo_id
+    'me/test_resnet_gam.corel'
     """
     from hub.model.card import ModelPage
     from hub.model.origin import find_base_model, find_dataset, find_license, find_scored

@@ -73,6 +73,11 @@ def compare_with_hub(folder: Path, repo_id: str, repo_type: RepoType = "model") 
     Raises:
         RefusedError: there is no Hub, or no access.
         UploadError: the Hub fails in between.
+
+    >>> Path("model").mkdir()
+    >>> _ = Path("model", "notes.txt").write_text("Of 2026.")
+    >>> print(compare_with_hub(Path("model"), "me/model"))
+    add     notes.txt
     """
     _reach(repo_id, repo_type)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
@@ -117,6 +122,13 @@ def push_folder(
         RefusedError: no token, no such namespace, or a public repository that was to be private.
         ConflictError: the head moved meanwhile, or the tag is at other content.
         UploadError: the Hub did not take it; what is there is unchanged.
+
+    >>> Path("model").mkdir()
+    >>> _ = Path("model", "notes.txt").write_text("Of 2026.")
+    >>> push_folder(Path("model"), "me/model", message="Add notes", tag="v1").changes.added
+    ('notes.txt',)
+    >>> print(compare_with_hub(Path("model"), "me/model"))
+    keep    notes.txt
     """
     token = get_token()
     if token is None:

@@ -83,6 +83,10 @@ def release_zoo(
     Raises:
         RefusedError: no runs, or two of the same model and seed.
         OutputError: `releases` cannot be written.
+
+    >>> rows = release_zoo(Path("runs"), releases=Path("releases.json"), namespace="me", dry_run=True)
+    >>> [(row.model, row.state) for row in rows]
+    [('test_resnet_gam', 'dry run')]
     """
     check_writable(releases)
     rows = []

@@ -77,6 +77,14 @@ def publish_space(
         DataError: there is no index.
         RefusedError: as `hub.push.push_folder`, `out` is there already, or the index is none that can be published.
         UploadError: the Hub did not take it, or gave back something else.
+
+    >>> from timm_gam.embed import EmbedSettings
+    >>> from timm_gam.search import PhotoIndex, load_collection, update_index
+    >>> how = EmbedSettings(workers=0, on_unreadable="skip")
+    >>> _ = update_index(PhotoIndex.create(Path("photos")), *load_collection("test_resnet_gam.corel", settings=how))
+    >>> pushed = publish_space(Path("photos"), "me/find", license="cc0-1.0", dry_run=True, out=Path("space"))
+    >>> Path("space", "app.py").is_file()
+    True
     """
     from hub.photos.space_repository import write_space_repository
     from hub.push import compare_with_hub, preview_push, push_folder

@@ -54,6 +54,10 @@ def read_ranking(
 
     Raises:
         DataError: no such file, or none of the formats.
+
+    >>> _ = Path("run.json").write_text('{"q1": {"a": 0.9, "b": 0.5}}')
+    >>> read_ranking(Path("run.json")).items
+    ('a', 'b')
     """
     data = _bytes(path, _RUN)
     if path.suffix == ".npy":
@@ -98,6 +102,10 @@ def read_qrels(path: Path, *, setup: Setup = "medium", self_matches: bool = Fals
 
     Raises:
         DataError: no such file, none of the formats, or no relevant item.
+
+    >>> _ = Path("qrels.json").write_text('{"q1": {"a": 1, "b": 0}}')
+    >>> read_qrels(Path("qrels.json")).relevant("q1")
+    {'a': 1}
     """
     text = _text(path, _bytes(path, _QRELS), _QRELS)
     start = text.lstrip()[:1]

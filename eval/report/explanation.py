@@ -72,6 +72,13 @@ def explain(
 
     Raises:
         DataError: the result has no images at hand.
+
+    >>> import eval
+    >>> loaded, scenes = eval.load_model("test_resnet_gam.corel"), eval.draw_synthetic(2)
+    >>> preprocessing = eval.resolve_preprocessing(loaded.model)
+    >>> explanation = explain(eval.evaluate(loaded, scenes, preprocessing=preprocessing), loaded, preprocessing)
+    >>> len(explanation.matches) > 0
+    True
     """
     if result.images is None or result.facts.model is None:
         return Explanation([], [], "The photographs were not at hand.")

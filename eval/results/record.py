@@ -24,6 +24,11 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
     Args:
         results: Scored models.
         notes: What a reader must know, such as why the embedded default was used.
+
+    >>> import eval
+    >>> result = eval.score([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], ["cat", "cat", "dog", "dog"])
+    >>> document([result])["results"][0]["metrics"]["map"]["micro"]
+    1.0
     """
     content = Document.model_validate(
         {
@@ -50,6 +55,12 @@ def read_document(path: Path) -> Document:
 
     Raises:
         DataError: no such file, or none.
+
+    >>> import eval, json
+    >>> result = eval.score([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], ["cat", "cat", "dog", "dog"])
+    >>> _ = Path("record.json").write_text(json.dumps(document([result])))
+    >>> read_document(Path("record.json")).results[0].metrics["map"].micro
+    1.0
     """
     try:
         return Document.model_validate_json(path.read_bytes())

@@ -205,6 +205,13 @@ def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[
 
     Returns:
         Metric name -> (Q,) float64 in [0, 1]; NaN for queries without relevant images.
+
+    >>> from eval import rank_relevant
+    >>> from timm_gam.search import ExactScorer, fixed_point
+    >>> points, labels = fixed_point(np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]), np.array([0, 0, 1, 1])
+    >>> [ranks] = rank_relevant(ExactScorer(points, points), labels, labels, self_index=np.arange(4))
+    >>> query_metrics(ranks)["map"]
+    array([1., 1., 1., 1.])
     """
     groups = TieGroups.of(ranks)
     first = groups.reaching(max(ks, default=0))

@@ -81,6 +81,12 @@ def rank_relevant(
 
     Raises:
         DataError: a query's own gallery row has another label than the query.
+
+    >>> from timm_gam.search import ExactScorer, fixed_point
+    >>> points, labels = fixed_point(np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]), np.array([0, 0, 1, 1])
+    >>> [ranks] = rank_relevant(ExactScorer(points, points), labels, labels, self_index=np.arange(4))
+    >>> ranks.above.tolist(), ranks.tied.tolist()
+    ([0, 0, 0, 0], [1, 1, 1, 1])
     """
     relevant = Relevant(query_labels, gallery_labels, self_index)
     kind = SortCounter if scorer.device.type == "cpu" else SearchCounter

@@ -140,6 +140,12 @@ def score_rankings(
 
     Raises:
         DataError: as `score_retrieval`.
+
+    >>> from timm_gam.search import ExactScorer, fixed_point
+    >>> points, labels = fixed_point(np.eye(4, dtype=np.float32)[[0, 0, 1, 1]]), ["cat", "cat", "dog", "dog"]
+    >>> scores = score_rankings(ExactScorer(points, points), labels, labels, self_index=np.arange(4))
+    >>> scores.averages["map"].micro
+    1.0
     """
     check_sizes(scorer, query_labels, gallery_labels, ks)
     labels = class_codes(query_labels)[0]

@@ -23,6 +23,14 @@ def summary(result: RetrievalResult, *others: RetrievalResult) -> str:
     """What was scored, in a few lines: data, protocol, what was left out, and what to know of each model.
 
     It stands above every table; `others` are results on the same images.
+
+    >>> import eval
+    >>> vectors, labels = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], ["cat", "cat", "dog", "dog"]
+    >>> print(summary(eval.score(vectors, labels)))
+    data      vectors: 4 images
+    protocol  leave-one-out: each vector against all others; cosine
+    intervals none: there are too few images
+    <BLANKLINE>
     """
     data, protocol = result.facts.data, result.facts.protocol
     fingerprint = f", fingerprint {data.fingerprint[:12]}" if data.fingerprint else ""
@@ -117,6 +125,14 @@ def metric_table(results: Sequence[RetrievalResult], all_metrics: bool = False) 
     Args:
         results: One or more.
         all_metrics: Every metric and the macro averages, not only the headline ones.
+
+    >>> import eval
+    >>> vectors, labels = [[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], ["cat", "cat", "dog", "dog"]
+    >>> print(metric_table([eval.score(vectors, labels, name="ours")]))
+    micro average, %    ours
+    ----------------  ------
+    hit@1             100.00
+    ...
     """
     names = list(results[0].averages if all_metrics else results[0].headline())
     header = ["micro average, %", *(result.name for result in results)]
@@ -222,7 +238,13 @@ def _cell(average: Average) -> str:
 
 
 def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:
-    """Left-align the first column, right-align the others; a rule below each row in `rules`; names are escaped."""
+    """Left-align the first column, right-align the others; a rule below each row in `rules`; names are escaped.
+
+    >>> print(text_table([["metric", "ours"], ["map", "93.10"]], rules=[0]))
+    metric   ours
+    ------  -----
+    map     93.10
+    """
     rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []

@@ -21,6 +21,11 @@ def pair_query_gallery(query: ImageSet, gallery: ImageSet) -> ImageSet:
 
     Raises:
         DataError: the sets share no class, so that no query could have a relevant image.
+
+    >>> from timm_gam.data import draw_synthetic
+    >>> pair = pair_query_gallery(draw_synthetic(1), draw_synthetic(2))
+    >>> len(pair), pair.ids[0], sorted(set(pair.splits))
+    (90, 'query/open_sea/0000', ['gallery', 'query'])
     """
     names = sorted(set(query.class_names) | set(gallery.class_names))
     if not set(query.class_names) & set(gallery.class_names):

@@ -82,6 +82,11 @@ def choose_protocol(
 
     Raises:
         DataError: an unknown split (the legal ones are listed), or too few images to rank.
+
+    >>> from timm_gam.data import draw_synthetic
+    >>> protocol = choose_protocol(draw_synthetic(5), "query-gallery")
+    >>> len(protocol.query), len(protocol.gallery)
+    (30, 120)
     """
     if name == "query-gallery":
         query, query_rule = _split_rows(images, query_split)

@@ -29,6 +29,9 @@ def published_split(ids: Sequence[str], labels: NDArray[np.int64], test_fraction
 
     Returns:
         (N,) bool, True where the image is test.
+
+    >>> published_split(["a", "b", "c", "d", "e"], np.zeros(5, dtype=np.int64))
+    array([False, False, False,  True, False])
     """
     is_test = np.zeros(len(ids), dtype=np.bool_)
     for label in np.unique(labels):
@@ -46,6 +49,9 @@ def published_class_split(class_names: Sequence[str]) -> NDArray[np.bool_]:
 
     Returns:
         (C,) bool, True where the class is held out: half of them, at least one where C >= 2.
+
+    >>> published_class_split(["cat", "dog", "fox", "owl"])
+    array([False, False,  True,  True])
     """
     held_out = np.zeros(len(class_names), dtype=np.bool_)
     held_out[_sha256_order(class_names)[: _share(len(class_names), 0.5)]] = True

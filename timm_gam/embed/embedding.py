@@ -81,6 +81,14 @@ def embed_images(
         UnreadableImageError: an image cannot be decoded and `settings.on_unreadable` is "raise".
         MachineError: a loader process was killed, or memory ran out.
         EmbeddingError: an embedding is not finite, not a vector, or no image could be read.
+
+    >>> from timm_gam.data import draw_synthetic
+    >>> from timm_gam.images import resolve_preprocessing
+    >>> import timm
+    >>> model = timm.create_model("test_resnet_gam", num_classes=0).eval()
+    >>> images, settings = draw_synthetic(1), EmbedSettings(workers=0)
+    >>> embed_images(model, images, resolve_preprocessing(model, img_size=64), settings).vectors.shape
+    (30, 96)
     """
     wanted = np.arange(len(images), dtype=np.int64) if rows is None else rows
     began = time.perf_counter()

@@ -107,6 +107,10 @@ def resolve_preprocessing(
 
     Raises:
         ModelError: an illegal value, another image size for a network whose size is fixed, or not 3 channels.
+
+    >>> import timm
+    >>> resolve_preprocessing(timm.create_model("resnet18"), img_size=160).input_size
+    (3, 160, 160)
     """
     own = _own(model)
     channels, height, width = own.input_size

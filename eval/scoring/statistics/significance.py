@@ -62,7 +62,12 @@ class Difference:
 
 
 def summarise(values: Floats, labels: NDArray[np.int64]) -> Summary:
-    """Summarise (S, Q) values of a metric, S runs by Q queries with (Q,) classes."""
+    """Summarise (S, Q) values of a metric, S runs by Q queries with (Q,) classes.
+
+    >>> runs = np.array([[1.0, 0.5, 1.0, 0.5], [0.5, 0.5, 1.0, 0.5]])
+    >>> summarise(runs, np.array([0, 0, 1, 1])).runs
+    (0.75, 0.625)
+    """
     runs = values.mean(axis=1)
     spread = float(runs.std(ddof=1)) if len(runs) > 1 else None
     interval = average({"value": values.mean(axis=0)}, labels)["value"].micro_interval
@@ -75,6 +80,11 @@ def compare(models: dict[str, Floats], labels: NDArray[np.int64]) -> list[Differ
     Args:
         models: Name -> (S, Q) values, S its runs by Q queries that all models share.
         labels: (Q,) class of each query.
+
+    >>> a, b = np.array([[1.0, 0.5, 1.0, 0.5]]), np.array([[0.5, 0.5, 0.5, 0.5]])
+    >>> [difference] = compare({"a": a, "b": b}, np.array([0, 0, 1, 1]))
+    >>> difference.mean
+    0.25
     """
     pairs = list(combinations(models, 2))
     per_query = {name: values.mean(axis=0) for name, values in models.items()}

@@ -56,6 +56,12 @@ def read_parquet(
 
     Raises:
         DataError: no such file, a damaged one, or columns that do not fit.
+
+    >>> import datasets
+    >>> _ = datasets.load_dataset("imagefolder", data_dir="photos", split="train").to_parquet("photos.parquet")
+    >>> images = read_parquet("photos.parquet")
+    >>> len(images), images.class_names
+    (12, ('class0', 'class1', 'class2'))
     """
     path = Path(path)
     if "\0" in str(path):

@@ -5,7 +5,6 @@ Scores the package's tiny networks, trained on COREL photographs, and the same n
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,13 +116,12 @@ def demo_record(trained: Sequence[RetrievalResult], untrained: Sequence[Retrieva
 
 def demo_table(record: Mapping[str, Any]) -> str:
     """Four rows and the chance level of what `demo_record` gives, in per cent."""
-    from eval.tables.metric_tables import text_table
+    from eval.tables.metric_tables import percent, text_table
 
     rows = [["hit@1, %", "trained", "untrained", "difference"]]
     for row in record["rows"]:
-        low, high = (100 * bound for bound in row["ci95"] or (math.nan, math.nan))
         cells = [f"{100 * row[which]:.1f}" for which in ("trained", "untrained")]
-        rows.append([row["model"], *cells, f"{100 * row['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"])
+        rows.append([row["model"], *cells, percent(row["difference"], row["ci95"], "+.1f")])
     rows.append(["chance", *[f"{100 * record['chance']:.1f}"] * 2, ""])
     head = (
         f"{record['images']} scenes drawn by code, {record['classes']} classes, each image a query against all others"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -82,7 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     from eval.results.files import RESULTS_SUFFIXES, check_suffix, write_results
-    from eval.tables.metric_tables import model_table, summary
+    from eval.tables.metric_tables import model_table, percent, summary
     from timm_gam.data import choose_protocol, read_images
     from timm_gam.train import HeadRecipe
 
@@ -104,8 +103,7 @@ def _run(args: argparse.Namespace) -> None:
     print(summary(plain))
     print(model_table([plain, better]))
     compared = better.compare(plain)
-    low, high = (100 * bound for bound in compared.interval or (math.nan, math.nan))
-    print(f"\nmap {100 * compared.difference:+.2f} [{low:+.2f}, {high:+.2f}] points, p {compared.p:.2g}; ", end="")
+    print(f"\nmap {percent(compared.difference, compared.interval, '+.2f')} points, p {compared.p:.2g}; ", end="")
     print(f"{compared.won} queries won, {compared.lost} lost")
     if args.results_file is not None:
         write_results([plain, better], args.results_file, "map", [])

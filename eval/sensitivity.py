@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -180,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     import numpy as np
 
-    from eval.tables.metric_tables import text_table
+    from eval.tables.metric_tables import bounds, text_table
     from timm_gam.data import class_warnings, read_images
     from timm_gam.models import load_model
 
@@ -203,8 +202,7 @@ def _run(args: argparse.Namespace) -> None:
     }
     table = [[f"{args.model}, {len(rows)} images", f"{args.metric}, %", "difference", "95 %", "p"]]
     for effect in effects:
-        low, high = effect.interval or (math.nan, math.nan)
-        cells = [f"{100 * effect.difference:+.2f}", f"[{100 * low:+.2f}, {100 * high:+.2f}]", f"{effect.p:.2g}"]
+        cells = [f"{100 * effect.difference:+.2f}", bounds(effect.interval, "+.2f"), f"{effect.p:.2g}"]
         changed = cells if effect.variant != "own" else ["", "", ""]
         table.append([effect.variant, f"{100 * effect.value:.2f}", *changed])
     told = [f"warning   {line}" for line in warnings]

@@ -79,10 +79,8 @@ def read_result(path: Path) -> tuple[Ranking, Qrels]:
     """
     result = RetrievalResult.load(path)
     ids = np.array(result.ids, dtype=object)
-    sign = -1.0 if result.facts.protocol.distance == "euclidean" else 1.0
     queries = np.repeat(ids[result.query], result.neighbours.shape[1])
-    scores = sign * result.scores.ravel().astype(np.float64)
-    ranking = Ranking.from_rows(path.name, queries, ids[result.neighbours.ravel()], scores)
+    ranking = Ranking.from_rows(path.name, queries, ids[result.neighbours.ravel()], result.similarities.ravel())
     of_class = {
         label: dict.fromkeys(ids[result.gallery[result.labels[result.gallery] == label]], 1)
         for label in np.unique(result.query_labels).tolist()

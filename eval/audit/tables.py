@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from dataclasses import asdict
 from typing import Any
 
 from eval.audit.audit import Audit
-from eval.tables.metric_tables import text_table
+from eval.tables.metric_tables import bounds, text_table
 from timm_gam.core import printable
 
 _WIDTH = 110
@@ -48,9 +47,8 @@ def _findings(audit: Audit) -> str:
 def _measures(audit: Audit) -> str:
     rows = [["metric, %", "mean", "95 % over queries", "over orders of ties"]]
     for name, one in audit.measures.items():
-        low, high = audit.intervals[name] or (math.nan, math.nan)
         ties = f"{100 * one.least:.2f} to {100 * one.most:.2f}" if one.range else "-"
-        rows.append([name, f"{100 * one.mean:.2f}", f"[{100 * low:.2f}, {100 * high:.2f}]", ties])
+        rows.append([name, f"{100 * one.mean:.2f}", bounds(audit.intervals[name]), ties])
     return text_table(rows, rules=(0,))
 
 

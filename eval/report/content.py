@@ -20,6 +20,7 @@ from timm_gam.images import DecodeLimits, thumbnails
 
 _MOST_IMAGES = 1300  # some 4 KB each
 _CONFUSED = 12
+_COMPARED = ("a", "b", "metric", "difference", "interval", "population", "p", "won", "lost", "tied")
 _DECISIVE = 4  # queries most won and most lost
 
 
@@ -153,16 +154,7 @@ def _comparison(comparison: Comparison, a: RetrievalResult, b: RetrievalResult, 
     won = [place for place in order[::-1][:_DECISIVE].tolist() if comparison.per_query[place] > 0]
     lost = [place for place in order[:_DECISIVE].tolist() if comparison.per_query[place] < 0]
     return {
-        "a": comparison.a,
-        "b": comparison.b,
-        "metric": comparison.metric,
-        "difference": comparison.difference,
-        "interval": comparison.interval,
-        "population": comparison.population,
-        "p": comparison.p,
-        "won": comparison.won,
-        "lost": comparison.lost,
-        "tied": comparison.tied,
+        **{name: getattr(comparison, name) for name in _COMPARED},
         "decisive": {
             kind: [{"a": _query(a, place, pictures), "b": _query(b, place, pictures)} for place in places]
             for kind, places in (("won", won), ("lost", lost))
@@ -177,18 +169,8 @@ def _explanation(explanation: Explanation | None) -> dict[str, Any] | None:
         "note": explanation.note,
         "matches": [
             {
-                "query": {
-                    "id": m.query_id,
-                    "class": m.query_class,
-                    "uri": m.query_picture,
-                    "parts": _grid(m.query_parts),
-                },
-                "match": {
-                    "id": m.match_id,
-                    "class": m.match_class,
-                    "uri": m.match_picture,
-                    "parts": _grid(m.match_parts),
-                },
+                "query": _seen(m.query_id, m.query_class, m.query_picture, m.query_parts),
+                "match": _seen(m.match_id, m.match_class, m.match_picture, m.match_parts),
                 "score": m.score,
             }
             for m in explanation.matches
@@ -198,6 +180,10 @@ def _explanation(explanation: Explanation | None) -> dict[str, Any] | None:
             for g in explanation.gates
         ],
     }
+
+
+def _seen(name: str, class_name: str, picture: str, parts: NDArray[np.float64]) -> dict[str, Any]:
+    return {"id": name, "class": class_name, "uri": picture, "parts": _grid(parts)}
 
 
 def _grid(values: NDArray[np.float64], digits: int = 9) -> list[list[float]]:

@@ -61,13 +61,8 @@ class Comparison:
         )
 
 
-def compare_results(a: RetrievalResult, b: RetrievalResult, metric: str) -> Comparison:
-    """As `RetrievalResult.compare`."""
-    return compare_metrics(a, b, [metric])[metric]
-
-
 def compare_metrics(a: RetrievalResult, b: RetrievalResult, metrics: Sequence[str]) -> dict[str, Comparison]:
-    """`compare_results` of several metrics, in the time of few."""
+    """`RetrievalResult.compare` by several metrics, in the time of few."""
     check_same_queries(a, b)
     differences = np.stack([a.metric(metric) - b.metric(metric) for metric in metrics], axis=1)
     scored = np.isfinite(differences).all(axis=1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from eval.results.facts import meaning_of
 from eval.results.result import RetrievalResult
-from eval.tables.metric_tables import text_table
+from eval.tables.metric_tables import percent, text_table
 
 
 def gain_table(result: RetrievalResult, *, per_class: bool = False) -> str:
@@ -21,10 +19,8 @@ def gain_table(result: RetrievalResult, *, per_class: bool = False) -> str:
         return ""
     rows = [["in %, micro averages", "plain", recipe.form, "difference [95 %]", "p"]]
     for name, gain in recipe.gains.items():
-        low, high = (100 * bound for bound in gain.ci95 or (math.nan, math.nan))
         averages = [f"{100 * each.averages[name].micro:.2f}" for each in (plain, result)]
-        difference = f"{100 * gain.difference:+.2f} [{low:+.2f}, {high:+.2f}]"
-        rows.append([name, *averages, difference, f"{gain.p:.2g}"])
+        rows.append([name, *averages, percent(gain.difference, gain.ci95, "+.2f"), f"{gain.p:.2g}"])
     near = [each.facts.near_duplicates for each in (plain, result)]
     if all(each is not None and each.queries for each in near):
         shown = [f"{100 * each.metrics['map'].micro:.2f}" for each in near if each is not None]

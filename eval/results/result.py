@@ -128,6 +128,12 @@ class RetrievalResult:
         relevant: NDArray[np.bool_] = self.labels[self.neighbours] == self.query_labels[:, None]
         return relevant
 
+    @property
+    def similarities(self) -> NDArray[np.float64]:
+        """(Q, K) `scores` of which the higher is the nearer: Euclidean distances are negated."""
+        scores = self.scores.astype(np.float64)
+        return -scores if self.facts.protocol.distance == "euclidean" else scores
+
     def ranking(self, query: int | str, n: int = 10, metric: str = "map") -> QueryRanking:
         """What was ranked for one query, by its place in `query` or its id.
 
@@ -193,9 +199,9 @@ class RetrievalResult:
         Raises:
             DataError: the queries or their classes differ, or a result lacks the metric.
         """
-        from eval.results.comparison import compare_results
+        from eval.results.comparison import compare_metrics
 
-        return compare_results(self, other, metric)
+        return compare_metrics(self, other, [metric])[metric]
 
     def to_pandas(self) -> pd.DataFrame:
         """One row per query: id, class, every metric, and the nearest image with its class and score.

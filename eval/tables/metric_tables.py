@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from eval.results.result import RetrievalResult
-from eval.scoring.statistics.intervals import Average
+from eval.scoring.statistics.intervals import Average, Interval
 from eval.tables.standings import standings
 from timm_gam.core import markdown_text, printable
 from timm_gam.models import name_some
@@ -113,9 +114,8 @@ def _standing_rows(results: Sequence[RetrievalResult], rank_by: str) -> list[lis
         cells = [_without(standing.result, rank_by)] if near else []
         cells += [f"{100 * averages[name].micro:.2f}" for name in names]
         rank = f"{standing.rank}{' =' if standing.tied else ''}"
-        first = _cell(averages[rank_by]).strip()
         result = standing.result
-        rows.append([result.name, rank, first, *cells, _parameters(result), _speed(result)])
+        rows.append([result.name, rank, average_cell(averages[rank_by]), *cells, _parameters(result), _speed(result)])
     return rows
 
 
@@ -136,7 +136,7 @@ def metric_table(results: Sequence[RetrievalResult], all_metrics: bool = False) 
     """
     names = list(results[0].averages if all_metrics else results[0].headline())
     header = ["micro average, %", *(result.name for result in results)]
-    body = [[name, *(_cell(result.averages[name]) for result in results)] for name in names]
+    body = [[name, *(average_cell(result.averages[name]) for result in results)] for name in names]
     near = [
         [f"{name} without near-duplicates", *(_without(result, name) for result in results)]
         for name in (names if all_metrics else names[-1:])
@@ -229,12 +229,26 @@ def _interval_line(result: RetrievalResult) -> str:
     return f"95 %, {about.meaning}"
 
 
-def _cell(average: Average) -> str:
-    value = f"{100 * average.micro:6.2f}"
+def percent(value: float, interval: Interval | None, form: str = ".2f") -> str:
+    """A share and its 95 % interval in per cent, or a difference in points where `form` has a sign.
+
+    >>> percent(0.5, (0.25, 0.75)), percent(-0.01, None, "+.1f")
+    ('50.00 [25.00, 75.00]', '-1.0 [+nan, +nan]')
+    """
+    return f"{100 * value:{form}} {bounds(interval, form)}"
+
+
+def bounds(interval: Interval | None, form: str = ".2f") -> str:
+    """An interval in per cent, NaN where there is none."""
+    low, high = interval or (math.nan, math.nan)
+    return f"[{100 * low:{form}}, {100 * high:{form}}]"
+
+
+def average_cell(average: Average) -> str:
+    """A micro average in per cent, with its interval where it has one."""
     if average.micro_interval is None:
-        return value
-    low, high = average.micro_interval
-    return f"{value} [{100 * low:.2f}, {100 * high:.2f}]"
+        return f"{100 * average.micro:.2f}"
+    return percent(average.micro, average.micro_interval)
 
 
 def text_table(rows: Sequence[Sequence[str]], rules: Sequence[int]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.evaluation.evaluator import score_test
-from eval.results.facts import Model, PreprocessingRecord
+from eval.results.facts import Model, PreprocessingRecord, Weights
 from eval.results.result import RetrievalResult
 from eval.scoring.statistics.significance import Difference, Summary, compare, summarise
-from eval.tables.metric_tables import PAPER_TABLE
+from eval.tables.metric_tables import PAPER_TABLE, bounds, percent
 from timm_gam.core import DataError, hardware, versions, write_text
 from timm_gam.models import count_macs, images_per_second
 from timm_gam.train import DATA_KEYS, Recipe, RunFolder, TrainingData, read_training_data
@@ -24,7 +23,7 @@ Runs = dict[str, list[tuple[RunFolder, Recipe]]]
 """Name of a row -> its finished runs, one per seed."""
 
 METRICS = ("hit@1", "hit@10", "precision@10", "map")
-_PAPER_ROW = {"": 0, "_se": 1, "_cbam": 2, "_gam": 3}
+_PAPER_ROW = {"se": 1, "cbam": 2, "gam": 3}  # the plain network's is the first
 
 
 def write_table(output: Path, runs: Runs, device: str) -> str:
@@ -94,10 +93,10 @@ def _cost(result: RetrievalResult, device: str) -> dict[str, Any]:
 
     from timm_gam.models import load_model
 
-    model, size = _model(result), _preprocessing(result).input_size
-    architecture = model.architecture
-    loaded = load_model(architecture, pretrained=False)
-    shapes = timm.create_model(architecture, num_classes=len(result.class_names), device="meta")
+    model, _, preprocessing = _network(result)
+    size = preprocessing.input_size
+    loaded = load_model(model.architecture, pretrained=False)
+    shapes = timm.create_model(model.architecture, num_classes=len(result.class_names), device="meta")
     return {
         "parameters": model.parameters,
         "gmacs": count_macs(shapes, size) / 1e9,
@@ -105,19 +104,10 @@ def _cost(result: RetrievalResult, device: str) -> dict[str, Any]:
     }
 
 
-def _model(result: RetrievalResult) -> Model:
-    assert result.facts.model is not None  # a run has one
-    return result.facts.model
-
-
-def _weights(result: RetrievalResult) -> str:
-    assert result.facts.weights is not None
-    return result.facts.weights.sha256
-
-
-def _preprocessing(result: RetrievalResult) -> PreprocessingRecord:
-    assert result.facts.preprocessing is not None
-    return result.facts.preprocessing
+def _network(result: RetrievalResult) -> tuple[Model, Weights, PreprocessingRecord]:
+    facts = result.facts
+    assert facts.model is not None and facts.weights is not None and facts.preprocessing is not None  # of a run
+    return facts.model, facts.weights, facts.preprocessing
 
 
 def _document(
@@ -130,9 +120,8 @@ def _document(
     first = next(iter(results.values()))[0]
     rows = []
     for name, members in runs.items():
-        architecture = _model(results[name][0]).architecture
-        row = _PAPER_ROW.get(architecture.removeprefix(_plain(architecture)))
-        paper = PAPER_TABLE[row] if row is not None and name == architecture else None
+        architecture = _network(results[name][0])[0].architecture
+        paper = PAPER_TABLE[_PAPER_ROW.get(architecture.rpartition("_")[2], 0)] if name == architecture else None
         rows.append(
             {
                 "name": name,
@@ -141,7 +130,7 @@ def _document(
                 **costs[name],
                 "metrics": {metric: asdict(summary) for metric, summary in summaries[name].items()},
                 "paper": dict(zip(("model", "parameters", "hit@1", "hit@10"), paper, strict=True)) if paper else None,
-                "weights": [_weights(result) for result in results[name]],
+                "weights": [_network(result)[1].sha256 for result in results[name]],
                 "start": [folder.read_json(folder.data)["start"] for folder, _ in members],
             }
         )
@@ -155,21 +144,13 @@ def _document(
             "split_rule": first.facts.protocol.split_rule,
         },
         "protocol": first.facts.protocol.description,
-        "input_size": list(_preprocessing(first).input_size),
+        "input_size": list(_network(first)[2].input_size),
         "epochs": sorted({recipe.epochs for members in runs.values() for _, recipe in members}),
         "rows": rows,
         "differences": {metric: [asdict(d) for d in members] for metric, members in differences.items()},
         "versions": versions(),
         "hardware": hardware(),
     }
-
-
-def _plain(architecture: str) -> str:
-    """The architecture without the suffix of its attention."""
-    for suffix in _PAPER_ROW:
-        if suffix and architecture.endswith(suffix):
-            return architecture.removesuffix(suffix)
-    return architecture
 
 
 def _markdown(document: dict[str, Any]) -> str:
@@ -217,14 +198,12 @@ def _markdown(document: dict[str, Any]) -> str:
 
 
 def _cell(summary: dict[str, Any]) -> str:
-    low, high = summary["interval"] or (math.nan, math.nan)
     spread = "" if summary["spread"] is None else f" ± {100 * summary['spread']:.2f}"
-    return f"{100 * summary['mean']:.2f}{spread} [{100 * low:.2f}, {100 * high:.2f}]"
+    return f"{100 * summary['mean']:.2f}{spread} {bounds(summary['interval'])}"
 
 
 def _difference(d: dict[str, Any]) -> str:
-    low, high = d["interval"] or (math.nan, math.nan)
-    return f"{100 * d['mean']:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}], p {d['p_queries']:.2g} / {d['p_runs']:.2g}"
+    return f"{percent(d['mean'], d['interval'], '+.2f')}, p {d['p_queries']:.2g} / {d['p_runs']:.2g}"
 
 
 def _least(document: dict[str, Any]) -> float:

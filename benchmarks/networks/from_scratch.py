@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, replace
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from eval.arguments.shared import add_image_options, recipe_of
+from timm_gam.core import run_command
 from timm_gam.train import Recipe
 
 RESULTS = Path(__file__).parents[1] / "results" / "from_scratch"
@@ -40,6 +42,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=RESULTS, help="(default: the committed records)")
     parser.add_argument("--table", action="store_true", help="train nothing, print the table")
     args = parser.parse_args()
+    sys.exit(
+        run_command(lambda: run(args), interrupted="interrupted; the same command makes the runs that are missing")
+    )
+
+
+def run(args: argparse.Namespace) -> None:
     if not args.table:
         train(args, time.time() + args.time_limit)
     show(args.output)

@@ -108,7 +108,8 @@ Kernel = Float64 | Residues
 def fastest_kernel(dim: int, device: torch.device, products: float = np.inf) -> Kernel:
     """The faster for so many dot products of `dim` integers, each timed once in a process.
 
-    Float64 where there are few, and on CPUs: on one with VNNI units, int8 took 0.9 of its time.
+    Float64 where there are few, and on CPUs: on one with AVX-512 and VNNI, int8 took 1.1 times as long for 2,048
+    components and 1.7 times for 512.
     """
     if device.type == "cpu" or products * dim < _WORTH_TIMING or dim > Residues.longest:
         return Float64()

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from eval import RelevantRanks, rank_relevant
+from eval.scoring import ranking
 from timm_gam.core import DataError
 from timm_gam.search import ExactScorer, FixedPoint, fixed_point
 
@@ -245,3 +246,10 @@ def test_a_query_that_is_another_image_than_its_own_row_is_refused() -> None:
     )
     with pytest.raises(DataError, match="query 1 has another label than gallery row 2"):
         list(ranks)
+
+
+def test_counters_of_fifty_thousand_images_with_five_hundred_of_a_class_fit_at_once() -> None:
+    """In two groups, half of the scores would be computed twice."""
+    most = 2 * ranking.DEFAULT_MEMORY_BUDGET // 3 // ranking.SortCounter.bytes_per_pair
+    assert ranking._query_groups(np.full(50_000, 500), most) == [slice(0, 50_000)]
+    assert ranking._query_groups(np.array([3, 1, 9, 1]), 6) == [slice(0, 2), slice(2, 3), slice(3, 4)]

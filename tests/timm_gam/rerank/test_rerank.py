@@ -38,6 +38,14 @@ METHODS = [
 
 
 @pytest.fixture(scope="module")
+def many() -> Tensor:
+    """Two thousand of length 1."""
+    rng = np.random.default_rng(1)
+    centres = rng.normal(size=(50, DIM))
+    return torch.from_numpy(naive.unit(centres[np.arange(2000) % 50] + rng.normal(size=(2000, DIM))))
+
+
+@pytest.fixture(scope="module")
 def vectors() -> Tensor:
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(12, DIM))
@@ -88,9 +96,7 @@ def test_planting_the_own_row_moves_nothing(build: Build, reference: Any, option
 
 
 @pytest.mark.parametrize(("build", "reference", "options"), METHODS)
-def test_two_thousand_images(build: Build, reference: Any, options: Any) -> None:
-    rng = np.random.default_rng(1)
-    many = torch.from_numpy(naive.unit(rng.normal(size=(50, DIM))[np.arange(2000) % 50] + rng.normal(size=(2000, DIM))))
+def test_two_thousand_images(build: Build, reference: Any, options: Any, many: Tensor) -> None:
     own = torch.tensor([0, 1234])
     scores = _all(build(many[own], many, own=own, memory=2**20, **options))
     for place, row in enumerate(own.tolist()):
@@ -139,9 +145,7 @@ def test_k_reciprocal_is_the_authors_with_one_query_at_a_time(vectors: Tensor) -
     np.testing.assert_allclose(alone, scores[0, 1:], atol=1e-12)
 
 
-def test_k_reciprocal_of_two_thousand_images() -> None:
-    rng = np.random.default_rng(1)
-    many = torch.from_numpy(naive.unit(rng.normal(size=(50, DIM))[np.arange(2000) % 50] + rng.normal(size=(2000, DIM))))
+def test_k_reciprocal_of_two_thousand_images(many: Tensor) -> None:
     options = {"neighbours": 6, "local": 3, "mix": 0.3}
     own = torch.tensor([1234])
     found = KReciprocal(many[own], many, own=own, memory=2**20, **options).block(slice(0, 1))[0]
@@ -193,19 +197,19 @@ def test_vectors_that_do_not_go_together(build: Build, vectors: Tensor) -> None:
             build(vectors, vectors, own=own)
 
 
-def test_whitened_training_vectors_are_white(vectors: Tensor, tmp_path: Path) -> None:
-    whitening = fit_whitening(vectors, 8)
-    rows = naive.unit(vectors.numpy())
+def test_whitened_training_vectors_are_white(many: Tensor, tmp_path: Path) -> None:
+    whitening = fit_whitening(many, 8)
+    rows = naive.unit(many.numpy())
     projected = (rows - rows.mean(0)) @ whitening.projection.numpy().T
     np.testing.assert_allclose(np.cov(projected.T, bias=True), np.eye(8), atol=1e-9)
     # The directions are those of scikit-learn, up to sign.
     from sklearn.decomposition import PCA
 
     theirs = PCA(8, whiten=True, svd_solver="full").fit(rows).transform(rows)
-    np.testing.assert_allclose(whitening(vectors).abs().numpy(), np.abs(naive.unit(theirs)), atol=1e-9)
+    np.testing.assert_allclose(whitening(many).abs().numpy(), np.abs(naive.unit(theirs)), atol=1e-9)
     whitening.save(tmp_path / "whitening.safetensors")
     again = load_whitening(tmp_path / "whitening.safetensors")
-    torch.testing.assert_close(again(vectors), whitening(vectors), atol=1e-5, rtol=0)
+    torch.testing.assert_close(again(many), whitening(many), atol=1e-5, rtol=0)
 
 
 def test_whitening_refuses(vectors: Tensor, tmp_path: Path) -> None:

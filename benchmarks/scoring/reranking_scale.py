@@ -53,7 +53,7 @@ def measure(
     held, began = _peak_mb(), _clocks()
     memory = budget * 2**20
     if method == "whiten":
-        recipe = Recipe(power=0.5, whitening=256).fitted(vectors, memory=memory // 4)
+        recipe = Recipe(power=0.5, whitening=256).fitted(vectors)
         ranked = recipe.prepare(vectors, memory=memory // 4)
         prepared = _clocks()
         scores = score_retrieval(ranked, labels, query=own.numpy(), intervals="none", memory_budget=memory)

@@ -141,7 +141,7 @@ def evaluate(
     if isinstance(recipe.whitening, int):
         training, fitted_on = training_rows(image_set, protocol)
         known, _ = embed_rows(embedder, image_set, training, settings, progress, world)
-        recipe = recipe.fitted(known.vectors, memory=settings.memory_budget // 4)
+        recipe = recipe.fitted(known.vectors)
     return ranked_result(
         embedded.ranking,
         replace(settings, recipe=recipe),

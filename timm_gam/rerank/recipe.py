@@ -139,20 +139,15 @@ class Recipe:
         if self.method is not None:
             METHODS[self.method].check(self.all_options, images, within=within, transductive=self.transductive)
 
-    def fitted(self, training: Vectors, *, memory: int = 128 * 2**20) -> Recipe:
-        """The recipe with its whitening fitted on (N, D) vectors of training images.
-
-        Args:
-            training: Floats.
-            memory: Bytes that may be held, as of `prepare`.
+    def fitted(self, training: Vectors) -> Recipe:
+        """The recipe with its whitening fitted on (N, D) floats, the vectors of training images.
 
         Raises:
             DataError: they span fewer dimensions.
         """
         if not isinstance(self.whitening, int):
             return self
-        powered = replace(self, whitening=None).prepare(training, memory=memory)
-        return replace(self, whitening=fit_whitening(powered, self.whitening))
+        return replace(self, whitening=fit_whitening(training, self.whitening, power=self.power))
 
     def prepare(
         self,

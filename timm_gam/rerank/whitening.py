@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from timm_gam.core import DataError, EmbeddingError, atomic_path
+from timm_gam.embed import power_of
 from timm_gam.rerank.sparse.lists import unit
 from timm_gam.rerank.unit_vectors import Vectors, tensor_of
 
@@ -52,7 +53,7 @@ class Whitening:
             save_file({"mean": self.mean.float(), "projection": self.projection.float().contiguous()}, temporary)
 
 
-def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0.5) -> Whitening:
+def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0.5, power: float = 1.0) -> Whitening:
     """Directions of the training vectors, the spread of each levelled: P = diag(l)^(-shrink) E'.
 
     l and E are the largest `dim` eigenvalues and eigenvectors of the covariance of vectors of length 1. Jegou, Chum,
@@ -63,6 +64,7 @@ def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0
         vectors: (N, D) floats, of training images only: what is scored with it must not be among them. Read in blocks.
         dim: Directions to keep; default all that the vectors span.
         shrink: In [0, 1/2].
+        power: What every component of the vectors is raised to first, its sign kept, in (0, 1].
 
     Raises:
         DataError: more directions than the vectors span.
@@ -73,11 +75,13 @@ def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0
     """
     source = tensor_of(vectors)
     count = len(source)
-    mean = torch.stack([block.sum(dim=0) for block in _doubles(source)]).sum(dim=0) / count
+    mean = torch.zeros(source.shape[1], dtype=torch.float64, device=source.device)
+    for block in _doubles(source, power):  # sums kept one by one would lie between freed blocks, which then stay taken
+        mean += block.sum(dim=0) / count
     if not mean.isfinite().all():
         raise EmbeddingError("a training vector holds NaN or infinity; check the weights and the precision")
     covariance = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=source.device)
-    for block in _doubles(source):
+    for block in _doubles(source, power):
         centred = block - mean
         covariance += centred.T @ centred / count
     values, directions = torch.linalg.eigh(covariance)
@@ -92,10 +96,11 @@ def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0
     return Whitening(mean.to(source), (directions[:, :kept] * values[:kept] ** -shrink).T.to(source))
 
 
-def _doubles(vectors: Tensor) -> Iterator[Tensor]:
+def _doubles(vectors: Tensor, power: float) -> Iterator[Tensor]:
     """Rows of length 1 as float64, some megabytes at a time."""
     step = max(1, 2**20 // vectors.shape[1])
-    return (unit(vectors[start : start + step].double()) for start in range(0, len(vectors), step))
+    blocks = (vectors[start : start + step] for start in range(0, len(vectors), step))
+    return (unit(power_of(block, power).double()) for block in blocks)
 
 
 def load_whitening(path: Path) -> Whitening:

@@ -31,7 +31,7 @@ def rank(name, vectors):
     reranker = Recipe(method=name).reranker(vectors[own], vectors, own=own, memory=int(budget * 2**20 * 2 / 3))
     reranker.block(slice(0, min(len(own), reranker.rows_at_once)))
 def whiten(vectors):
-    recipe = Recipe(power=0.5, whitening=64).fitted(vectors[:, :256], memory=2**20)
+    recipe = Recipe(power=0.5, whitening=64).fitted(vectors[:, :256])
     recipe.prepare(vectors[:, :256], memory=2**22)
 for name in METHODS:
     rank(name, vectors[:200, :32].clone())  # libraries load

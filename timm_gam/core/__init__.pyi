@@ -53,13 +53,11 @@ from timm_gam.core.processes import join_world as join_world
 from timm_gam.core.processes import usable_device as usable_device
 from timm_gam.core.signals import Interrupted as Interrupted
 from timm_gam.core.signals import StopRequest as StopRequest
-from timm_gam.core.signals import handle_signals as handle_signals
 from timm_gam.core.signals import note_signals as note_signals
 from timm_gam.core.signals import terminable as terminable
 from timm_gam.core.silence import silent_libraries as silent_libraries
 from timm_gam.core.text import markdown_code as markdown_code
 from timm_gam.core.text import markdown_text as markdown_text
-from timm_gam.core.text import message_text as message_text
 from timm_gam.core.text import page_text as page_text
 from timm_gam.core.text import print_error as print_error
 from timm_gam.core.text import printable as printable

@@ -67,8 +67,7 @@ def collect_embeddings(
         def take(batch: EmbeddedBatch) -> None:
             keep(batch)
             places = np.searchsorted(rows[mine], batch.rows)
-            for place, digest in zip(places.tolist(), batch.digests, strict=True):
-                made[place] = digest
+            made.table[places] = Digests.of(batch.digests).table
             signatures[mine[places]] = batch.signatures
             unreadable.update(batch.unreadable)
             on_progress(world.size * (len(batch.rows) + len(batch.unreadable)))  # shares are of one size, to a batch

@@ -106,8 +106,7 @@ def embed_images(
             places = np.searchsorted(wanted, batch.rows)
             vectors[places] = batch.vectors
             signatures[places] = batch.signatures
-            for place, digest in zip(places.tolist(), batch.digests, strict=True):
-                digests[place] = digest
+            digests.table[places] = Digests.of(batch.digests).table
         on_progress(len(batch.rows) + len(batch.unreadable))
 
     embed_batches(network, images, preprocessing, take, settings, rows=wanted)

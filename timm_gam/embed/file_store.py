@@ -79,7 +79,7 @@ class FileStore:
         found = sorted(self.folder.glob(f"{self._name}-*.safetensors"))
         if found != list(self._parts):
             self._parts = {path: self._parts.get(path) or self._open(path) for path in found}
-            tables = [_comparable(part.digests) for part in self._parts.values() if part is not None]
+            tables = [part.digests.values for part in self._parts.values() if part is not None]
             table = np.concatenate([self._table[0][:0], *tables])
             order = np.argsort(table, kind="stable")
             self._table = table[order], order
@@ -92,7 +92,7 @@ class FileStore:
     def add(self, digests: Digests, vectors: NDArray[np.float32]) -> None:
         """See `VectorStore`: one part, whole or not at all."""
         first = np.zeros(len(digests), dtype=np.bool_)
-        first[np.unique(_comparable(digests), return_index=True)[1]] = True
+        first[np.unique(digests.values, return_index=True)[1]] = True
         new = np.flatnonzero(first & digests.known & self.missing(digests))
         if len(new):
             self._write(digests.take(new), vectors.shape[1], [vectors[new]])
@@ -126,7 +126,7 @@ class FileStore:
         """(N,) row of each among all parts end to end, of the first part that has it; -1 where none has."""
         self.parts()
         table, order = self._table
-        wanted = _comparable(digests)
+        wanted = digests.values
         places = np.searchsorted(table, wanted)
         found = (places < len(table)) & digests.known
         found[found] = table[places[found]] == wanted[found]
@@ -191,11 +191,6 @@ def _checksum(part: Part) -> bytes:
     for start in range(0, len(part.vectors), step):
         checksum.update(np.ascontiguousarray(part.vectors[start : start + step]).data)
     return checksum.digest()
-
-
-def _comparable(digests: Digests) -> NDArray[np.void]:
-    table: NDArray[np.void] = digests.table.view(f"V{DIGEST_BYTES}").ravel()
-    return table
 
 
 def _size(count: int, dim: int) -> int:

@@ -70,8 +70,7 @@ def check_images(data: TrainingData, rows: NDArray[np.int64], recipe: Recipe, wo
         ) as batches,
     ):
         for batch in batches:
-            for place, digest in zip(batch.places, batch.digests, strict=True):
-                digests[int(mine[place])] = digest
+            digests.table[mine[batch.places]] = Digests.of(batch.digests).table
             failures += [(int(rows[mine[place]]), reason) for place, reason in batch.failures]
             advance(len(batch.places) + len(batch.failures))
     found = world.gather((len(failures), min(failures, default=None)))

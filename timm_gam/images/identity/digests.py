@@ -39,9 +39,15 @@ class Digests(Sequence[bytes]):
         known: NDArray[np.bool_] = self.table.max(axis=1) > 0
         return known
 
+    @property
+    def values(self) -> NDArray[np.void]:
+        """(N,) each as one value that can be compared and sorted."""
+        values: NDArray[np.void] = self.table.view(f"V{DIGEST_BYTES}").ravel()
+        return values
+
     def groups(self) -> NDArray[np.int64]:
         """(N,) a number below N for each: the same for equal digests alone."""
-        _, groups = np.unique(self.table.view(f"V{DIGEST_BYTES}").ravel(), return_inverse=True)
+        _, groups = np.unique(self.values, return_inverse=True)
         return groups.astype(np.int64)
 
     def shortened(self) -> NDArray[np.uint64]:

@@ -36,13 +36,7 @@ class Convention:
 
 
 def conventions(ranking: Ranking, qrels: Qrels, k: int = 10) -> list[Convention]:
-    """The numbers of a ranking under the rules of other libraries.
-
-    Args:
-        ranking: From `read_ranking`.
-        qrels: From `read_qrels`.
-        k: Cutoff of the metrics that have one.
-    """
+    """The numbers of a ranking under the rules of other libraries, those with a cutoff at k."""
     trec_order = _ranked_only(judge(ranking, qrels, leave_out=False, by_item=True))
     with_self = judge(ranking, qrels, leave_out=False)
     own = judge(ranking, qrels)

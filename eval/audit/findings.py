@@ -38,15 +38,7 @@ class Finding:
 def audit_findings(
     ranking: Ranking, qrels: Qrels, ks: Sequence[int], measures: dict[str, Measure], tolerance: float
 ) -> list[Finding]:
-    """Every finding, wrong ones first.
-
-    Args:
-        ranking: From `read_ranking`.
-        qrels: From `read_qrels`.
-        ks: Cutoffs of the metrics.
-        measures: Of the ranking as judged.
-        tolerance: Range of a metric over the orders of ties, in [0, 1], above which ties are wrong.
-    """
+    """Every finding, wrong ones first; the arguments are those of `audit_ranking`, and what it measured."""
     found = [
         *_scores(ranking),
         *_duplicates(ranking),

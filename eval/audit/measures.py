@@ -49,10 +49,6 @@ def per_query(judged: Judged, ks: Sequence[int]) -> dict[str, Floats]:
     """Metric name -> (Q,) value of each judged query, 0 where it is not ranked.
 
     "map" divides by all relevant items, ranked or not; "map@K" is the same of the ranking cut at K.
-
-    Args:
-        judged: From `judge`.
-        ks: Cutoffs, each >= 1.
     """
     groups = judged.groups()
     gains, ideal = torch.from_numpy(judged.group_gains()), torch.from_numpy(judged.ideal)

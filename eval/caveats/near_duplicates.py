@@ -59,16 +59,9 @@ class NearPictures:
         memory_budget: int,
         world: World,
     ) -> dict[str, NDArray[np.float64]]:
-        """Metrics of the ranking by distance; of queries that have near-duplicates, without these.
+        """Metrics of the ranking of (N, D) vectors by distance; of queries that have near-duplicates, without these.
 
-        Args:
-            vectors: (N, D) embeddings.
-            labels: (N,) int64.
-            per_query: Metric name -> (Q,) with near-duplicates.
-            ks: Cutoffs.
-            distance: Between embeddings.
-            memory_budget: Bytes for ranking.
-            world: The processes that share the work.
+        `per_query` are the (Q,) metrics with them.
         """
         merged = {name: values.copy() for name, values in per_query.items()}
         flagged = np.flatnonzero(self.found.counts)
@@ -95,13 +88,7 @@ class NearPictures:
     def record(
         self, ids: Sequence[str], labels: NDArray[np.int64], without: dict[str, NDArray[np.float64]]
     ) -> NearDuplicates:
-        """As a result says it.
-
-        Args:
-            ids: N image ids.
-            labels: (N,) int64.
-            without: Metric name -> (Q,) without near-duplicates, NaN where nothing relevant is left.
-        """
+        """As a result says it, of `scored_without` for N images."""
         found, query, gallery = self.found, self.protocol.query, self.protocol.gallery
         scored = np.isfinite(without["map"])
         return NearDuplicates(

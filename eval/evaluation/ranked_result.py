@@ -75,12 +75,9 @@ def ranked_result(
 
     Args:
         ranking: What is ranked for what.
-        settings: Its recipe is fitted.
+        settings: Its recipe is fitted, on what `fitted_on` says in words.
         facts: From what all results have in common to facts.
         images: The images, where they are at hand.
-        fitted_on: In words, what the recipe's whitening was fitted on.
-        progress: Makes a progress bar.
-        world: The processes that share the work.
 
     Raises:
         DataError: the recipe does not go with the distance or the vectors.

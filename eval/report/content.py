@@ -51,15 +51,7 @@ def page_content(
     notes: Sequence[str] = (),
     limits: DecodeLimits = DecodeLimits(),
 ) -> dict[str, Any]:
-    """Everything that the page holds, for JSON.
-
-    Args:
-        results: One or more results on the same images.
-        comparisons: The first against each of the others, in order.
-        explanations: One per result, or None.
-        notes: What a reader must know.
-        limits: What a photograph may take to decode; one that takes more is shown by its name.
-    """
+    """Everything that the page of `write_report` holds, for JSON; comparisons are the first against each other one."""
     pictures = _Pictures()
     chosen = choose_queries(results, _MOST_IMAGES)
     content = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import OutputError, atomic_path, write_json
+from timm_gam.core import OutputError, atomic_path, write_json, write_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from eval.results.result import RetrievalResult
 
 RESULTS_SUFFIXES = (".json", ".csv", ".md", ".parquet")
@@ -36,17 +37,12 @@ def write_results(results: Sequence[RetrievalResult], path: Path, rank_by: str, 
     if suffix == ".json":
         write_json(path, document(results, notes))
         return
-    rows = [flat_row(result) for result in results]
-    with atomic_path(path) as temporary:
-        if suffix == ".md":
-            temporary.write_text(markdown_table(results, rank_by), encoding="utf-8")
-        elif suffix == ".csv":
-            with temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-        else:
-            _write_parquet(rows, temporary)
+    if suffix == ".md":
+        write_text(path, markdown_table(results, rank_by))
+        return
+    import pandas as pd
+
+    _write_table(pd.DataFrame([flat_row(result) for result in results], dtype=object), path)
 
 
 def flat_row(result: RetrievalResult) -> dict[str, Any]:
@@ -85,7 +81,6 @@ def write_per_query(results: Sequence[RetrievalResult], path: Path) -> None:
 
     Raises:
         OutputError: another suffix, or the file cannot be written.
-        DataError: pandas is not installed.
     """
     check_suffix(path, PER_QUERY_SUFFIXES)
     frames = [result.to_pandas().reset_index() for result in results]
@@ -93,16 +88,12 @@ def write_per_query(results: Sequence[RetrievalResult], path: Path) -> None:
 
     for frame, result in zip(frames, results, strict=True):
         frame.insert(0, "model", result.name)
-    table = pd.concat(frames, ignore_index=True)
+    _write_table(pd.concat(frames, ignore_index=True), path)
+
+
+def _write_table(table: pd.DataFrame, path: Path) -> None:
     with atomic_path(path) as temporary:
         if path.suffix.lower() == ".csv":
             table.to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
-
-
-def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

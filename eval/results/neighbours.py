@@ -27,15 +27,7 @@ def first_ranked(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The exactly nearest gallery images of each query.
 
-    Args:
-        embeddings: (N, D) float.
-        query: (Q,) rows that are queries.
-        gallery: (G,) distinct rows that are ranked; a query among them is left out of its own ranking.
-        depth: How many to keep; fewer where the gallery has fewer.
-        distance: "cosine" or "euclidean".
-        device: Where to search, with the same result everywhere.
-        memory_budget: Bytes that may be used on it beyond the embeddings.
-        world: The processes that share the work; each calls this alike and gets all of it.
+    `depth` are kept, fewer where the gallery has fewer; the rest is as `score_retrieval` takes it.
 
     Returns:
         (Q, K) int64 rows of `embeddings`, nearest first, and (Q, K) float32 cosine similarities or distances.

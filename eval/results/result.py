@@ -204,15 +204,9 @@ class RetrievalResult:
         return compare_metrics(self, other, [metric])[metric]
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row per query: id, class, every metric, and the nearest image with its class and score.
+        """One row per query: id, class, every metric, and the nearest image with its class and score."""
+        import pandas as pd  # comes with datasets
 
-        Raises:
-            DataError: pandas is not installed.
-        """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise DataError("to_pandas needs pandas, which is not installed; pip install pandas") from error
         first = self.neighbours[:, 0]
         names = np.array(self.class_names, dtype=object)
         columns: dict[str, Any] = {

@@ -134,20 +134,9 @@ def score_without_near(
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     world: World = ALONE,
 ) -> dict[str, NDArray[np.float64]]:
-    """Metrics of queries that have near-duplicates, without them.
+    """Metric name -> (Q,) of the queries of a `WithoutNear`, NaN where nothing relevant is left.
 
-    Args:
-        scorer: A `WithoutNear` of Q queries.
-        query_labels: (Q,) int64.
-        gallery_labels: (G,) int64.
-        self_index: (Q,) gallery row that is the query itself, -1 for none.
-        counts: (Q,) near-duplicates of each.
-        ks: Cutoffs.
-        memory_budget: Bytes that ranking may use.
-        world: The processes that share the work.
-
-    Returns:
-        Metric name -> (Q,) float64; NaN for queries to which nothing relevant is left.
+    `counts` are the near-duplicates of each; the rest is as `rank_relevant` takes it.
     """
     left = torch.from_numpy(scorer.gallery - (self_index >= 0) - counts)
     ranks = rank_relevant(

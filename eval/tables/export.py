@@ -1,4 +1,7 @@
-"""A result in the formats of the field: TREC, MTEB's predictions, parquet, the Hub's evaluation files, timm's CSV."""
+"""A result in the formats of the field: TREC, MTEB's predictions, parquet, the Hub's evaluation files, timm's CSV.
+
+What writes a file raises OutputError where it cannot, and leaves none.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +43,7 @@ _METRICS = ("map", "map@r", "hit@1", "hit@10", "precision@10")
 def write_trec_run(result: RetrievalResult, path: Path, depth: int | None = None) -> None:
     """Write `query Q0 item rank score tag`, one row a ranked image; white space in ids is percent-encoded.
 
-    Args:
-        result: A result.
-        path: The file.
-        depth: Ranks of each query; default all that the result keeps.
-
-    Raises:
-        OutputError: it cannot be written.
+    `depth` ranks of each query, default all that the result keeps.
     """
     tag = _token(result.name)
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -57,11 +54,7 @@ def write_trec_run(result: RetrievalResult, path: Path, depth: int | None = None
 
 
 def write_trec_qrels(result: RetrievalResult, path: Path) -> None:
-    """Write `query 0 item 1` for every gallery image with the query's class but the query itself.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write `query 0 item 1` for every gallery image with the query's class but the query itself."""
     ids = [_token(name) for name in result.ids]
     of_class = {label: result.gallery[result.labels[result.gallery] == label] for label in set(result.labels.tolist())}
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
@@ -74,11 +67,7 @@ def write_trec_qrels(result: RetrievalResult, path: Path) -> None:
 def write_mteb_predictions(
     result: RetrievalResult, path: Path, *, subset: str = "default", split: str = "test", depth: int | None = None
 ) -> None:
-    """Write the file that MTEB saves as TASK_predictions.json: {subset: {split: {query: {item: score}}}}.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write the file that MTEB saves as TASK_predictions.json: {subset: {split: {query: {item: score}}}}."""
     weights = result.facts.weights
     content = {
         "mteb_model_meta": {"model_name": result.name, "revision": weights.sha256[:40] if weights else None},
@@ -88,11 +77,7 @@ def write_mteb_predictions(
 
 
 def write_ranking_parquet(result: RetrievalResult, path: Path, depth: int | None = None) -> None:
-    """Write one row a ranked image: query, rank from 1, item, score, relevant, and the classes of both.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write one row a ranked image: query, rank from 1, item, score, relevant, and the classes of both."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -153,7 +138,6 @@ def write_eval_results(result: RetrievalResult, path: Path, dataset_id: str, *, 
 
     Raises:
         DataError: `dataset_id` is no Hub id.
-        OutputError: it cannot be written.
     """
     import yaml
 

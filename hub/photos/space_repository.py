@@ -60,17 +60,8 @@ def write_space_repository(
 ) -> int:
     """Write README.md, Dockerfile, requirements.txt, app.py, and the photographs with an index of their own.
 
-    The same index gives the same bytes.
-
-    Args:
-        folder: Of the repository.
-        index: Brought up to date before; its first collection is shown.
-        repo_id: Where it is published.
-        license: Hub identifier, of the photographs.
-        package: What pip installs; default this version of timm-gam.
-        with_places: Whether photographs may tell where they were taken.
-        limits: What one photograph may take to decode.
-        on_progress: Called with the number of photographs just copied.
+    The same index gives the same bytes. Of the index, brought up to date before, the first collection is shown; the
+    rest is as `hub.space.publish_space` takes it.
 
     Returns:
         How many photographs it has.

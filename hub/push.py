@@ -138,18 +138,22 @@ def push_folder(
     api = HfApi()
     with _hub_errors(repo_id):
         api.whoami()
-    changes = compare_with_hub(folder, repo_id, repo_type)
-    if changes.parent is not None:
-        _refuse_public(api, repo_id, repo_type, private)
-        _refuse_moving_tag(api, repo_id, repo_type, tag, changes)
-    else:
-        with _hub_errors(repo_id):
+        changes = compare_with_hub(folder, repo_id, repo_type)
+        if changes.parent is None:
             sdk = "docker" if repo_type == "space" else None
             api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, space_sdk=sdk)
-        changes = compare_with_hub(folder, repo_id, repo_type)
-    commit = _commit(api, folder, repo_id, repo_type, message, changes) if changes else str(changes.parent)
-    if tag is not None:
-        _set_tag(api, repo_id, repo_type, tag, commit)
+            changes = compare_with_hub(folder, repo_id, repo_type)
+        elif private and not api.repo_info(repo_id, repo_type=repo_type).private:
+            raise RefusedError(f"'{repo_id}' is public; make it private in its settings, or leave out --private")
+        tagged = None if tag is None else _tags(api, repo_id, repo_type).get(tag)
+        if tagged is not None and (changes or tagged != changes.parent):
+            raise ConflictError(
+                f"'{repo_id}' has the tag '{tag}' at {tagged[:12]}, which is other content; tags never move: name a "
+                "new one"
+            )
+        commit = _commit(api, folder, repo_id, repo_type, message, changes) if changes else str(changes.parent)
+        if tag is not None and _tags(api, repo_id, repo_type).get(tag) != commit:
+            _set_tag(api, repo_id, repo_type, tag, commit)
     return Pushed(commit, page_url(repo_id, repo_type), changes)
 
 
@@ -188,41 +192,20 @@ def _is_same(path: Path, entry: RepoFile) -> bool:
     return file_sha256(path) == entry.lfs.sha256 if entry.lfs else git_hash(path.read_bytes()) == entry.blob_id
 
 
-def _refuse_public(api: HfApi, repo_id: str, repo_type: RepoType, private: bool) -> None:
-    with _hub_errors(repo_id):
-        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
-            raise RefusedError(f"'{repo_id}' is public; make it private in its settings, or leave out --private")
-
-
-def _refuse_moving_tag(api: HfApi, repo_id: str, repo_type: RepoType, tag: str | None, changes: Changes) -> None:
-    at = _find_tag(api, repo_id, repo_type, tag)
-    if at is not None and (changes or at != changes.parent):
-        raise ConflictError(
-            f"'{repo_id}' has the tag '{tag}' at {at[:12]}, which is other content; tags never move: name a new one"
-        )
-
-
-def _find_tag(api: HfApi, repo_id: str, repo_type: RepoType, tag: str | None) -> str | None:
-    if tag is None:
-        return None
-    with _hub_errors(repo_id):
-        refs = api.list_repo_refs(repo_id, repo_type=repo_type)
-    return next((ref.target_commit for ref in refs.tags if ref.name == tag), None)
+def _tags(api: HfApi, repo_id: str, repo_type: RepoType) -> dict[str, str]:
+    """Name -> commit."""
+    return {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id, repo_type=repo_type).tags}
 
 
 def _set_tag(api: HfApi, repo_id: str, repo_type: RepoType, tag: str, commit: str) -> None:
-    if _find_tag(api, repo_id, repo_type, tag) == commit:
-        return
-    with _hub_errors(repo_id):
-        try:
-            api.create_tag(repo_id, tag=tag, revision=commit, repo_type=repo_type)
-        except HfHubHTTPError as error:
-            if error.response.status_code != 409:
-                raise
-            raise ConflictError(
-                f"the tag '{tag}' of '{repo_id}' was set elsewhere meanwhile; commit {commit[:12]} is published "
-                "without it"
-            ) from error
+    try:
+        api.create_tag(repo_id, tag=tag, revision=commit, repo_type=repo_type)
+    except HfHubHTTPError as error:
+        if error.response.status_code != 409:
+            raise
+        raise ConflictError(
+            f"the tag '{tag}' of '{repo_id}' was set elsewhere meanwhile; commit {commit[:12]} is published without it"
+        ) from error
 
 
 def _commit(api: HfApi, folder: Path, repo_id: str, repo_type: RepoType, message: str, changes: Changes) -> str:
@@ -230,19 +213,18 @@ def _commit(api: HfApi, folder: Path, repo_id: str, repo_type: RepoType, message
         CommitOperationAdd(name, folder / name) for name in (*changes.added, *changes.changed)
     ]
     operations += [CommitOperationDelete(name) for name in changes.removed]
-    with _hub_errors(repo_id):
-        try:
-            info = api.create_commit(
-                repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=changes.parent
-            )
-        except HfHubHTTPError as error:
-            if error.response.status_code != 412:
-                raise
-            raise ConflictError(
-                f"somebody else committed to '{repo_id}' meanwhile; nothing was overwritten: look at "
-                f"{page_url(repo_id, repo_type)}/commits/main, then publish again"
-            ) from error
-        return str(info.oid)
+    try:
+        info = api.create_commit(
+            repo_id, operations, commit_message=message, repo_type=repo_type, parent_commit=changes.parent
+        )
+    except HfHubHTTPError as error:
+        if error.response.status_code != 412:
+            raise
+        raise ConflictError(
+            f"somebody else committed to '{repo_id}' meanwhile; nothing was overwritten: look at "
+            f"{page_url(repo_id, repo_type)}/commits/main, then publish again"
+        ) from error
+    return str(info.oid)
 
 
 @contextmanager

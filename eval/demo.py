@@ -5,6 +5,7 @@ Scores the package's tiny networks, trained on COREL photographs, and the same n
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ DEMO_MODELS = ("test_resnet.corel", "test_resnet_se.corel", "test_resnet_cbam.co
 
 _NEXT = """\
 now your own photos, in one folder per class:
-  python -m eval.retrieval --model test_resnet_gam.corel --data-dir PHOTOS --report report.html"""
+  {command} score --model test_resnet_gam.corel --data-dir PHOTOS --report report.html"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,8 @@ def _run(report: Path, results_file: Path | None) -> None:
     if results_file is not None:
         write_json(results_file, record)
     write_report(trained, report, notes=["Images drawn by code; they do not replace photographs."])
-    print(f"\nlook at every query and its results: {report}\n\n{_NEXT}")
+    command = "timm-gam" if shutil.which("timm-gam") else f"{sys.executable} -m timm_gam"  # as `make demo` leaves it
+    print(f"\nlook at every query and its results: {report}\n\n{_NEXT.format(command=command)}")
 
 
 def demo_results(images_per_class: int = 30) -> tuple[list[RetrievalResult], list[RetrievalResult]]:

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from timm_gam.core import print_error, run_command
 
@@ -43,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     timm-gam 0.1.0
     0
     """
+    if argv is None:  # run as a program: a user's own eval.py, in the working folder or on PYTHONPATH, is not ours
+        sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help", "--version"):

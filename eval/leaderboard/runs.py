@@ -68,7 +68,7 @@ def _run(model: str, options: Sequence[str], folder: Path) -> Run:
             path.unlink()  # damaged: scored anew
     if (reason := _too_large(model)) is not None:
         return Run(model, None, reason)
-    command = [sys.executable, "-m", "eval.retrieval", "--model", model, *options, "--save", str(path)]
+    command = [sys.executable, "-m", "timm_gam", "score", "--model", model, *options, "--save", str(path)]
     done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode in (130, 143):
         raise KeyboardInterrupt

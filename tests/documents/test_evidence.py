@@ -45,7 +45,12 @@ def test_other_documents_repeat_them(shown: set[str]) -> None:
 
 def test_the_five_lines_round_them(shown: set[str]) -> None:
     rounded = {f"{float(one):.1f}" for one in shown}
-    for text in (_section("MODEL_CARD.md", "## Does attention help?"), _section("docs/EVIDENCE.md", "## The result")):
+    sections = (
+        ("MODEL_CARD.md", "## Does attention help?"),
+        ("README.md", "## Attention without losing the backbone"),
+        ("docs/EVIDENCE.md", "## The result"),
+    )
+    for text in (_section(*section) for section in sections):
         plain = text.split("### ")[0]
         figures = [one for one in NUMBER.findall(plain) if len(one.split(".")[1]) == 1]
         assert figures

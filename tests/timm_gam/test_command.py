@@ -73,6 +73,16 @@ def test_a_users_own_eval_py_is_not_run_and_help_imports_nothing_heavy(tmp_path:
     assert "python -m eval.retrieval" in run.stdout
 
 
+def test_a_users_own_eval_py_is_not_run_by_python_m_timm_gam_either(tmp_path: Path) -> None:
+    (tmp_path / "eval.py").write_text("raise SystemExit('the wrong eval')")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([".", str(Path(__file__).resolve().parents[2])])}
+    for program in (["-m", "timm_gam"], ["-c", "from timm_gam.__main__ import main; main()"]):
+        command = [sys.executable, *program, "score", "--help"]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert "usage: python -m eval.retrieval" in run.stdout
+
+
 def test_a_model_name_in_any_case_finds_its_like() -> None:
     with pytest.raises(ModelError, match="near: resnet50_gam"):
         load_model("ResNet50_GAM", pretrained=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -144,20 +144,14 @@ def _of_file(name: str, model: str, file: Path) -> ModelChoice:
     """A file, with the image size of the run in whose folder it lies."""
     run = RunFolder(file.parent)
     recipe = read_recipe(run.config) if run.config.is_file() and file in (run.best, run.last) else {}
-    return ModelChoice(name, model, file, img_size=_img_size(recipe))
-
-
-def _img_size(recipe: Mapping[str, Any]) -> int | None:
-    size = recipe.get("img_size")
-    return int(size) if size else None
+    return ModelChoice(name, model, file, img_size=int(recipe.get("img_size") or 0) or None)
 
 
 def _of_run(name: str, folder: RunFolder) -> ModelChoice:
-    recipe = read_recipe(folder.config)
-    model = str(recipe.get("model", "")).partition(".")[0]
     if not folder.best.is_file():
         raise DataError(f"the run in '{name}' has no {folder.best.name} yet; let it finish an epoch")
-    return ModelChoice(name, model, folder.best, img_size=_img_size(recipe))
+    model = str(read_recipe(folder.config).get("model", "")).partition(".")[0]
+    return _of_file(name, model, folder.best)
 
 
 def _has_weights(choice: ModelChoice) -> bool:

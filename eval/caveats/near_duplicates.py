@@ -12,7 +12,7 @@ from eval.results.facts import Means, NearDuplicates, NearPair
 from eval.scoring import near_duplicates as finding
 from eval.scoring.near_duplicates import NearInGallery, WithoutNear, score_without_near
 from eval.scoring.retrieval_scores import places
-from eval.scoring.statistics.intervals import class_means
+from eval.scoring.statistics.intervals import average
 from timm_gam.core import World
 from timm_gam.data import Protocol
 from timm_gam.images import NEAR
@@ -91,13 +91,14 @@ class NearPictures:
         """As a result says it, of `scored_without` for N images."""
         found, query, gallery = self.found, self.protocol.query, self.protocol.gallery
         scored = np.isfinite(without["map"])
+        averages = average(without, labels[query], population=None) if scored.any() else {}
         return NearDuplicates(
             likeness=NEAR,
             queries=int((found.counts > 0).sum()),
             pairs=int(found.counts.sum()),
             across_splits=None if found.crossing is None else int(found.crossing.sum()),
             queries_scored=int(scored.sum()),
-            metrics=_means({name: values[scored] for name, values in without.items()}, labels[query[scored]]),
+            metrics={name: Means(micro=one.micro, macro=one.macro) for name, one in averages.items()},
             examples=[
                 NearPair(
                     query=ids[query[left]],
@@ -119,13 +120,3 @@ def _digest(*arrays: NDArray[np.generic]) -> bytes:
         found.update(f"{array.shape}{array.dtype}".encode())
         found.update(np.ascontiguousarray(array).data)
     return found.digest()
-
-
-def _means(values: dict[str, NDArray[np.float64]], labels: NDArray[np.int64]) -> dict[str, Means]:
-    if not len(labels):
-        return {}
-    classes = [means for _, _, means in class_means(values, labels)]
-    return {
-        name: Means(micro=float(column.mean()), macro=float(np.mean([means[name] for means in classes])))
-        for name, column in values.items()
-    }

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader
-
 from eval.leaderboard.runs import Run
 from eval.tables.metric_tables import model_warnings
 from eval.tables.standings import Standing
 from timm_gam.core import write_text
+from timm_gam.images import page_environment
 
 _COLUMNS = ("map", "hit@1", "hit@10", "precision@10", "map@r")
 
@@ -23,16 +22,19 @@ def write_page(path: Path, runs: Sequence[Run], order: Sequence[Standing], metri
     """
     rows = [_row(one, order, metric) for one in order]
     first = order[0].result.facts
-    page = Environment(loader=PackageLoader("eval.leaderboard"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = page.get_template("leaderboard.html").render(
-        metric=metric,
-        columns=[name for name in _COLUMNS if name in order[0].result.averages],
-        rows=rows,
-        skipped=[run for run in runs if run.result is None],
-        data=first.data,
-        protocol=first.protocol,
-        intervals=first.intervals.meaning,
-        warnings=model_warnings([one.result for one in order]),
+    text = (
+        page_environment(Path(__file__).parent / "templates")
+        .get_template("leaderboard.html")
+        .render(
+            metric=metric,
+            columns=[name for name in _COLUMNS if name in order[0].result.averages],
+            rows=rows,
+            skipped=[run for run in runs if run.result is None],
+            data=first.data,
+            protocol=first.protocol,
+            intervals=first.intervals.meaning,
+            warnings=model_warnings([one.result for one in order]),
+        )
     )
     write_text(path, text)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,8 +44,9 @@ class Audit:
     bytes: int
     fingerprint: str
 
-    @property
+    @cached_property
     def split_of(self) -> dict[int, str]:
+        """Row -> its split."""
         return dict(zip(self.rows.tolist(), self.splits, strict=True))
 
     @property
@@ -54,15 +56,17 @@ class Audit:
 
     def crossing(self, rows: list[int] | tuple[int, int]) -> bool:
         """Whether the same picture stands in more than one split."""
-        split_of = self.split_of
-        return len({split_of[row] for row in rows}) > 1
+        return len({self.split_of[row] for row in rows}) > 1
 
     def as_dict(self) -> dict[str, Any]:
         """The audit as JSON, ids for rows."""
         ids = self.images.ids
         return {
             "images": len(self.rows),
-            "classes": {self.images.class_names[k]: n for k, n in sorted(Counter(self._labels()).items())},
+            "classes": {
+                self.images.class_names[k]: n
+                for k, n in sorted(Counter(self.images.labels[self.rows].tolist()).items())
+            },
             "splits": dict(Counter(self.splits)),
             "split_rule": self.split_rule,
             "bytes": self.bytes,
@@ -83,10 +87,6 @@ class Audit:
                 for first, second, alike in self.near
             ],
         }
-
-    def _labels(self) -> list[int]:
-        labels: list[int] = self.images.labels[self.rows].tolist()
-        return labels
 
 
 def audit_images(

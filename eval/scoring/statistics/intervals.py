@@ -144,7 +144,10 @@ def difference_spread(
     influences: tuple[Influence, Influence] | None = None,
 ) -> Spread | None:
     """How the mean of paired differences varies; arguments as for `difference`; None where the data are too few."""
-    influence = _between(name, *influences) if influences is not None else None
+    influence = None
+    if influences is not None:
+        a, b = influences
+        influence = replace(a, effects={name: a.effects[name] - b.effects[name]})
     return _spreads(name, values, labels, population, influence)[0]
 
 
@@ -252,10 +255,6 @@ def _over_classes(
         scale = 1.0
     count = len(total)
     return Spread(scale * count / (count - 1) * float(np.square(total - total.mean()).sum()), count - 1)
-
-
-def _between(name: str, a: Influence, b: Influence) -> Influence:
-    return replace(a, effects={name: a.effects[name] - b.effects[name]})
 
 
 def _wilson(mean: float, spread: Spread, count: int, confidence: float) -> Interval:

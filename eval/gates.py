@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.arguments.shared import add_image_options, add_results_file, check_results_file, show
+from eval.arguments.shared import add_image_options, add_measuring_options, check_results_file, show
 from timm_gam.core import CommandParser, DataError, ModelError, positive, progress_bar, run_command
-from timm_gam.images import DecodeLimits, add_decoding_arguments
+from timm_gam.images import DecodeLimits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -163,9 +163,7 @@ def build_parser() -> CommandParser:
     add_image_options(parser)
     add("--images", type=positive, default=512, metavar="N", help="images to use, evenly spread (default: 512)")
     add("--img-size", type=positive, metavar="N", help="pixels (default: the model's own)")
-    add("--device", default="cpu", help="(default: cpu)")
-    add_results_file(parser)
-    add_decoding_arguments(parser)
+    add_measuring_options(parser)
     return parser
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.arguments.shared import add_image_options, add_results_file, check_results_file, show
+from eval.arguments.shared import add_image_options, add_measuring_options, check_results_file, show
 from timm_gam.core import CommandParser, DataError, printable, progress_bar, run_command
-from timm_gam.images import DecodeLimits, add_decoding_arguments
+from timm_gam.images import DecodeLimits
 
 if TYPE_CHECKING:
     from eval.results.document import Entry
@@ -162,9 +162,7 @@ def build_parser() -> CommandParser:
     add_image_options(parser)
     add("--checkpoint", type=Path, metavar="FILE", help="safetensors of an entry that was scored with a file")
     add("--model", metavar="NAME", help="only the entry of this model")
-    add("--device", default="cpu", help="(default: cpu)")
-    add_results_file(parser)
-    add_decoding_arguments(parser)
+    add_measuring_options(parser)
     return parser
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-from eval.arguments.shared import add_image_options, add_results_file, check_results_file, show
+from eval.arguments.shared import add_image_options, add_measuring_options, check_results_file, show
 from timm_gam.core import CommandParser, positive, progress_bar, run_command
-from timm_gam.images import DecodeLimits, add_decoding_arguments
+from timm_gam.images import DecodeLimits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,9 +164,7 @@ def build_parser() -> CommandParser:
     add_image_options(parser)
     add("--classes", type=positive, metavar="N", help="only the first N classes by name (default: all)")
     add("--metric", default="map", help="(default: map)")
-    add("--device", default="cpu", help="(default: cpu)")
-    add_results_file(parser)
-    add_decoding_arguments(parser)
+    add_measuring_options(parser)
     return parser
 
 

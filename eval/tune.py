@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eval.arguments.embedding import add_embedding_options, read_embedding_options
 from eval.arguments.shared import add_results_file, check_results_file, show
@@ -161,6 +161,7 @@ def _run(args: argparse.Namespace) -> None:
 
     from eval.evaluation.embedded_images import embed_rows
     from eval.evaluation.evaluate import evaluate
+    from eval.results.record import document
     from eval.scoring.metrics import metric_names
     from timm_gam.core import ALONE
     from timm_gam.data import choose_protocol, published_split, read_images, training_rows
@@ -195,8 +196,15 @@ def _run(args: argparse.Namespace) -> None:
         settings=replace(settings, recipe=chosen.recipe),
         progress=progress_bar,
     )
-    content = _content(args, trials, chosen, len(labels), result)
-    show(args.results_file, content, lambda: _table(args, trials, chosen, len(labels), result))
+    content = {
+        "metric": args.metric,
+        "budget_seconds": args.budget,
+        "validation_images": len(labels),
+        "tried": [{"recipe": t.recipe.name, "value": t.value, "seconds": round(t.seconds, 3)} for t in trials],
+        "chosen": chosen.recipe.name,
+        "test": document([result.plain, result] if result.plain is not None else [result]),
+    }
+    show(args.results_file, content, lambda: _table(args.metric, trials, chosen, len(labels), result))
 
 
 def validation_score(vectors: Tensor, labels: NDArray[np.int64], recipe: Recipe, metric: str = "map") -> float:
@@ -221,35 +229,18 @@ def _line(trial: Trial) -> str:
     return f"{100 * trial.value:6.2f}  {trial.seconds:5.1f} s  {trial.recipe.name or 'plain'}"
 
 
-def _content(
-    args: argparse.Namespace, trials: Sequence[Trial], chosen: Trial, images: int, result: RetrievalResult
-) -> dict[str, Any]:
-    from eval.results.record import document
-
-    return {
-        "metric": args.metric,
-        "budget_seconds": args.budget,
-        "validation_images": images,
-        "tried": [{"recipe": t.recipe.name, "value": t.value, "seconds": round(t.seconds, 3)} for t in trials],
-        "chosen": chosen.recipe.name,
-        "test": document([result.plain, result] if result.plain is not None else [result]),
-    }
-
-
-def _table(
-    args: argparse.Namespace, trials: Sequence[Trial], chosen: Trial, images: int, result: RetrievalResult
-) -> str:
+def _table(metric: str, trials: Sequence[Trial], chosen: Trial, images: int, result: RetrievalResult) -> str:
     from eval.results.gains import gain_table
     from eval.tables.metric_tables import summary
 
     ranked = sorted(trials, key=lambda trial: -trial.value)
     return "\n".join(
         [
-            f"{len(trials)} recipes on {images} validation images; {args.metric} in %, best first",
+            f"{len(trials)} recipes on {images} validation images; {metric} in %, best first",
             *map(_line, ranked),
             f"\nchosen    {chosen.recipe.name or 'the plain ranking'}",
             summary(result),
-            gain_table(result) or f"{args.metric} {100 * result.averages[args.metric].micro:.2f}",
+            gain_table(result) or f"{metric} {100 * result.averages[metric].micro:.2f}",
         ]
     )
 

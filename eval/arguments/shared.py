@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timm_gam.core import RunFolderError, check_writable, write_json
+from timm_gam.images import add_decoding_arguments
 
 if TYPE_CHECKING:
     from timm_gam.train import Recipe
@@ -28,6 +29,13 @@ def add_results_file(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results-file", metavar="FILE", help="write the numbers as JSON; '-' prints JSON instead of the table"
     )
+
+
+def add_measuring_options(parser: argparse.ArgumentParser) -> None:
+    """Where a network runs, where the numbers go, and what an image may take to decode."""
+    parser.add_argument("--device", default="cpu", help="(default: cpu)")
+    add_results_file(parser)
+    add_decoding_arguments(parser)
 
 
 def check_results_file(results_file: str | None) -> None:

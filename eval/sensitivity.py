@@ -203,8 +203,8 @@ def _run(args: argparse.Namespace) -> None:
         cells = [f"{100 * effect.difference:+.2f}", bounds(effect.interval, "+.2f"), f"{effect.p:.2g}"]
         changed = cells if effect.variant != "own" else ["", "", ""]
         table.append([effect.variant, f"{100 * effect.value:.2f}", *changed])
-    told = [f"warning   {line}" for line in warnings]
-    show(args.results_file, content, lambda: "\n".join([text_table(table, rules=(0, 1)), *told]))
+    warning_lines = [f"warning   {line}" for line in warnings]
+    show(args.results_file, content, lambda: "\n".join([text_table(table, rules=(0, 1)), *warning_lines]))
 
 
 if __name__ == "__main__":

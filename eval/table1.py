@@ -105,7 +105,7 @@ def _finished(folder: RunFolder, wanted: Recipe) -> Recipe:
             return recipe
     resume = folder.state.exists()
     print(f"{'resuming' if resume else 'training'} {folder.path}", flush=True)
-    train(wanted, folder.path, RetrievalEvaluator(), resume=resume, say=print_line)
+    train(wanted, folder.path, RetrievalEvaluator(), resume=resume, log=print_line)
     return wanted
 
 

@@ -52,7 +52,7 @@ def publish_dataset(
     dry_run: bool = False,
     out: Path | None = None,
     limits: DecodeLimits | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int], None] = lambda images: None,
 ) -> tuple[Audit, Pushed | None]:
     """Audit photographs, build parquet shards, publish them in one commit and read them back.
@@ -68,7 +68,7 @@ def publish_dataset(
         dry_run: Build and compare, send nothing.
         limits: What one image may take to decode; default `DecodeLimits()`.
         out: Folder for the repository; default a temporary one.
-        say: Called with each line of progress.
+        log: Called with each line of progress.
         on_progress: Called with the number of images just read.
 
     Returns:
@@ -90,7 +90,7 @@ def publish_dataset(
     from timm_gam.images import NEAR
 
     audit = audit_images(read_folder(folder), NEAR if near is None else near, on_progress, limits or DecodeLimits())
-    say(_findings(audit))
+    log(_findings(audit))
     if audit.unreadable and not skip_unreadable:
         name, reason = next(iter(audit.unreadable.items()))
         raise RefusedError(
@@ -101,17 +101,17 @@ def publish_dataset(
         built = out or temporary
         write_dataset_repository(built, audit, repo_id, license)
         if dry_run:
-            say(preview_push(built, repo_id, "dataset"))
+            log(preview_push(built, repo_id, "dataset"))
             return audit, None
         message = f"Publish {len(audit.rows)} images"
         pushed = push_folder(built, repo_id, repo_type="dataset", private=private, tag=tag, message=message)
-    say(f"{pushed.changes}\n{pushed}")
-    _prove(audit, f"{repo_id}@{pushed.commit}")
-    say(f"proved  read back by streaming, fingerprint {audit.fingerprint[:12]}\n{pushed.url}")
+    log(f"{pushed.changes}\n{pushed}")
+    _verify(audit, f"{repo_id}@{pushed.commit}")
+    log(f"proved  read back by streaming, fingerprint {audit.fingerprint[:12]}\n{pushed.url}")
     return audit, pushed
 
 
-def _prove(audit: Audit, dataset: str) -> None:
+def _verify(audit: Audit, dataset: str) -> None:
     """Stream the data set back and compare its fingerprint with the folder's."""
     import numpy as np
 
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     with progress_bar("reading", "img") as on_progress:
-        publish_dataset(**options_of(args), say=print_line, on_progress=on_progress)
+        publish_dataset(**options_of(args), log=print_line, on_progress=on_progress)
 
 
 if __name__ == "__main__":

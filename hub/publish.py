@@ -68,7 +68,7 @@ def publish_model(
     half: bool = False,
     dry_run: bool = False,
     out: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     progress: ProgressBar = no_progress,
 ) -> Published:
     """Build a model's repository, publish it in one commit, pull it back and prove that it is the same.
@@ -87,7 +87,7 @@ def publish_model(
         half: Publish float16.
         dry_run: Build and compare, send nothing.
         out: Folder for the repository; default a temporary one.
-        say: Called with each line of progress.
+        log: Called with each line of progress.
         progress: Makes a bar for what is embedded for the card's picture.
 
     Raises:
@@ -124,15 +124,15 @@ def publish_model(
         folder = out or temporary
         write_model_repository(folder, trained, page, half=half, progress=progress)
         weights_sha256 = file_sha256(folder / WEIGHTS_NAME)
-        say(f"{trained.name} -> {repo_id}")
+        log(f"{trained.name} -> {repo_id}")
         if dry_run:
-            say(preview_push(folder, repo_id))
+            log(preview_push(folder, repo_id))
             return Published(trained, repo_id, weights_sha256, None, ())
         pushed = push_folder(folder, repo_id, private=private, tag=tag, message=f"Publish {trained.name}")
-        say(f"{pushed.changes}\n{pushed}")
+        log(f"{pushed.changes}\n{pushed}")
         trained = replace(trained, tensors={})  # lets go of the mapped file before the models are made
         verified = verify_published(folder, repo_id, pushed.commit)
-    say(f"proved  equal tensors and logits, pulled into empty caches by {' and '.join(verified)}\n{pushed.url}")
+    log(f"proved  equal tensors and logits, pulled into empty caches by {' and '.join(verified)}\n{pushed.url}")
     return Published(trained, repo_id, weights_sha256, pushed, tuple(verified))
 
 
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    publish_model(**vars(args), say=print_line, progress=progress_bar)
+    publish_model(**vars(args), log=print_line, progress=progress_bar)
 
 
 if __name__ == "__main__":

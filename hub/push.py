@@ -79,7 +79,7 @@ def compare_with_hub(folder: Path, repo_id: str, repo_type: RepoType = "model") 
     >>> print(compare_with_hub(Path("model"), "me/model"))
     add     notes.txt
     """
-    _reach(repo_id, repo_type)
+    _require_access(repo_id, repo_type)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     api = HfApi()
     with _hub_errors(repo_id):
@@ -134,7 +134,7 @@ def push_folder(
     if token is None:
         raise RefusedError("no token to publish with; set HF_TOKEN to one that may write, or run hf auth login")
     _refuse_secret(folder, token)
-    _reach(repo_id, repo_type)
+    _require_access(repo_id, repo_type)
     api = HfApi()
     with _hub_errors(repo_id):
         api.whoami()
@@ -170,7 +170,7 @@ def page_url(repo_id: str, repo_type: RepoType = "model") -> str:
     return f"{constants.ENDPOINT}/{'' if repo_type == 'model' else repo_type + 's/'}{repo_id}"
 
 
-def _reach(repo_id: str, repo_type: RepoType) -> None:
+def _require_access(repo_id: str, repo_type: RepoType) -> None:
     """Fail in seconds where there is no Hub; a repository that is not there yet is none of its failures."""
     try:
         check_repository(repo_id, repo_type=repo_type)

@@ -63,7 +63,7 @@ def release_zoo(
     *,
     releases: Path,
     weights_tag: str | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> list[Row]:
     """Publish the best weights of every run below a folder, and record each commit as it is there.
@@ -74,7 +74,7 @@ def release_zoo(
         runs: Folder of run folders of `python -m timm_gam.train` or `python -m eval.table1`.
         releases: File of releases to bring up to date, see `timm_gam.models.weights.releases`.
         weights_tag: Publish each run as MODEL.TAG; default the name of the images that it trained on.
-        say: Called with each line of progress.
+        log: Called with each line of progress.
         **options: Of `hub.publish.publish_model`, for every run.
 
     Returns:
@@ -92,9 +92,9 @@ def release_zoo(
     rows = []
     for model, run in sorted(_find_runs(runs).items()):
         try:
-            published = publish_model(f"{model}.{weights_tag}" if weights_tag else model, run, say=say, **options)
+            published = publish_model(f"{model}.{weights_tag}" if weights_tag else model, run, log=log, **options)
         except TimmGamError as error:
-            say(f"failed  {error}")
+            log(f"failed  {error}")
             rows.append(Row(run.name, model, "failed", {}, "", str(error)))
             continue
         if published.pushed is not None:
@@ -202,7 +202,7 @@ def _run(args: argparse.Namespace) -> None:
     from timm_gam.models import releases_file
 
     args.releases = args.releases or releases_file()
-    rows = release_zoo(**vars(args), say=print_line, progress=progress_bar)
+    rows = release_zoo(**vars(args), log=print_line, progress=progress_bar)
     print_line(f"\n{_summary(rows)}")
     if failed := [row.model for row in rows if row.state == "failed"]:
         raise PublishError(

@@ -52,7 +52,7 @@ def publish_space(
     dry_run: bool = False,
     out: Path | None = None,
     limits: DecodeLimits | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
     on_progress: Callable[[int], None] = lambda photographs: None,
 ) -> Pushed | None:
     """Build a Docker Space of an index's search page, publish it in one commit and compare what is there.
@@ -67,7 +67,7 @@ def publish_space(
         dry_run: Build and compare, send nothing.
         out: Folder for the repository; default a temporary one.
         limits: What one photograph may take to decode; default `DecodeLimits()`.
-        say: Called with each line of progress.
+        log: Called with each line of progress.
         on_progress: Called with the number of photographs just copied.
 
     Returns:
@@ -106,17 +106,17 @@ def publish_space(
             on_progress=on_progress,
         )
         size = sum(path.stat().st_size for path in built.rglob("*") if path.is_file())
-        say(f"built   {count:,} photographs by {index.collection().model}, {size / 2**20:,.1f} MB")
+        log(f"built   {count:,} photographs by {index.collection().model}, {size / 2**20:,.1f} MB")
         if out is not None:
             shutil.copytree(built, out)
         if dry_run:
-            say(preview_push(built, repo_id, "space"))
+            log(preview_push(built, repo_id, "space"))
             return None
         message = f"Show {count} photographs"
         pushed = push_folder(built, repo_id, repo_type="space", private=private, message=message)
         if differ := compare_with_hub(built, repo_id, "space"):
             raise UploadError(f"'{repo_id}' is published, but holds something else; publish again\n{differ}")
-    say(f"{pushed}\n{pushed.url}")
+    log(f"{pushed}\n{pushed.url}")
     return pushed
 
 
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     with progress_bar("copying", "img") as on_progress:
-        publish_space(**options_of(args), say=print_line, on_progress=on_progress)
+        publish_space(**options_of(args), log=print_line, on_progress=on_progress)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_command(_print_version if name == "--version" else _print_help)
     if name not in COMMANDS:
         near = difflib.get_close_matches(name.lower(), COMMANDS, 1)
-        meant = f"did you mean {near[0]}? " if near else ""
-        print_error(f"'{name}' is no command; {meant}legal: {', '.join(COMMANDS)}")
+        hint = f"did you mean {near[0]}? " if near else ""
+        print_error(f"'{name}' is no command; {hint}legal: {', '.join(COMMANDS)}")
         return 2
     return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
 

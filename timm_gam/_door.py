@@ -21,11 +21,11 @@ def open_door(package: str, file: str) -> tuple[Callable[[str], Any], Callable[[
     """
     stub = ast.parse(Path(file).with_suffix(".pyi").read_text(encoding="utf-8"))
     imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
-    homes = {alias.name: node.module for node in imports for alias in node.names if node.module is not None}
+    sources = {alias.name: node.module for node in imports for alias in node.names if node.module is not None}
 
     def get(name: str) -> Any:
-        if name not in homes:
-            raise AttributeError(f"module '{package}' has no attribute '{name}'; it has {', '.join(sorted(homes))}")
-        return getattr(importlib.import_module(homes[name]), name)
+        if name not in sources:
+            raise AttributeError(f"module '{package}' has no attribute '{name}'; it has {', '.join(sorted(sources))}")
+        return getattr(importlib.import_module(sources[name]), name)
 
-    return get, lambda: sorted(homes), sorted(homes)
+    return get, lambda: sorted(sources), sorted(sources)

@@ -55,7 +55,7 @@ def fuzz(seed: int, numbers: range, on_progress: Callable[[int], None] = lambda 
             rng = np.random.default_rng([seed, number])
             name = str(rng.choice(list(table), p=[share for share, _ in table.values()]))
             try:
-                with _patience():
+                with _time_limit():
                     table[name][1](rng)
                 done["read"] += 1
             except TimmGamError:
@@ -71,7 +71,7 @@ def fuzz(seed: int, numbers: range, on_progress: Callable[[int], None] = lambda 
 
 
 @contextmanager
-def _patience() -> Iterator[None]:
+def _time_limit() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise HangError(f"longer than {PATIENCE} s")
 

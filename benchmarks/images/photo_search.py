@@ -85,7 +85,7 @@ def milvus(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     disk = disk_bytes(index.folder)
     index.choose(StoreChoice("milvus", components=args.dim))
     store, before = index.store(_COLLECTION), resident_bytes()
-    said = store.plan(args.count, args.dim)
+    output = store.plan(args.count, args.dim)
     began = time.perf_counter()
     store.update()
     built = time.perf_counter() - began
@@ -112,7 +112,7 @@ def milvus(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         "query_seconds_of_ef_10": latency(narrow, queries),
         "index_seconds": built,
         "exact_query_seconds": exact_seconds,
-        "said_before": said,
+        "said_before": output,
     }
 
 

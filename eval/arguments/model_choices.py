@@ -107,9 +107,9 @@ def choose_models(
         chosen = [_of_file(name, name, Path(file)) for name, file in zip(models, checkpoints, strict=True)]
     else:
         chosen, skipped = _without_checkpoints(names, pretrained, seed)
-    twice = {choice.name for choice in chosen if sum(choice == other for other in chosen) > 1}
-    if twice:
-        raise ModelError(f"'{min(twice)}' is named twice; name each model once")
+    repeated = {choice.name for choice in chosen if sum(choice == other for other in chosen) > 1}
+    if repeated:
+        raise ModelError(f"'{min(repeated)}' is named twice; name each model once")
     for choice in chosen:
         choice.check()
     if len({choice.name for choice in chosen}) < len(chosen):  # one architecture with several files

@@ -71,8 +71,8 @@ def audit_ranking(
     """
     judged = judge(ranking, qrels)
     measures = measure(judged, ks)
-    everyone = np.zeros(len(judged.queries), dtype=np.int64)  # judgements know no classes
-    averages = average(per_query(judged, ks), everyone)
+    one_class = np.zeros(len(judged.queries), dtype=np.int64)  # judgements know no classes
+    averages = average(per_query(judged, ks), one_class)
     return Audit(
         name=ranking.name,
         queries=len(judged.queries),

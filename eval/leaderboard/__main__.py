@@ -63,7 +63,7 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     data = ["--data-dir", str(Path(args.data_dir).resolve())] if args.data_dir else ["--dataset", args.dataset]
     models = _expanded(args.model)
     print_line(f"{len(models)} models, into {args.output}")
-    runs = run_models(models, [*data, *rest], args.output, on_run=_say)
+    runs = run_models(models, [*data, *rest], args.output, on_run=_log_run)
     results = [run.result for run in runs if run.result is not None]
     if not results:
         raise DataError(f"none of {len(runs)} models could be scored; the first: {runs[0].reason}")
@@ -96,7 +96,7 @@ def _expanded(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(models))
 
 
-def _say(run: Run) -> None:
+def _log_run(run: Run) -> None:
     print_line(printable(f"{run.model}: " + (f"not scored: {run.reason}" if run.result is None else f"{run.result!r}")))
 
 

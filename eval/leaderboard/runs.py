@@ -75,8 +75,8 @@ def _run(model: str, options: Sequence[str], folder: Path) -> Run:
     if done.returncode < 0:
         return Run(model, None, f"killed by signal {-done.returncode}, as happens when memory runs out")
     if done.returncode or not path.exists():
-        said = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-        return Run(model, None, said[-1].removeprefix("error: ") if said else f"exit code {done.returncode}")
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        return Run(model, None, errors[-1].removeprefix("error: ") if errors else f"exit code {done.returncode}")
     return Run(model, RetrievalResult.load(path))
 
 

@@ -71,7 +71,7 @@ def load_result(path: Path) -> RetrievalResult:
         raise _refuse(path, reason) from error
     per_query = {name.removeprefix(_METRIC): t for name, t in tensors.items() if name.startswith(_METRIC)}
     influence = _influence(tensors, arrays["gallery"], per_query)
-    wrong = _wrong(arrays, per_query, set(averages), len(ids), len(class_names))
+    wrong = _find_fault(arrays, per_query, set(averages), len(ids), len(class_names))
     if wrong:
         raise _refuse(path, wrong)
     return RetrievalResult(
@@ -122,7 +122,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         raise _refuse(path, str(error)) from error
 
 
-def _wrong(
+def _find_fault(
     arrays: dict[str, NDArray[Any]], per_query: dict[str, NDArray[Any]], metrics: set[str], images: int, classes: int
 ) -> str | None:
     """What is wrong with arrays from elsewhere, or None."""

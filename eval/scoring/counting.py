@@ -120,11 +120,11 @@ def _count_sorted(
     for row in np.flatnonzero(beside.any(axis=1)):  # scores have become equal to a target
         ends = rounded[row, beside[row]]
         some = slice(rounded[row].searchsorted(ends[0]), rounded[row].searchsorted(ends[-1], side="right"))
-        sought, others = targets[row, some], scores[row, ~left_out[row]]
-        between = np.sort(others[(others >= sought[0]) & (others <= sought[-1])])
-        last = between.searchsorted(sought, side="right")
-        counted[row, some] = np.count_nonzero(others > sought[-1]) + len(between) - last
-        tied[row, some] += (last - between.searchsorted(sought)).astype(np.int32)
+        some_targets, others = targets[row, some], scores[row, ~left_out[row]]
+        between = np.sort(others[(others >= some_targets[0]) & (others <= some_targets[-1])])
+        last = between.searchsorted(some_targets, side="right")
+        counted[row, some] = np.count_nonzero(others > some_targets[-1]) + len(between) - last
+        tied[row, some] += (last - between.searchsorted(some_targets)).astype(np.int32)
     above += counted
 
 

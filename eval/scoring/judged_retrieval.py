@@ -72,9 +72,9 @@ def score_judged(
     scored = np.isfinite(per_query["map"])
     if not scored.any():
         raise DataError(f"none of {len(query_ids)} queries has a relevant item; give judgements of these queries")
-    everyone = np.zeros(len(query_ids), dtype=np.int64)  # judgements know no classes
-    averages = average(per_query, everyone)
-    return RetrievalScores(averages, per_query, everyone, scored, population="queries")
+    one_class = np.zeros(len(query_ids), dtype=np.int64)  # judgements know no classes
+    averages = average(per_query, one_class)
+    return RetrievalScores(averages, per_query, one_class, scored, population="queries")
 
 
 def _scorer(queries: Vectors, gallery: Vectors | None) -> Scorer:

@@ -65,13 +65,13 @@ def write_trec_qrels(result: RetrievalResult, path: Path) -> None:
 
 
 def write_mteb_predictions(
-    result: RetrievalResult, path: Path, *, subset: str = "default", split: str = "test", depth: int | None = None
+    result: RetrievalResult, path: Path, *, split: str = "test", depth: int | None = None
 ) -> None:
-    """Write the file that MTEB saves as TASK_predictions.json: {subset: {split: {query: {item: score}}}}."""
+    """Write the file that MTEB saves as TASK_predictions.json: {"default": {split: {query: {item: score}}}}."""
     weights = result.facts.weights
     content = {
         "mteb_model_meta": {"model_name": result.name, "revision": weights.sha256[:40] if weights else None},
-        subset: {split: {query: dict(ranked) for query, ranked in _rankings(result, depth)}},
+        "default": {split: {query: dict(ranked) for query, ranked in _rankings(result, depth)}},
     }
     write_text(path, json.dumps(content))
 

@@ -47,7 +47,7 @@ def read_record(setting: Setting, run: Run) -> dict[str, Any] | None:
     wanted, path = about(setting, run), record_path(setting, run)
     if not path.exists():
         return None
-    record = _whole(path, run)
+    record = _read_complete(path, run)
     found, recipe = json.loads(_as_json(record)), json.loads(_as_json(wanted))["recipe"]
     if found.get("resident", False) != setting.resident:
         raise RunFolderError(
@@ -88,7 +88,7 @@ def _where(resident: bool) -> str:
     return "over --resident images" if resident else "over images from files"
 
 
-def _whole(path: Path, run: Run) -> dict[str, Any]:
+def _read_complete(path: Path, run: Run) -> dict[str, Any]:
     remedy = "remove it, and the same command makes it again"
     record = read_json(path, remedy)
     needed = {"recipe", "val_map"} | ({"test"} if run.kind == "final" and "diverged" not in record else set())

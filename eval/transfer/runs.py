@@ -96,7 +96,7 @@ def _from_files(setting: Setting, run: Run, images: ImageSet) -> Measured:
     """Of a run that trains as `python -m timm_gam.train` does, and is resumed as it is."""
     folder = RunFolder(work_path(setting, run))
     evaluator = TransferEvaluator(run.kind == "final", run.seed)
-    train(recipe_of_run(setting, run), folder.path, evaluator, images=images, resume=folder.state.exists(), say=_silent)
+    train(recipe_of_run(setting, run), folder.path, evaluator, images=images, resume=folder.state.exists(), log=_no_log)
     with folder.metrics.open(encoding="utf-8") as lines:
         evaluator.measured.epochs = [
             {k: float(v) for k, v in row.items() if v and k != "memory_mb"} for row in csv.DictReader(lines)
@@ -118,5 +118,5 @@ def _write(setting: Setting, run: Run, record: dict[str, Any], began: float) -> 
     return seconds
 
 
-def _silent(line: str) -> None:
+def _no_log(line: str) -> None:
     pass

@@ -29,20 +29,20 @@ class Experiment:
         setting: What all runs share.
         seeds: One final run per arm and seed, paired by it.
         lrs: Learning rates that every arm is tuned over, on validation, with `TUNING_SEED`.
-        say: Takes a line per finished run.
+        log: Takes a line per finished run.
 
     Raises:
         RecipeError: `seeds` has `TUNING_SEED`.
     """
 
     def __init__(
-        self, setting: Setting, seeds: Sequence[int], lrs: Sequence[float], say: Callable[[str], None]
+        self, setting: Setting, seeds: Sequence[int], lrs: Sequence[float], log: Callable[[str], None]
     ) -> None:
         if TUNING_SEED in seeds:
             raise RecipeError(f"seed {TUNING_SEED} came, which the runs that choose a learning rate have; give others")
-        self.setting, self.seeds, self.lrs, self.say = setting, seeds, lrs, say
+        self.setting, self.seeds, self.lrs, self.log = setting, seeds, lrs, log
         self._pool: ProcessPoolExecutor | None = None
-        self._began, self._done = time.monotonic(), 0
+        self._start_time, self._done = time.monotonic(), 0
 
     @contextmanager
     def side_by_side(self, jobs: int) -> Iterator[None]:
@@ -52,7 +52,7 @@ class Experiment:
             return
         context = multiprocessing.get_context("spawn")
         stop = context.Event()
-        with terminable(), ProcessPoolExecutor(jobs, context, initializer=_obey, initargs=(stop,)) as pool:
+        with terminable(), ProcessPoolExecutor(jobs, context, initializer=_set_stop, initargs=(stop,)) as pool:
             self._pool = pool
             try:
                 yield
@@ -124,26 +124,26 @@ class Experiment:
             shutil.rmtree(work_path(self.setting, run), ignore_errors=True)
         if self._pool is None or len(missing) < 2:
             for run in missing:
-                self._tell(finish(self.setting, run))
+                self._log_run(finish(self.setting, run))
             return
-        futures = [self._pool.submit(_finish_here, self.setting, run) for run in missing]
+        futures = [self._pool.submit(_finish_in_pool, self.setting, run) for run in missing]
         for future in as_completed(futures):
-            self._tell(future.result())
+            self._log_run(future.result())
 
-    def _tell(self, line: str | None) -> None:
+    def _log_run(self, line: str | None) -> None:
         if line is not None:
             self._done += 1
-            self.say(f"{line} (run {self._done}, minute {(time.monotonic() - self._began) / 60:.1f})")
+            self.log(f"{line} (run {self._done}, minute {(time.monotonic() - self._start_time) / 60:.1f})")
 
 
 _stop: list[Event] = []  # of a process of the pool: set once the experiment ends, as a pool hands out one run too many
 
 
-def _obey(stop: Event) -> None:
+def _set_stop(stop: Event) -> None:
     _stop.append(stop)
 
 
-def _finish_here(setting: Setting, run: Run) -> str | None:
+def _finish_in_pool(setting: Setting, run: Run) -> str | None:
     """`finish`, in a process of the pool."""
     if any(stop.is_set() for stop in _stop):
         return None

@@ -108,16 +108,16 @@ def _introduction(trained: TrainedModel) -> str:
     what = f"a ResNet with {_ATTENTION[kind]} in every residual block" if kind else "a network"
     data = trained.data.get("name")
     trained_on = f", trained on {markdown_text(str(data))}" if data else ""
-    says = f"`{trained.architecture}`, {what}, for image retrieval{trained_on}."
+    sentence = f"`{trained.architecture}`, {what}, for image retrieval{trained_on}."
     if trained.tag == COREL_TAG:
-        return f"{says} It belongs to the comparison of plain, SE, CBAM and GAM ResNets after {_PAPER}."
+        return f"{sentence} It belongs to the comparison of plain, SE, CBAM and GAM ResNets after {_PAPER}."
     if trained.result is not None:
         result = trained.result
         hit, queries = result["metrics"].get("hit@1"), result["protocol"]["queries_scored"]
         if hit is not None:
             share = f"{100 * hit['micro']:.1f} %"
-            return f"{says} Of {queries:,} queries, {share} had an image of their own class ranked first."
-    return f"{says} Images are alike where their embeddings are close, by cosine."
+            return f"{sentence} Of {queries:,} queries, {share} had an image of their own class ranked first."
+    return f"{sentence} Images are alike where their embeddings are close, by cosine."
 
 
 def _picture() -> str:

@@ -101,7 +101,7 @@ def _copy(index: PhotoIndex, photos: Path, with_places: bool, on_progress: Calla
     found = index.catalogue.page(PhotoFilter(), 0, _ALL)
     if not found:
         raise DataError(f"'{index.folder}' has no photographs; index a folder that has")
-    tell = []
+    with_gps = []
     for photo in found:
         path = (inside / photo.path).resolve()
         data = path.read_bytes() if path.is_relative_to(inside) and path.is_file() else b""
@@ -109,15 +109,15 @@ def _copy(index: PhotoIndex, photos: Path, with_places: bool, on_progress: Calla
             raise RefusedError(f"'{photo.path}' is not what was indexed; bring the index up to date first")
         with Image.open(path) as image:
             if image.getexif().get_ifd(_GPS):
-                tell.append(photo.path)
+                with_gps.append(photo.path)
         target = photos / photo.path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, target)
         on_progress(1)
-    if tell and not with_places:
+    if with_gps and not with_places:
         raise RefusedError(
-            f"{len(tell)} photographs tell where they were taken (EXIF GPS), the first is '{tell[0]}'; remove that "
-            "from them and index again, or publish it with --with-places"
+            f"{len(with_gps)} photographs tell where they were taken (EXIF GPS), the first is '{with_gps[0]}'; remove "
+            "that from them and index again, or publish it with --with-places"
         )
     return len(found)
 

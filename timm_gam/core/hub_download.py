@@ -98,13 +98,13 @@ def download_file(
     if isinstance(cached, str) and (_COMMIT.fullmatch(revision or "") or not _reachable(repo_id, revision)):
         if _is_intact(Path(cached)):
             return _as_released(repo_id, Path(cached), sha256)
-        _forget(Path(cached))
+        _remove_cached(Path(cached))
     check_repository(repo_id, revision)
     for _ in range(2):  # a byte may have changed on the way, or on disk since
         path = _download(repo_id, filename, revision, cache_dir)
         if _is_intact(path):
             return _as_released(repo_id, path, sha256)
-        _forget(path)
+        _remove_cached(path)
     raise HubError(
         f"'{filename}' of '{repo_id}' came damaged twice: its content is not what {constants.ENDPOINT} says it is; "
         "nothing was kept, try again or use another mirror"
@@ -157,7 +157,7 @@ def _blob(path: Path) -> Path:
     return path.parent / path.readlink() if path.is_symlink() else path
 
 
-def _forget(path: Path) -> None:
+def _remove_cached(path: Path) -> None:
     """Take a damaged file out of the cache, so that the next pull downloads it again."""
     for file in (path.resolve(), _blob(path), path):
         file.unlink(missing_ok=True)

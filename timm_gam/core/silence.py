@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 _lock = threading.Lock()
 _inside = 0
-_kept: int | None = None  # descriptor 2 while it is silenced
+_saved_stderr: int | None = None  # descriptor 2 while it is silenced
 
 
 @contextlib.contextmanager
@@ -22,38 +22,38 @@ def silent_libraries() -> Iterator[None]:
     with _lock:
         _inside += 1
         if _inside == 1:
-            _silence()
+            _redirect_stderr()
     try:
         yield
     finally:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                _restore()
+                _restore_stderr()
 
 
-def _silence() -> None:
-    global _kept
+def _redirect_stderr() -> None:
+    global _saved_stderr
     with contextlib.suppress(OSError):  # there is no descriptor 2, or none is left
-        _kept = os.dup(2)
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 2)
-        os.close(nothing)
+        _saved_stderr = os.dup(2)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 2)
+        os.close(null)
 
 
-def _restore() -> None:
-    global _kept
-    if _kept is not None:
-        os.dup2(_kept, 2)
-        os.close(_kept)
-        _kept = None
+def _restore_stderr() -> None:
+    global _saved_stderr
+    if _saved_stderr is not None:
+        os.dup2(_saved_stderr, 2)
+        os.close(_saved_stderr)
+        _saved_stderr = None
 
 
 def _after_fork() -> None:
     """A process forked while another thread was within has no such thread."""
     global _lock, _inside
     _lock, _inside = threading.Lock(), 0
-    _restore()
+    _restore_stderr()
 
 
 if hasattr(os, "register_at_fork"):

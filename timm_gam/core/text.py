@@ -128,7 +128,7 @@ class _Guarded:
 
     def __init__(self, inner: TextIO) -> None:
         self.inner = inner
-        self._begins = True  # a line
+        self._line_starts = True  # a line
 
     def write(self, text: str) -> int:
         with noticing_closed(self.inner):
@@ -147,9 +147,9 @@ class _Guarded:
         text = redacted(text)
         start = "\r" if text.startswith("\r") else ""
         safe = start + "\n".join("\t".join(map(printable, line.split("\t"))) for line in text[len(start) :].split("\n"))
-        before = "\n" if self._begins or start else " "
+        before = "\n" if self._line_starts or start else " "
         if safe:
-            self._begins = safe.endswith(("\n", "\r"))
+            self._line_starts = safe.endswith(("\n", "\r"))
         return _FORGED.sub(" ", before + safe)[1:]
 
     def __getattr__(self, name: str) -> Any:

@@ -64,9 +64,9 @@ class ImageSet:
         if len(self.ids) != len(self.labels) or (self.splits is not None and len(self.splits) != len(self.ids)):
             raise DataError(f"image set '{self.name}' needs one label and one split per id")
         if len(set(self.ids)) != len(self.ids):
-            twice = Counter(self.ids).most_common(1)[0][0]
+            repeated = Counter(self.ids).most_common(1)[0][0]
             raise DataError(
-                f"image id '{twice}' occurs twice in '{self.name}'; ids must be unique: name another column with "
+                f"image id '{repeated}' occurs twice in '{self.name}'; ids must be unique: name another column with "
                 "--id-column, or --id-column none to number the rows"
             )
 

@@ -162,7 +162,7 @@ def embed_batches(
                     device=device, memory_format=memory_format, non_blocking=True
                 )
                 vectors = network(normalise(pixels))[: len(batch.places)].float().cpu().numpy()
-                _refuse_wrong(vectors, embedded, images)
+                _check_vectors(vectors, embedded, images)
             signatures = np.array(batch.signatures, dtype=np.int8).reshape(-1, SIGNATURE_BYTES)
             take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), unreadable, signatures))
 
@@ -187,7 +187,7 @@ def _padded(pixels: Tensor, batch_size: int) -> Tensor:
     return pixels if missing <= 0 else torch.cat([pixels, pixels[:1].expand(missing, *pixels.shape[1:])])
 
 
-def _refuse_wrong(vectors: NDArray[np.float32], rows: NDArray[np.int64], images: ImageSet) -> None:
+def _check_vectors(vectors: NDArray[np.float32], rows: NDArray[np.int64], images: ImageSet) -> None:
     if vectors.ndim != 2:
         raise EmbeddingError(f"the network gave shape {vectors.shape} for a batch; embeddings (B, D) are needed")
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))

@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> None:
         layer=args.layer,
         normalize=args.normalize,
         preprocessing=preprocessing,
-        say=print_line,
+        log=print_line,
     )
     print(f"{folder / DOCUMENT}: how to prepare images, and what was exported")
 

@@ -33,7 +33,7 @@ def export_model(
     layer: Layer = "pooled",
     normalize: bool = False,
     preprocessing: Preprocessing | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write a model in each format, read each file back, and compare it with the model.
 
@@ -44,7 +44,7 @@ def export_model(
         layer: "pooled" or "pre_logits" for embeddings, "logits" for the classifier's output.
         normalize: Embeddings of unit length.
         preprocessing: Default: the model's own. The side of its input is the exported one's.
-        say: Called with each line of progress.
+        log: Called with each line of progress.
 
     Returns:
         The content of export.json.
@@ -71,7 +71,7 @@ def export_model(
         for name in dict.fromkeys(formats):
             entry = _write(name, program, temporary, output_name(layer), images, expected)
             files.append(entry)
-            say(_line(folder, entry))
+            log(_line(folder, entry))
         content = _document(loaded, preprocessing, layer, normalize, expected[0].shape[1], files)
         write_json(temporary / DOCUMENT, content)
     return content

@@ -56,7 +56,7 @@ def _write_onnx(program: ExportedProgram, path: Path, input_name: str, output_na
     import onnxruntime
 
     size = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
-    with _quiet():
+    with _suppressed_output():
         written = torch.onnx.export(
             program, (), input_names=[input_name], output_names=[output_name], opset_version=_OPSET, dynamo=True
         )
@@ -108,14 +108,14 @@ def _require_compiler() -> None:
 def _write_aoti(program: ExportedProgram, path: Path, input_name: str, output_name: str) -> dict[str, Any]:
     from timm_gam.core import hardware
 
-    with _quiet():
+    with _suppressed_output():
         torch._inductor.aoti_compile_and_package(program, package_path=str(path))
     machine = hardware()
     return {"compiled_for": {"machine": machine["machine"], "processor": machine["processor"]}}
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _suppressed_output() -> Iterator[None]:
     """Within, the exporters' progress lines and notes on their own deprecations are not shown."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -41,11 +41,11 @@ class TimedBytes(io.BytesIO):
     def __init__(self, data: bytes, image_id: str, limits: DecodeLimits) -> None:
         super().__init__(data)
         self._image_id, self._seconds = image_id, limits.seconds
-        self._began, self._end = time.thread_time(), time.monotonic() + limits.seconds
+        self._start_time, self._end = time.thread_time(), time.monotonic() + limits.seconds
 
     def read(self, size: int | None = -1, /) -> bytes:
         # The first clock costs a twentieth of the second, which is behind it.
-        if time.monotonic() > self._end and time.thread_time() - self._began > self._seconds:
+        if time.monotonic() > self._end and time.thread_time() - self._start_time > self._seconds:
             reason = f"more than {self._seconds:g} s to decode it; --max-decode-seconds allows more"
             raise UnreadableImageError(self._image_id, reason)
         return super().read(size)

@@ -109,8 +109,8 @@ def _decode(image: Image.Image, data: bytes, image_id: str, shrink: Shrink | Non
 
 
 def _draft(image: Image.Image, shrink: Shrink) -> None:
-    lying = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # to be turned by 90 degrees
-    factor = shrink(*(reversed(image.size) if lying else image.size))
+    rotated = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # to be turned by 90 degrees
+    factor = shrink(*(reversed(image.size) if rotated else image.size))
     if factor > 1:
         image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
 

@@ -59,7 +59,7 @@ def load_items(
     Raises:
         MachineError: within, a loader process was killed.
     """
-    loader: DataLoader[T | _Raised] = DataLoader(
+    loader: DataLoader[T | _WorkerError] = DataLoader(
         _Reporting(dataset),
         batch_size=None,
         sampler=keys,
@@ -77,10 +77,10 @@ def load_items(
             raise
         except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
             # The first is torch's own; the others come where an item outlived who sent it.
-            exit_codes = _exit_codes(processes, patience=0 if isinstance(error, RuntimeError) else 1)
+            exit_codes = _exit_codes(processes, timeout=0 if isinstance(error, RuntimeError) else 1)
             if "DataLoader worker" not in str(error) and not any(exit_codes):
                 raise
-            raise _death(exit_codes, advice) from error
+            raise _exit_error(exit_codes, advice) from error
         finally:
             for process in processes:  # torch would wait 5 s for each that is blocked in a read
                 process.kill()
@@ -113,11 +113,11 @@ def in_shared_memory(values: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Raised:
+class _WorkerError:
     error: Exception
     traceback: str
 
-    def pin_memory(self) -> _Raised:
+    def pin_memory(self) -> _WorkerError:
         return self
 
 
@@ -133,7 +133,7 @@ class _Reporting(Dataset[Any]):
         except Exception as error:
             if get_worker_info() is None:
                 raise
-            return _Raised(_picklable(error), traceback.format_exc())
+            return _WorkerError(_picklable(error), traceback.format_exc())
 
 
 def _picklable(error: Exception) -> Exception:
@@ -144,15 +144,15 @@ def _picklable(error: Exception) -> Exception:
     return error
 
 
-def _checked(stream: Iterator[T | _Raised], processes: Sequence[BaseProcess], advice: str) -> Iterator[T]:
+def _checked(stream: Iterator[T | _WorkerError], processes: Sequence[BaseProcess], advice: str) -> Iterator[T]:
     while True:
-        if any(exit_codes := _exit_codes(processes, patience=0)):
-            raise _death(exit_codes, advice)
+        if any(exit_codes := _exit_codes(processes, timeout=0)):
+            raise _exit_error(exit_codes, advice)
         try:
             item = next(stream)
         except StopIteration:
             return
-        if isinstance(item, _Raised):
+        if isinstance(item, _WorkerError):
             raise item.error from RuntimeError(f"in a loader process:\n{item.traceback}")
         yield item
 
@@ -181,13 +181,13 @@ def _without_death_signals() -> Iterator[None]:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
 
 
-def _exit_codes(processes: Sequence[BaseProcess], patience: float) -> list[int | None]:
+def _exit_codes(processes: Sequence[BaseProcess], timeout: float) -> list[int | None]:
     for process in processes:
-        process.join(patience)
+        process.join(timeout)
     return [process.exitcode for process in processes]
 
 
-def _death(exit_codes: Sequence[int | None], advice: str) -> MachineError:
+def _exit_error(exit_codes: Sequence[int | None], advice: str) -> MachineError:
     exit_code = next((code for code in exit_codes if code), 0)  # minus the signal that killed the process
     if exit_code > 0:
         return MachineError(f"a loader process ended with exit code {exit_code}; --workers 0 shows why")

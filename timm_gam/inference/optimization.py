@@ -91,7 +91,7 @@ class OptimizedNetwork(nn.Module):
                 return self._compiled(x).float()
             except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
                 out: Tensor = self.network(x).float()  # where the batch is at fault, its own error comes from here
-                self._give_up_compiling(error)
+                self._disable_compiled(error)
                 return out
 
     def _prepare(self, x: Tensor) -> torch.memory_format:
@@ -124,7 +124,7 @@ class OptimizedNetwork(nn.Module):
         self._compiled = config.patch(freezing=True)(run)
         self.applied.append("compiled with frozen weights")
 
-    def _give_up_compiling(self, error: Exception) -> None:
+    def _disable_compiled(self, error: Exception) -> None:
         reason = one_line(error)
         self._compiled, self.applied[-1] = None, f"not compiled: {reason}"
         warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=3)

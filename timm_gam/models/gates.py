@@ -80,7 +80,7 @@ def measure_gates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Gate
         new = (known.sum(0), value.sum(0), value.square().sum(0))
         sums[name] = tuple(a + b for a, b in zip(sums[name], new, strict=True)) if name in sums else new  # type: ignore[assignment]
 
-    with _hooked(model, lambda name, x, gate: add(name, gate)), torch.inference_mode():
+    with _gate_hooks(model, lambda name, x, gate: add(name, gate)), torch.inference_mode():
         for batch in batches:
             model(batch)
     return {name: _use(*parts) for name, parts in sums.items()}
@@ -90,7 +90,7 @@ def measure_gates(model: nn.Module, batches: Iterable[Tensor]) -> dict[str, Gate
 def frozen_gates(model: nn.Module, uses: Mapping[str, GateUse]) -> Iterator[None]:
     """Within: every gate has its mean over images, from `measure_gates`, whatever the image."""
     means = {name: use.mean for name, use in uses.items()}
-    with _hooked(model, lambda name, x, gate: means[name].to(x)):
+    with _gate_hooks(model, lambda name, x, gate: means[name].to(x)):
         yield
 
 
@@ -105,7 +105,7 @@ def shuffled_gates(model: nn.Module) -> Iterator[None]:
         moved = gate.roll(1, dims=0)
         return torch.where(torch.isfinite(moved), moved, gate.nanmean(0))
 
-    with _hooked(model, other):
+    with _gate_hooks(model, other):
         yield
 
 
@@ -115,7 +115,7 @@ def _gate(x: Tensor, output: Tensor) -> Tensor:
 
 
 @contextmanager
-def _hooked(model: nn.Module, hook: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
+def _gate_hooks(model: nn.Module, hook: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
     """Within: `hook(name, x, gate)` is told every gate; what it gives in its place, if anything, multiplies x."""
 
     def of(name: str) -> Callable[..., Tensor | None]:

@@ -104,9 +104,9 @@ def nearest(
     # operands and, for Euclidean distance, of the length that is subtracted.
     bound = 1.01 * (queries.dim + 8) * _MANTISSA
     lowest = _comparable(found.scores[:, -1], queries)
-    unproven = np.flatnonzero(lowest <= values[:, -1] + bound) if width < len(gallery) else np.empty(0, dtype=np.int64)
-    for start in range(0, len(unproven), _QUERIES):
-        some = unproven[start : start + _QUERIES]
+    uncertain = np.flatnonzero(lowest <= values[:, -1] + bound) if width < len(gallery) else np.empty(0, dtype=np.int64)
+    for start in range(0, len(uncertain), _QUERIES):
+        some = uncertain[start : start + _QUERIES]
         exact = highest(ExactScorer(queries.take(some), gallery), k, self_index=itself[some])
         found.rows[some], found.scores[some] = exact.rows, exact.scores
     return found

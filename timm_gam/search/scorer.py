@@ -80,7 +80,7 @@ class ExactScorer(Scorer):
         super().__init__(len(self.left), len(self.right), symmetric=self.left is self.right, device=device)
         self.kernel = kernel or fastest_kernel(queries.dim, self.device, float(self.queries) * self.gallery)
         self.products = str(self.kernel)
-        self._kept_bytes, self._kept = 0, OrderedDict[tuple[bool, int, int], _Operand]()
+        self._cache_bytes, self._cache = 0, OrderedDict[tuple[bool, int, int], _Operand]()
         self._room = torch.empty(0, dtype=torch.float64, device=self.device)
 
     def block(self, rows: Rows, columns: Rows) -> Tensor:
@@ -104,25 +104,27 @@ class ExactScorer(Scorer):
         return 8 * rows * (columns + 8) + operands + split
 
     def keep(self, memory: int) -> None:
-        self._kept_bytes = memory
+        self._cache_bytes = memory
 
     def _operand(self, points: FixedPoint, rows: Rows) -> _Operand:
         if not isinstance(rows, slice):
             return self._prepared(points, rows)
-        key, room = (points is self.right, rows.start, rows.stop), None
-        if key not in self._kept:
+        key, buffer = (points is self.right, rows.start, rows.stop), None
+        if key not in self._cache:
             # The last is the other side of this block, which has its own memory, as the new one has.
-            while (older := [*self._kept][:-1]) and sum(self._kept[o].vectors.nbytes for o in older) > self._kept_bytes:
+            while (older := [*self._cache][:-1]) and sum(
+                self._cache[o].vectors.nbytes for o in older
+            ) > self._cache_bytes:
                 oldest = next((other for other in older if other[0]), older[0])  # of the gallery, as it comes but once
-                room = self._kept.pop(oldest).vectors
-            self._kept[key] = self._prepared(points, rows, room)
-        self._kept.move_to_end(key)
-        return self._kept[key]
+                buffer = self._cache.pop(oldest).vectors
+            self._cache[key] = self._prepared(points, rows, buffer)
+        self._cache.move_to_end(key)
+        return self._cache[key]
 
-    def _prepared(self, points: FixedPoint, rows: Rows, room: Tensor | None = None) -> _Operand:
+    def _prepared(self, points: FixedPoint, rows: Rows, buffer: Tensor | None = None) -> _Operand:
         out = None
-        if isinstance(rows, slice) and room is not None and room.dtype == torch.float64:  # the integers themselves
-            out = room[: rows.stop - rows.start]  # memory that is used again needs no new pages
+        if isinstance(rows, slice) and buffer is not None and buffer.dtype == torch.float64:  # the integers themselves
+            out = buffer[: rows.stop - rows.start]  # memory that is used again needs no new pages
         fits = out is not None and isinstance(rows, slice) and len(out) == rows.stop - rows.start
         integers = points.integers(rows, self.device, out if fits else None)
         squares = integers.square().sum(dim=1) if points.distance == "euclidean" else None

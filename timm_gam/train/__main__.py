@@ -39,7 +39,7 @@ def _run(given: dict[str, object]) -> None:
     from eval import RetrievalEvaluator
     from timm_gam.train.run import train
 
-    result = train(recipe, folder, RetrievalEvaluator(), resume=resume is not None, say=print_line)
+    result = train(recipe, folder, RetrievalEvaluator(), resume=resume is not None, log=print_line)
     if result is not None:
         from eval import metric_table, summary
 

@@ -82,16 +82,16 @@ class Trainer:
         """Everything with weights or buffers, by its name in the saved state."""
         return {"objective": self.objective, **({"ema": self.ema.module} if self.ema is not None else {})}
 
-    def go_on_from(self, position: Position) -> None:
+    def start_at(self, position: Position) -> None:
         """Set the learning rate to that of the position's next update."""
         self.scheduler.step_update(position.epoch * self.updates_per_epoch + position.update)
 
     def first_lr(self, position: Position) -> float:
         """The learning rate of the first update of the position's epoch, of groups with an `lr_scale` of 1."""
-        self.go_on_from(Position(epoch=position.epoch))
+        self.start_at(Position(epoch=position.epoch))
         group = self.optimizer.param_groups[0]
         lr = float(group["lr"] / (group["lr_scale"] or 1.0))
-        self.go_on_from(position)
+        self.start_at(position)
         return lr
 
     def train(

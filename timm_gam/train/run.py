@@ -59,7 +59,7 @@ def train(
     *,
     images: ImageSet | None = None,
     resume: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Result | None:
     """Train by a recipe into a run folder, and score the test split with the best weights.
 
@@ -71,7 +71,7 @@ def train(
         evaluator: Scores validation and test; `eval.RetrievalEvaluator()`.
         images: Train on these instead of those that the recipe names; the same again to resume.
         resume: Go on from the folder's state.
-        say: Takes each line for the reader.
+        log: Takes each line for the reader.
 
     Returns:
         The test result in the first process; None in others, and where there is no test split.
@@ -102,26 +102,26 @@ def train(
         position = Position()
         if resume:
             position = load_state(folder.state, trainer.modules, trainer.optimizer, trainer.scaler)
-            trainer.go_on_from(position)
+            trainer.start_at(position)
         earlier = read_training_record(folder.state) if resume else start_record(recipe)
         record = TrainingRecord(preprocessing.of_weights(), *found.images).with_images_of(earlier)
         saver = Saver(folder, trainer, position, record)
         if resume:
             saver.resumed()
-        with closing(Progress(recipe, position, updates, show=world.leads, say=say)) as progress:
+        with closing(Progress(recipe, position, updates, show=world.leads, log=log)) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
-            progress.say(f"{_describe(model, frozen)}, {since}; {printable(str(data))}")
+            progress.log(f"{_describe(model, frozen)}, {since}; {printable(str(data))}")
             if not record.keeps_images:
-                progress.say("warning: over two million images: the weights will not say which they were trained on")
+                progress.log("warning: over two million images: the weights will not say which they were trained on")
             for line in data.warnings:
-                progress.say(f"warning: {printable(line)}")
+                progress.log(f"warning: {printable(line)}")
             _train_epochs(trainer, data, position, saver, progress, evaluator)
         if not world.leads:
             return None
         if not draw_curves(folder.curves, position.rows, recipe.model):
-            say("no curves.png: matplotlib is not installed; pip install 'timm-gam[train]'")
+            log("no curves.png: matplotlib is not installed; pip install 'timm-gam[train]'")
         if data.split.test is None:
-            say(f"no test split was scored; the best weights are {folder.best}")
+            log(f"no test split was scored; the best weights are {folder.best}")
             return None
         note = (
             f"weights of epoch {position.best_epoch} of {recipe.epochs}, chosen by validation mAP "

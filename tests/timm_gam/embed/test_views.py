@@ -76,13 +76,14 @@ def _regions(height: int, width: int, levels: int = 3) -> list[tuple[int, int, i
     return found
 
 
+@pytest.mark.parametrize("levels", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(7, 7), (10, 7), (5, 12)])
-def test_rmac_is_that_of_its_authors(shape: tuple[int, int]) -> None:
+def test_rmac_is_that_of_its_authors(shape: tuple[int, int], levels: int) -> None:
     maps = torch.rand(3, 6, *shape)
     expected = F.normalize(maps.amax(dim=(2, 3)), dim=1)
-    for top, left, side in _regions(*shape):
+    for top, left, side in _regions(*shape, levels):
         expected = expected + F.normalize(maps[:, :, top : top + side, left : left + side].amax(dim=(2, 3)), dim=1)
-    torch.testing.assert_close(rmac(maps), expected)
+    torch.testing.assert_close(rmac(maps, levels), expected)
 
 
 class _Record(nn.Module):

@@ -161,12 +161,20 @@ def test_other_dtypes_are_refused() -> None:
         timm_gam.optimize(trained_looking("test_resnet_se"), dtype=torch.float64)
 
 
-def test_the_memory_layout_is_measured_on_the_first_batch_and_named() -> None:
+@pytest.mark.parametrize("fastest", [torch.channels_last, torch.contiguous_format])
+def test_the_memory_layout_measured_fastest_on_the_first_batch_is_taken(
+    monkeypatch: pytest.MonkeyPatch, fastest: torch.memory_format
+) -> None:
+    def measured(network: nn.Module, x: Tensor, layout: torch.memory_format) -> float:
+        return 1.0 if layout is fastest else 2.0
+
+    monkeypatch.setattr("timm_gam.inference.optimization.time_of", measured)
     network = timm_gam.optimize(trained_looking("test_resnet_gam"), compiled=False)
     assert network.memory_format is None and not any("memory layout" in line for line in network.applied)
     network(images(trained_looking("test_resnet_gam")))
-    assert network.memory_format in (torch.channels_last, torch.contiguous_format)
-    assert sum("memory layout" in line for line in network.applied) == 1
+    assert network.memory_format is fastest
+    name = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}[fastest]
+    assert [line for line in network.applied if "memory layout" in line] == [f"memory layout {name}"]
 
 
 def test_import_brings_no_extension_compiler_and_so_none_of_its_warnings() -> None:

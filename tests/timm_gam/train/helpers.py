@@ -29,7 +29,7 @@ def small_recipe(**changes: Any) -> Recipe:
 
 
 def train_quietly(recipe: Recipe, path: Path, *, resume: bool = False) -> RunFolder:
-    train(recipe, path, RetrievalEvaluator(), resume=resume, say=lambda line: None)
+    train(recipe, path, RetrievalEvaluator(), resume=resume, log=lambda line: None)
     return RunFolder(path)
 
 

@@ -194,7 +194,7 @@ def test_one_class_is_a_warning_at_the_start_and_in_the_records(tmp_path: Path) 
     (root / "notes.txt").write_text("x")
     said: list[str] = []
     recipe = small_recipe(data_dir=str(root), epochs=1)
-    train(recipe, tmp_path / "run", RetrievalEvaluator(), say=said.append)
+    train(recipe, tmp_path / "run", RetrievalEvaluator(), log=said.append)
     folder = RunFolder(tmp_path / "run")
     data = json.loads(folder.data.read_text())
     assert data["warnings"][0].startswith("only one class (")

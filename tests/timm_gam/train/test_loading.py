@@ -140,7 +140,7 @@ def test_seeds_differ_by_what_they_are_for() -> None:
 
 
 def test_a_loader_process_that_is_killed_is_one_line_and_costs_nothing(photos: Path, tmp_path: Path) -> None:
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         if line.startswith("epoch 1/"):
             (worker,) = multiprocessing.active_children()
             assert worker.pid is not None
@@ -148,5 +148,5 @@ def test_a_loader_process_that_is_killed_is_one_line_and_costs_nothing(photos: P
 
     recipe = small_recipe(data_dir=str(photos), workers=1, epochs=1000)
     with pytest.raises(MachineError, match="a loader process died .*; lower --workers, then --resume"):
-        train(recipe, tmp_path / "run", RetrievalEvaluator(), say=say)
+        train(recipe, tmp_path / "run", RetrievalEvaluator(), log=log)
     assert metrics(RunFolder(tmp_path / "run"))[0]["epoch"] == "1"

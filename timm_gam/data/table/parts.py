@@ -12,7 +12,7 @@ from timm_gam.data.table.columns import ColumnNames, find_columns
 from timm_gam.data.table.labels import LabelPart, join_labels
 from timm_gam.data.table.rows import RowsReader, library_errors
 
-_ANYWHERE = ("hf://", "/")
+_ADDRESS_PREFIXES = ("hf://", "/")
 
 
 Part = tuple[str, Any]
@@ -36,7 +36,7 @@ def image_set_from_splits(
         DataError: the columns do not fit, or a row has no label or none that is a class.
     """
     asked = ColumnNames(image_column, label_column, id_column)
-    return image_set_from_parts(name, list(splits.items()), asked, streaming=streaming, roots=_ANYWHERE)
+    return image_set_from_parts(name, list(splits.items()), asked, streaming=streaming, roots=_ADDRESS_PREFIXES)
 
 
 def image_set_from_parts(

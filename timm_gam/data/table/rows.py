@@ -70,8 +70,8 @@ def library_errors(name: str, message: Callable[[Exception], str] | None = None)
     except (TimmGamError, MemoryError):
         raise
     except Exception as error:
-        said = message(error) if message else f"'{name}' cannot be read: {cause_line(root_cause(error))}"
-        raise DataError(said) from error
+        reason = message(error) if message else f"'{name}' cannot be read: {cause_line(root_cause(error))}"
+        raise DataError(reason) from error
     finally:
         for logger, level in loggers.items():
             logger.setLevel(level)
@@ -86,10 +86,10 @@ def root_cause(error: Exception) -> Exception:
 
 def cause_line(cause: Exception) -> str:
     """What a library's error says, and what to do where it does not."""
-    said = one_line(cause)
-    if "Invalid string class label" in said:  # it takes the folder around an archive for a class
-        return f"`datasets` finds no classes in archives of images; unpack them and name the folder ({said})"
-    return said
+    reason = one_line(cause)
+    if "Invalid string class label" in reason:  # it takes the folder around an archive for a class
+        return f"`datasets` finds no classes in archives of images; unpack them and name the folder ({reason})"
+    return reason
 
 
 def _stream(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:

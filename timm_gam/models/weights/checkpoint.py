@@ -42,7 +42,7 @@ def check_safetensors(path: str | Path) -> None:
         with safe_open(path, framework="pt"):
             pass
     except SafetensorError as error:
-        kind = _looks_like(path)
+        kind = _guess_format(path)
         raise CheckpointError(f"'{path}' is {kind}; only safetensors files are read ({error})") from error
     except OSError as error:
         raise CheckpointError(f"cannot read '{path}': {error.strerror or error}") from error
@@ -64,7 +64,7 @@ def weights_digest(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _looks_like(path: Path) -> str:
+def _guess_format(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(4)
     if head[:2] == b"PK" or head[:1] == b"\x80":

@@ -44,9 +44,9 @@ class DatabaseAugmentation(Reranker):
     ) -> None:
         super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
         self.check({"neighbours": neighbours}, len(self.gallery), within=self.within, transductive=not self.strict)
-        everyone = torch.arange(len(self.gallery), device=self.gallery.device)
+        all_rows = torch.arange(len(self.gallery), device=self.gallery.device)
         lists = neighbour_lists(
-            self.gallery, self.gallery, neighbours + self.strict, own=everyone, memory=self.memory // 2
+            self.gallery, self.gallery, neighbours + self.strict, own=all_rows, memory=self.memory // 2
         )
         self._rows, self._weights = lists.rows, similarity_weights(lists.similarities, alpha)
         self._neighbours, self._alpha = neighbours, alpha
@@ -76,8 +76,8 @@ class DatabaseAugmentation(Reranker):
 
     def block(self, rows: slice) -> Tensor:
         own = self.own[rows]
-        sought = expanded(self.queries[rows], self.gallery, self._neighbours, self._alpha, own, self.memory // 4)
-        cosines = self.gallery.similarities(sought)
+        new_queries = expanded(self.queries[rows], self.gallery, self._neighbours, self._alpha, own, self.memory // 4)
+        cosines = self.gallery.similarities(new_queries)
         moved = cosines + (self._moves @ cosines.T.contiguous()).T
         scores = moved / _length(self._moved_squares)
         if self._listed_by is not None:

@@ -62,9 +62,9 @@ class Diffusion(Reranker):
         self.check({"neighbours": neighbours}, len(self.gallery), within=self.within)
         self.k, self.gamma, self.alpha, self.steps, self.mix = neighbours, gamma, alpha, steps, mix
         count, device = len(self.gallery), self.gallery.device
-        everyone = torch.arange(count, device=device)
+        all_rows = torch.arange(count, device=device)
         lists = neighbour_lists(
-            self.gallery, self.gallery, neighbours + self.within, own=everyone, memory=self.memory // 2
+            self.gallery, self.gallery, neighbours + self.within, own=all_rows, memory=self.memory // 2
         )
         self._rows, self._similarities = lists.rows, lists.similarities
         self._weights = similarity_weights(lists.similarities, gamma)

@@ -73,10 +73,10 @@ class KReciprocal(Reranker):
         self._node = self.own.clone()
         self._node[outside] = self._count + torch.arange(len(outside), device=outside.device)
         images = self.gallery.followed_by(self.queries[outside])
-        everyone = torch.arange(len(images), device=images.device)
+        all_rows = torch.arange(len(images), device=images.device)
         width = max(neighbours, local - 1)
-        near = neighbour_lists(images, images, width, own=everyone, memory=self.memory // 2).rows
-        lists = torch.cat([everyone[:, None], near], dim=1)
+        near = neighbour_lists(images, images, width, own=all_rows, memory=self.memory // 2).rows
+        lists = torch.cat([all_rows[:, None], near], dim=1)
         encoded = _encodings(images, lists[:, : neighbours + 1], self.memory // 2)
         self._rows = _averaged(encoded, lists[:, :local], self.memory // 2)
         del encoded, near, lists

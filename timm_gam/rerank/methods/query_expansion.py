@@ -91,5 +91,5 @@ class QueryExpansion(Reranker):
 
     def block(self, rows: slice) -> Tensor:
         own, memory = self.own[rows], self.memory // 2
-        sought = expanded(self.queries[rows], self.gallery, self._neighbours, self._alpha, own, memory)
-        return self.gallery.similarities(sought)
+        new_queries = expanded(self.queries[rows], self.gallery, self._neighbours, self._alpha, own, memory)
+        return self.gallery.similarities(new_queries)

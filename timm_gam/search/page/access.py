@@ -34,7 +34,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        refusal = self._welcome(Request(scope))
+        refusal = self._authorize(Request(scope))
         if refusal is not None:
             await refusal(scope, receive, send)
             return
@@ -51,7 +51,7 @@ class Guard:
 
         await self.app(scope, receive, guarded)
 
-    def _welcome(self, request: Request) -> Response | None:
+    def _authorize(self, request: Request) -> Response | None:
         """None, or what is answered instead."""
         headers, brought = request.headers, request.query_params.get("token", "")
         if self._token and self._is_token(brought):

@@ -29,7 +29,7 @@ _THUMBNAILS = 2000
 _SIDE = 480
 
 
-class NotHereError(DataError):
+class NotFoundError(DataError):
     """No photograph of that name, or it is no longer what was indexed."""
 
 
@@ -67,7 +67,7 @@ class Answers:
         """Photographs like the mean of some; these themselves are left out.
 
         Raises:
-            NotHereError: one of them is unknown.
+            NotFoundError: one of them is unknown.
         """
         vector = mean_direction(np.stack([self._vector(name) for name in names]))
         matches = self.index.search(self.collection, vector, min(k, MOST) + len(names), chosen)
@@ -96,7 +96,7 @@ class Answers:
         """A small JPEG without the original's metadata; the last ones are kept.
 
         Raises:
-            NotHereError: it is unknown.
+            NotFoundError: it is unknown.
             DataError: it cannot be decoded.
         """
         return thumbnail(self._bytes(name), _SIDE, self._limits)
@@ -105,7 +105,7 @@ class Answers:
         """The name and the bytes of an indexed photograph's file.
 
         Raises:
-            NotHereError: it is not in the index, or its file has other bytes now, or leads out of the folder.
+            NotFoundError: it is not in the index, or its file has other bytes now, or leads out of the folder.
         """
         digest, inside = _digest(name), self.index.root.resolve()
         for photo in self.index.catalogue.photos(digest):
@@ -115,13 +115,13 @@ class Answers:
             data = path.read_bytes()
             if hashlib.sha256(data).digest() == digest:
                 return Path(photo.path).name, data
-        raise NotHereError("this photograph is not there, or has changed since it was indexed; index again")
+        raise NotFoundError("this photograph is not there, or has changed since it was indexed; index again")
 
     def why(self, query: str, match: str) -> dict[str, Any]:
         """Where two photographs are alike: both as the network saw them, and each place's part of their cosine.
 
         Raises:
-            NotHereError: one is unknown.
+            NotFoundError: one is unknown.
             ModelError: the network's embedding is no mean over places.
         """
         reason = self._model.why(self._bytes(query), self._bytes(match))
@@ -146,7 +146,7 @@ class Answers:
             return self._dropped[name][1]
         known = self.index.vector(self.collection, _digest(name))
         if known is None:
-            raise NotHereError("this photograph is no longer known; drop it again")
+            raise NotFoundError("this photograph is no longer known; drop it again")
         return known
 
     def _bytes(self, name: str) -> bytes:
@@ -159,7 +159,7 @@ def _digest(name: str) -> bytes:
     except ValueError:
         digest = b""
     if len(digest) != DIGEST_BYTES:
-        raise NotHereError("a photograph is named by 64 hexadecimal digits")
+        raise NotFoundError("a photograph is named by 64 hexadecimal digits")
     return digest
 
 

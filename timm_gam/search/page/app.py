@@ -17,13 +17,13 @@ from starlette.routing import Route
 from timm_gam.core import TimmGamError
 from timm_gam.images import DecodeLimits, page_environment
 from timm_gam.search.page.access import Guard
-from timm_gam.search.page.answers import Answers, NotHereError
+from timm_gam.search.page.answers import Answers, NotFoundError
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
 MOST_BYTES = 100 * 2**20
 _TEMPLATES = Path(__file__).parent / "templates"
-_FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}  # a digest's bytes never change
+_IMMUTABLE = {"Cache-Control": "private, max-age=31536000, immutable"}  # a digest's bytes never change
 
 
 def search_app(
@@ -49,11 +49,11 @@ def search_app(
     answers = Answers(index, collection or index.collection(), device, limits)
     page = page_environment(_TEMPLATES).get_template("search.html")
 
-    def ask(question: Callable[[Request], Response]) -> Callable[[Request], Any]:
-        async def answer(request: Request) -> Response:
-            return await run_in_threadpool(question, request)
+    def in_thread(handler: Callable[[Request], Response]) -> Callable[[Request], Any]:
+        async def handle(request: Request) -> Response:
+            return await run_in_threadpool(handler, request)
 
-        return answer
+        return handle
 
     async def drop(request: Request) -> Response:
         data = bytearray()
@@ -80,19 +80,19 @@ def search_app(
         name, data = answers.original(request.path_params["name"])
         kind = Image.MIME[Image.registered_extensions().get(Path(name).suffix.lower(), "JPEG")]
         shown = {"Content-Disposition": f"inline; filename*=UTF-8''{quote(name)}"}
-        return Response(data, media_type=kind, headers={**_FOR_EVER, **shown})
+        return Response(data, media_type=kind, headers={**_IMMUTABLE, **shown})
 
     def small(request: Request) -> Response:
-        return Response(answers.thumbnail(request.path_params["name"]), media_type="image/jpeg", headers=_FOR_EVER)
+        return Response(answers.thumbnail(request.path_params["name"]), media_type="image/jpeg", headers=_IMMUTABLE)
 
     routes = [
-        Route("/", ask(lambda request: HTMLResponse(page.render(about=answers.about())))),
-        Route("/photos", ask(photos), methods=["GET"]),
+        Route("/", in_thread(lambda request: HTMLResponse(page.render(about=answers.about())))),
+        Route("/photos", in_thread(photos), methods=["GET"]),
         Route("/photos", drop, methods=["POST"]),
-        Route("/search", ask(search)),
-        Route("/why", ask(why)),
-        Route("/thumbnails/{name}", ask(small)),
-        Route("/originals/{name}", ask(original)),
+        Route("/search", in_thread(search)),
+        Route("/why", in_thread(why)),
+        Route("/thumbnails/{name}", in_thread(small)),
+        Route("/originals/{name}", in_thread(original)),
     ]
     app = Starlette(routes=routes, exception_handlers={TimmGamError: _refuse})
     app.add_middleware(Guard, token=token, public=public)
@@ -101,7 +101,7 @@ def search_app(
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    return _error(404 if isinstance(error, NotHereError) else 400, str(error))
+    return _error(404 if isinstance(error, NotFoundError) else 400, str(error))
 
 
 def _error(status: int, message: str) -> Response:

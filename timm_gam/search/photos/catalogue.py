@@ -154,7 +154,7 @@ class Catalogue:
                 [(*astuple(file), *astuple(fact), problem) for file, fact, problem in rows],
             )
 
-    def forget_gone(self) -> list[str]:
+    def remove_missing(self) -> list[str]:
         """Remove what the last `look` did not find."""
         with self._open() as database:
             gone = "from photos where path not in (select path from found)"
@@ -261,8 +261,8 @@ class Catalogue:
 
     def _among(self, column: str, values: Iterable[Any]) -> set[Any]:
         with self._open() as database:
-            ask = f"select {column} from photos where {column} = ? limit 1"
-            return {value for value in values if database.execute(ask, [value]).fetchone() is not None}
+            query = f"select {column} from photos where {column} = ? limit 1"
+            return {value for value in values if database.execute(query, [value]).fetchone() is not None}
 
     def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
         with self._open() as database:

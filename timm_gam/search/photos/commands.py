@@ -59,11 +59,11 @@ def query(args: argparse.Namespace) -> None:
     made = _opened(args.index, limits, args.photo)
     collection = made.collection(args.model)
     model = QueryModel(made, collection, args.device, limits)
-    sought = model.of_files(args.photo)
+    vectors = model.of_files(args.photo)
     if recipe is None:
-        matches = made.search(collection, sought, args.k, chosen)
+        matches = made.search(collection, vectors, args.k, chosen)
     else:
-        matches = search_reranked(made, collection, sought, recipe, args.k, chosen)
+        matches = search_reranked(made, collection, vectors, recipe, args.k, chosen)
     if model.note:
         print(model.note, file=sys.stderr)
     queries = [(photo, photo.name) for photo in args.photo]

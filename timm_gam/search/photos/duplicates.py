@@ -76,11 +76,11 @@ def find_duplicates(
     places = index.catalogue.places()
     signatures = _signatures(index, places, progress, limits)
     table = np.frombuffer(b"".join(signatures.values()), dtype=np.int8).reshape(-1, SIGNATURE_BYTES)
-    telling = np.flatnonzero(table[:, 1:].any(axis=1))
+    informative = np.flatnonzero(table[:, 1:].any(axis=1))
     digests, pixels = list(signatures), index.catalogue.pixels()
-    with progress("comparing", "img", len(telling)) as on_progress:
-        alike = alike_groups(table[telling], NEAR if near is None else near, on_progress)
-    groups = [[digests[row] for row in telling[group].tolist()] for group in alike]
+    with progress("comparing", "img", len(informative)) as on_progress:
+        alike = alike_groups(table[informative], NEAR if near is None else near, on_progress)
+    groups = [[digests[row] for row in informative[group].tolist()] for group in alike]
     for group in groups:
         group.sort(key=lambda digest: (-pixels[digest], places[digest][0]))
     found = sorted([path for digest in group for path in places[digest]] for group in groups)

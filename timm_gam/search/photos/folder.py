@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from timm_gam.core import DataError
 from timm_gam.data import FORMATS, ImageSet, PathReader, is_image_name
 
-_LYING = (5, 6, 7, 8)  # EXIF orientations that are turned by 90 degrees
+_ROTATED = (5, 6, 7, 8)  # EXIF orientations that are turned by 90 degrees
 _DATE = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})")
 
 
@@ -91,7 +91,7 @@ def read_facts(path: Path) -> PhotoFacts:
                 width, height = image.size
                 taken = exif.get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.DateTimeOriginal)
                 taken = taken or exif.get(ExifTags.Base.DateTime)
-                if exif.get(ExifTags.Base.Orientation) in _LYING:
+                if exif.get(ExifTags.Base.Orientation) in _ROTATED:
                     width, height = height, width
     except Exception:  # plug-ins raise anything; why it cannot be decoded is said when it is embedded
         return PhotoFacts(digest)

@@ -30,8 +30,8 @@ def search_reranked(
     digests, embeddings = index.catalogue.digests(PhotoFilter()), index.embeddings(collection)
     digests = digests.take(~embeddings.missing(digests))
     vectors = embeddings.read(digests)
-    sought = torch.from_numpy(query[None].astype(np.float32))
-    reranker = recipe.reranker(recipe.prepare(sought), recipe.prepare(vectors))
+    queries = torch.from_numpy(query[None].astype(np.float32))
+    reranker = recipe.reranker(recipe.prepare(queries), recipe.prepare(vectors))
     order = reranker.block(slice(0, 1))[0].argsort(descending=True, stable=True)
-    cosines = UnitVectors(vectors).similarities(normalize(sought))[0]
+    cosines = UnitVectors(vectors).similarities(normalize(queries))[0]
     return index.matches(((digests[row], float(cosines[row])) for row in order.tolist()), k, chosen)

@@ -47,7 +47,7 @@ def update_index(
     collection: Collection,
     embedder: Embedder,
     progress: ProgressBar = no_progress,
-    say: Callable[[str], None] = lambda line: None,
+    log: Callable[[str], None] = lambda line: None,
 ) -> Update:
     """Find what is new, changed, moved or deleted, embed what this collection lacks, and make it the index's first.
 
@@ -59,7 +59,7 @@ def update_index(
         collection: With `embedder.key`.
         embedder: With `on_unreadable="skip"`.
         progress: Makes progress bars.
-        say: Told what the store will take, before anything is embedded.
+        log: Told what the store will take, before anything is embedded.
 
     Raises:
         DataError: there is no photograph in the folder, or it cannot be read; the index stays as it is.
@@ -75,7 +75,7 @@ def update_index(
             + ("; the index is left as it is" if catalogue.count() else "")
         )
     if plan := index.store(collection).plan(catalogue.found(), int(getattr(embedder.loaded.model, "num_features", 0))):
-        say(plan)
+        log(plan)
     known = catalogue.digests()
     lacking = catalogue.with_digests(known.take(store.missing(known)))
     files = {file.path: file for file in fresh}
@@ -95,7 +95,7 @@ def update_index(
             problems, count = _embed(index, embedder, store, rows, on_progress)
             embedded += count
             catalogue.keep([(file, fact, problems.get(file.path)) for file, fact in rows])
-    deleted = catalogue.forget_gone()
+    deleted = catalogue.remove_missing()
     photos = catalogue.digests()
     if len(photos) and (embedded or deleted or changed):
         store.compact(photos, keep_others=False)

@@ -92,16 +92,16 @@ class MilvusStore:
                 f"{takes / 2**30:.2f} GB with an index in memory"
             )
         takes, free = count * (4 * width * _LITE_BYTES + _LITE_ROW), available_memory()
-        says = (
+        need = (
             f"{count:,} vectors of {width} dimensions: Milvus Lite will hold about {takes / 2**30:.2f} GB in memory, "
             f"and {_LITE_BUILD * takes / 2**30:.2f} GB while the index is built"
         )
         if free is not None and _LITE_BUILD * takes > free:
             raise MachineError(
-                f"{says}, and {free / 2**30:.1f} GB are free; choose --store exact, which maps its vectors from disk, "
+                f"{need}, and {free / 2**30:.1f} GB are free; choose --store exact, which maps its vectors from disk, "
                 "--components of a smaller number, or a Milvus server (--store http://HOST:19530)"
             )
-        return says
+        return need
 
     def update(self, progress: ProgressBar = no_progress) -> None:
         """See `SearchStore`."""
@@ -174,13 +174,13 @@ class MilvusStore:
         if marker[0] != self._choice.address:
             return "", None
         if self._fits.get(marker[2]) is None:
-            self._fits = {fit.name: fit for fit in self._kept()}
+            self._fits = {fit.name: fit for fit in self._stored_fits()}
         return marker[1], self._fits.get(marker[2])
 
     def _fit(self, count: int) -> Fit:
         """The one that is there, or a new one where there are many more photographs than that was fitted on."""
         components = self._choice.components
-        best = max(self._kept(), key=lambda fit: fit.fitted_on)
+        best = max(self._stored_fits(), key=lambda fit: fit.fitted_on)
         if count < _PER_COMPONENT * components or (best.fitted_on and count < _GROWTH * best.fitted_on):
             return best
         digests = self._catalogue.digests()
@@ -190,9 +190,9 @@ class MilvusStore:
             return best
         whitening = fit_whitening(torch.from_numpy(sample), components)
         whitening.save(self._folder / f"whitening-{self._of}-{components}-{len(digests)}.safetensors")
-        return max(self._kept(), key=lambda fit: fit.fitted_on)
+        return max(self._stored_fits(), key=lambda fit: fit.fitted_on)
 
-    def _kept(self) -> Iterator[Fit]:
+    def _stored_fits(self) -> Iterator[Fit]:
         yield Fit(None, 0, "raw")
         pattern = re.compile(rf"whitening-{self._of}-{self._choice.components}-(\d+)\.safetensors")
         for path in sorted(self._folder.glob("whitening-*.safetensors")):
@@ -203,8 +203,8 @@ class MilvusStore:
 
 def _facts(content: Content) -> int:
     """What filters ask for, as one number."""
-    told = json.dumps([content.folders, content.taken, content.short_side, content.long_side])
-    return int.from_bytes(hashlib.sha256(told.encode()).digest()[:8], "big", signed=True)
+    key = json.dumps([content.folders, content.taken, content.short_side, content.long_side])
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
 def _hash(data: bytes) -> str:

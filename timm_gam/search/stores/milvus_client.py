@@ -21,7 +21,7 @@ MOST_FOUND = 16384
 
 _MOST_FOLDERS, _MOST_BYTES = 4096, 4096
 _PAGE = 10_000
-_PATIENCE = 60.0  # seconds
+_TIMEOUT = 60.0  # seconds
 
 
 class MilvusCollections:
@@ -155,7 +155,7 @@ class MilvusCollections:
                 self._client.load_collection(name)
             return
         pending, changed = -1, time.monotonic()
-        while time.monotonic() - changed < _PATIENCE:
+        while time.monotonic() - changed < _TIMEOUT:
             with self.errors():
                 now = int(self._client.describe_index(name, "vector").get("pending_index_rows", 0))
             if now != pending:

@@ -86,7 +86,7 @@ def load_state(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            plain = _about(file)
+            plain = _read_metadata(file)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
         if plain["format"] != _FORMAT:
             raise ValueError(f"its format is {plain['format']}, not {_FORMAT}")
@@ -117,12 +117,12 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return _about(file)
+            return _read_metadata(file)
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise _not_of_this_run(path, error) from error
 
 
-def _about(file: Any) -> dict[str, Any]:
+def _read_metadata(file: Any) -> dict[str, Any]:
     about: dict[str, Any] = json.loads((file.metadata() or {})[METADATA_KEY])
     return about
 

@@ -15,14 +15,14 @@ from timm_gam.train.recipe import Recipe
 
 
 class Progress:
-    """Progress of a run from `position` on; `say` takes the line of each epoch. Only the first process shows it."""
+    """Progress of a run from `position` on; `log` takes the line of each epoch. Only the first process shows it."""
 
     def __init__(
-        self, recipe: Recipe, position: Position, updates_per_epoch: int, *, show: bool, say: Callable[[str], None]
+        self, recipe: Recipe, position: Position, updates_per_epoch: int, *, show: bool, log: Callable[[str], None]
     ) -> None:
-        self._recipe, self._show, self._say = recipe, show, say
+        self._recipe, self._show, self._log = recipe, show, log
         self._images = recipe.batch_size * recipe.accumulate
-        self._began, self._first_epoch = time.monotonic(), position.epoch
+        self._start_time, self._first_epoch = time.monotonic(), position.epoch
         self._bar = tqdm(
             total=recipe.epochs * updates_per_epoch * self._images,
             initial=(position.epoch * updates_per_epoch + position.update) * self._images,
@@ -37,11 +37,11 @@ class Progress:
         """Take the bar away."""
         self._bar.close()
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """A line for the reader, above the bar."""
         if self._show:
             with tqdm.external_write_mode(file=sys.stderr):
-                self._say(line)
+                self._log(line)
 
     def update(self, loss: float, device: torch.device) -> None:
         """One update is done."""
@@ -54,8 +54,8 @@ class Progress:
         parts = [f"epoch {epoch}/{self._recipe.epochs}", f"loss {row['train_loss']:.4f}"]
         if "val_map" in row:
             parts += [f"val mAP {100 * row['val_map']:.2f}", f"hit@1 {100 * row['val_hit@1']:.2f}"]
-        spent = (time.monotonic() - self._began) / (epoch - self._first_epoch)
+        spent = (time.monotonic() - self._start_time) / (epoch - self._first_epoch)
         left = round(spent * (self._recipe.epochs - epoch))
         parts += [f"{row['images_per_second']:.0f} img/s", f"{row['memory_mb']:.0f} MB"]
         parts.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
-        self.say("  ".join(parts))
+        self.log("  ".join(parts))

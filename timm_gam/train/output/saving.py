@@ -52,10 +52,10 @@ class Saver:
         """Whether to save now, after an update."""
         if not self._trainer.world.leads:
             return False
-        every, waited = self._trainer.recipe.save_every, time.monotonic() - self._written
+        every, elapsed = self._trainer.recipe.save_every, time.monotonic() - self._written
         if every and self._position.update % every == 0:
             return True
-        return self._cost < _SHARE * waited and (waited > SECONDS or self._best is not None)
+        return self._cost < _SHARE * elapsed and (elapsed > SECONDS or self._best is not None)
 
     def end_epoch(self) -> None:
         """Save where it is due, and bring metrics.csv up to date in any case."""

@@ -47,7 +47,7 @@ class Photographs:
         self.catalogue.keep(
             [(f, PhotoFacts(r[0], r[2], r[3], r[1]), None) for f, r in zip(files, self.rows.values(), strict=True)]
         )
-        self.catalogue.forget_gone()
+        self.catalogue.remove_missing()
 
 
 def digest(number: int) -> bytes:

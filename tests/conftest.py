@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: real data where it is at hand, and a process whose Hub is on the loopback interface."""
+"""Fixtures shared by all tests: real data where it is given, and a process whose Hub is on the loopback interface."""
 
 from __future__ import annotations
 

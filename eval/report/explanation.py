@@ -1,4 +1,4 @@
-"""Why two images match, and where a network looks: made while the network is at hand, kept as small pictures."""
+"""Why two images match, and where a network looks: made while the network is loaded, kept as small pictures."""
 
 from __future__ import annotations
 
@@ -68,10 +68,8 @@ def explain(
 ) -> Explanation:
     """Split the scores of the best and worst queries' first images over places, and take the gates of some queries.
 
-    The network runs on the CPU in float32; images that cannot be read are left out.
-
-    Raises:
-        DataError: the result has no images at hand.
+    The network runs on the CPU in float32; images that cannot be read are left out. For a result without its images
+    `note` says so.
 
     >>> import eval
     >>> loaded, scenes = eval.load_model("test_resnet_gam.corel"), eval.draw_synthetic(2)
@@ -81,7 +79,7 @@ def explain(
     True
     """
     if result.images is None or result.facts.model is None:
-        return Explanation([], [], "The photographs were not at hand.")
+        return Explanation([], [], "The photographs were not given.")
     layer = result.facts.model.embedding_layer
     wrong = [place for place in _order(result) if not result.relevant[place, 0]][:_PAIRS]
     right = [place for place in reversed(_order(result)) if result.relevant[place, 0]][:_PAIRS]

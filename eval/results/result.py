@@ -88,7 +88,7 @@ class RetrievalResult:
         per_query: Metric name -> (Q,) float64 in [0, 1]; NaN for queries without relevant images.
         averages: Metric name -> average over the scored queries, with intervals.
         facts: Model, data, protocol, preprocessing, timings.
-        images: The images themselves, where they are at hand; neither saved nor loaded.
+        images: The images themselves, where they are known; neither saved nor loaded.
         plain: The plain ranking of the same embeddings, where this is a better one; neither saved nor loaded.
         influence: What gallery images do to the averages, where the intervals are for other images or classes.
     """
@@ -245,7 +245,7 @@ class RetrievalResult:
         return result if images is None else result.with_images(images)
 
     def with_images(self, images: ImageSet) -> RetrievalResult:
-        """The same result with the photographs at hand that it was made from, for pictures.
+        """The same result with the photographs that it was made from, for pictures.
 
         Raises:
             DataError: they are others.

@@ -52,7 +52,7 @@ class SortCounter:
     A row is sorted together with its targets, all rounded to float32 without its last bit, which marks the targets: in
     half the time of float64. Rounding keeps the order of scores or makes them equal; a target that a score has become
     equal to is counted again in float64. The relevant images are left out of the blocks: their scores are the targets
-    themselves, at hand in the end.
+    themselves, added in the end.
 
     Args:
         group: The queries.

@@ -1,4 +1,4 @@
-"""`pretrained=True` today: timm's plain weights from the Hub and attention that does nothing yet, by untouched clients.
+"""`pretrained=True` where no attention is trained: timm's plain weights and attention that does nothing, by any client.
 
 timm and huggingface_hub pull from a Hub on the loopback interface. The plain network is the oracle: timm makes it from
 the same files, and every value must be the same, bit for bit.

@@ -1,6 +1,6 @@
 """What a safetensors file says of the training of its weights: how images were prepared, and which they were.
 
-Of each image it keeps 8 bytes of the SHA-256 of its encoded bytes, which tell whether an image at hand was among them
+Of each image it keeps 8 bytes of the SHA-256 of its encoded bytes, which tell whether a given image was among them
 and nothing else. They stand in the file's own metadata, so they go wherever the weights go.
 """
 

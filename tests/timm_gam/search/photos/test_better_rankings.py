@@ -36,7 +36,7 @@ def test_a_query_is_ranked_as_by_the_full_matrices(indexed: Path, capsys: pytest
     assert main([*command, "--folder", "class0", "--rerank", "qe:neighbours=3"]) == 0
     assert all(m["path"].startswith("class0/") for m in json.loads(capsys.readouterr().out)["matches"])
     assert main([*command, "--rerank", "dba:neighbours=500"]) == 2
-    assert "can be had of this gallery" in capsys.readouterr().err
+    assert "1 to 12 are legal in a gallery of 13 images" in capsys.readouterr().err
 
 
 def test_views_and_a_head_are_kept_with_the_index(

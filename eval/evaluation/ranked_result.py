@@ -73,14 +73,14 @@ def ranked_result(
 ) -> RetrievalResult:
     """Metrics over whole rankings, and the first of each ranking.
 
-        Args:
-            ranking: What is ranked for what.
-            settings: Its recipe is fitted, on what `fitted_on` says in words.
-            facts: From what all results have in common to facts.
-                images: The images, where they are known.
-    
-        Raises:
-            DataError: the recipe does not go with the distance or the vectors.
+    Args:
+        ranking: What is ranked for what.
+        settings: Its recipe is fitted, on what `fitted_on` says in words.
+        facts: From what all results have in common to facts.
+        images: The images, where they are known.
+
+    Raises:
+        DataError: the recipe does not go with the distance or the vectors.
     """
     recipe = settings.recipe
     if recipe.method is not None and settings.distance != "cosine":

@@ -86,8 +86,7 @@ def model_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str
     if len(results) == 1:
         return metric_table(results)
     header, *rows = _standing_rows(results, rank_by)
-    note = f"in %, micro averages; ranked by {rank_by}{_TIES}"
-    return text_table([header, *rows], rules=(0,)) + f"\n{note}"
+    return text_table([header, *rows], rules=(0,)) + f"\nin %, {_note(results, rank_by)}"
 
 
 def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:
@@ -96,13 +95,15 @@ def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> 
     lines = [*(f"    {line}" for line in summary(*results).splitlines()), ""] if results else []
     lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     lines += [f"| {' | '.join([markdown_text(row[0]), *row[1:]])} |" for row in rows]
-    return "\n".join([*lines, "", f"In %, micro averages; ranked by {rank_by}{_TIES}."]) + "\n"
+    return "\n".join([*lines, "", f"In %, {_note(results, rank_by)}."]) + "\n"
 
 
-_TIES = (
-    ", [95 % interval]; models of one rank are tied (paired permutation test over queries, Holm, p < 0.05 would tell "
-    "them apart)"
-)
+def _note(results: Sequence[RetrievalResult], rank_by: str) -> str:
+    known = any(result.averages[rank_by].micro_interval is not None for result in results)
+    return (
+        f"micro averages; ranked by {rank_by}{', [95 % interval]' if known else ''}; models of one rank are tied "
+        "(paired permutation test over queries, Holm, p < 0.05 would tell them apart)"
+    )
 
 
 def _standing_rows(results: Sequence[RetrievalResult], rank_by: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import eval as evaluation
 from eval.retrieval import main
 from eval.scoring.statistics.significance import p_of_pairs, p_over_queries
+from eval.tables.metric_tables import model_table
 from eval.tables.standings import standings
 from tests.helpers import write_class_folders
 
@@ -90,6 +91,7 @@ def test_files_by_suffix(photos: Path, tmp_path: Path, capsys) -> None:
     assert float(rows[0]["map"]) == document
     assert pyarrow.parquet.read_table(numbers["parquet"])["map"][0].as_py() == document
     assert f"{100 * document:.2f}" in numbers["md"].read_text()
+    assert "95 % interval" not in numbers["md"].read_text(), "none was asked for"
     table = pyarrow.parquet.read_table(tmp_path / "q.parquet").to_pylist()
     assert len(table) == 2 * 18
     assert np.mean([row["map"] for row in table if row["model"] == "test_resnet.corel"]) == pytest.approx(document)
@@ -109,6 +111,7 @@ def test_models_that_queries_cannot_tell_apart_share_a_rank() -> None:
     assert [standing.rank for standing in placed] == [1, 1, 3]
     assert [standing.tied for standing in placed] == [True, True, False]
     assert placed[2].result is bad
+    assert "[95 % interval]; models of one rank are tied" in model_table([bad, good, same])
 
 
 def test_all_pairs_at_once_are_each_pair_alone() -> None:

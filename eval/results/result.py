@@ -38,7 +38,14 @@ HEADLINE = ("hit@1", "hit@10", "precision@10", "ndcg@10", "map@r", "map")
 
 @dataclass(frozen=True)
 class Settings:
-    """How embeddings are made and scored; the defaults are the command line's."""
+    """How embeddings are made and scored; the defaults are the command line's.
+
+    >>> import eval
+    >>> settings = Settings(distance="euclidean", ks=(1, 2))
+    >>> vectors = [[1.0, 0], [0.9, 0.1], [0, 1.0], [0.1, 0.9]]
+    >>> eval.score(vectors, [0, 0, 1, 1], settings=settings).averages["hit@2"].micro
+    1.0
+    """
 
     embed: EmbedSettings = EmbedSettings()
     distance: Distance = "cosine"

@@ -44,6 +44,13 @@ class ImageSet:
         published_splits: Names of all splits of the source, also of those that were not read.
         left_out: What lies beside the images and was not read, by kind -> how many.
         notes: What a reader of any number should know of this set, one line each.
+
+    >>> from pathlib import Path
+    >>> from timm_gam.data import PathReader
+    >>> reader = PathReader.of(Path("photos"), ["class0/0.jpg", "class1/0.jpg"])
+    >>> images = ImageSet("mine", ("a", "b"), np.array([0, 1]), ("cat", "dog"), reader)
+    >>> len(images)
+    2
     """
 
     name: str

@@ -40,6 +40,12 @@ class Preprocessing:
         std: Divides after that, per channel.
         shrink_on_load: Let the JPEG decoder reduce images that stay SHRINK_MARGIN times as large as they are resized
             to. Not timm's: it decodes whole.
+
+    >>> from PIL import Image
+    >>> half = (0.5, 0.5, 0.5)
+    >>> preprocessing = Preprocessing((3, 64, 64), 0.9, "center", "bicubic", mean=half, std=half)
+    >>> preprocessing.transform()(Image.new("RGB", (90, 60))).shape
+    torch.Size([3, 64, 64])
     """
 
     input_size: tuple[int, int, int]

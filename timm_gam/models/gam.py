@@ -38,6 +38,9 @@ class GlobalAttention(nn.Module):
 
     Raises:
         ValueError: `groups` does not divide C and its reduced width.
+
+    >>> GlobalAttention(64)(torch.rand(1, 64, 7, 7)).shape
+    torch.Size([1, 64, 7, 7])
     """
 
     def __init__(

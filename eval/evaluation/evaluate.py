@@ -16,6 +16,7 @@ from eval.evaluation.embedded_images import embed_for, embed_rows, warnings_of_c
 from eval.evaluation.ranked_result import Ranking, ranked_result
 from eval.results.facts import Data, Facts
 from eval.results.result import RetrievalResult, Settings
+from eval.scoring.labels import Labels, class_codes
 from timm_gam.core import ALONE, DataError, EmbeddingError, ProgressBar, World, no_progress, one_line
 from timm_gam.data import ImageSet, Protocol, choose_protocol, read_images, training_rows
 from timm_gam.embed import Embedder
@@ -25,7 +26,7 @@ from timm_gam.models import LoadedModel, load_model, loaded_module
 
 def score(
     vectors: NDArray[np.floating] | Tensor | Sequence[Sequence[float]],
-    labels: Sequence[Any] | NDArray[Any] | Tensor,
+    labels: Labels,
     *,
     ids: Sequence[str] | None = None,
     query: Sequence[int] | NDArray[np.integer] | None = None,
@@ -59,10 +60,10 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     matrix = vectors.detach() if isinstance(vectors, Tensor) else _array(vectors, "vectors")
     if matrix.ndim != 2 or not matrix.shape[1]:
         raise EmbeddingError(f"vectors have shape {tuple(matrix.shape)}; a matrix (N, D) with D >= 1 is needed")
-    given = _array(labels, "labels")
-    if given.ndim != 1 or len(given) != len(matrix):
-        raise DataError(f"labels of shape {given.shape} came for {len(matrix)} vectors; one label each is needed")
-    names, classes = _classes(given)
+    given, classes = class_codes(labels)
+    if len(given) != len(matrix):
+        raise DataError(f"{len(given)} labels came for {len(matrix)} vectors; one label each is needed")
+    names = given[np.unique(classes, return_index=True)[1]]
     identities = tuple(map(str, range(len(matrix)))) if ids is None else tuple(ids)
     if len(set(identities)) != len(matrix):
         raise DataError(f"{len(set(identities))} different ids came for {len(matrix)} vectors; one each is needed")
@@ -78,7 +79,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     ranking = Ranking(
         matrix,
         identities,
-        classes.astype(np.int64),
+        classes,
         tuple(str(value) for value in names.tolist()),
         protocol,
         str(matrix.device) if isinstance(matrix, Tensor) else "cpu",
@@ -157,16 +158,6 @@ def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
     if isinstance(model, LoadedModel):
         return model
     return load_model(model) if isinstance(model, str) else loaded_module(model)
-
-
-def _classes(labels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.intp]]:
-    """The different labels in order, and which of them each is."""
-    if labels.dtype.kind == "f" and np.isnan(labels).any():
-        raise DataError(f"the label of row {int(np.isnan(labels).argmax())} is NaN; each row needs one that compares")
-    try:
-        return np.unique(labels, return_inverse=True)
-    except TypeError as error:
-        raise DataError(f"labels cannot be put in order ({error}); give all as integers or all as strings") from error
 
 
 def _array(values: Any, what: str) -> NDArray[Any]:

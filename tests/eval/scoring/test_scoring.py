@@ -212,8 +212,9 @@ def test_numbers_that_only_a_conversion_would_merge_stay_apart() -> None:
 @pytest.mark.parametrize(
     ("vectors", "labels", "said"),
     [
-        ([[1.0], [2.0]], ["a", None], "cannot be put in order"),
-        ([[1.0], [2.0]], [0.0, float("nan")], "the label of row 1 is NaN"),
+        ([[1.0], [2.0]], ["a", None], r"label 1 is missing \(None\)"),
+        ([[1.0], [2.0]], [0.0, float("nan")], r"label 1 is missing \(nan\)"),
+        ([[1.0], [2.0]], [1, "1"], r"labels are of several kinds \(number, str\)"),
         ([[1.0, 2.0], [3.0]], ["a", "a"], "vectors are no regular array"),
         ([1.0, 2.0], ["a", "a"], r"vectors have shape \(2,\); a matrix"),
         ("ab", "ab", r"vectors have shape \(\)"),

@@ -162,7 +162,7 @@ def test_a_file_from_elsewhere_is_not_trusted(result, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        (([[1.0, 0.0]], ["a", "b"]), DataError, "2,"),
+        (([[1.0, 0.0]], ["a", "b"]), DataError, "2 labels came for 1 vectors"),
         (([[1.0, np.nan], [0.0, 1.0]], ["a", "a"]), EmbeddingError, "NaN"),
         (([[1.0, 0.0], [0.0, 1.0]], ["a", "b"]), DataError, "none of 2 queries"),
     ],

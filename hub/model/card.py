@@ -178,11 +178,13 @@ def _model(trained: TrainedModel, half: bool) -> str:
         "embedding": f"{_width(trained)} values, globally pooled",
         "weights": f"{stored}; SHA-256 over tensors {trained.sha256}" + (" before rounding" if half else ""),
     }
+    if said := trained.result["preprocessing"] if trained.result else trained.training.preprocessing:
+        rows["preprocessing"] = markdown_code(", ".join(f"{name} {value}" for name, value in said.items()))
     if seen := len(trained.training.trained) + len(trained.training.validated):
         rows["training images"] = (
             f"8 bytes of the SHA-256 of each of {seen:,} stand in the weights file, so that scoring any of them is said"
         )
-    return "## Model\n\n" + _table(("", ""), list(rows.items()))
+    return "## Model\n\n" + _table(("property", "value"), list(rows.items()))
 
 
 def _training(trained: TrainedModel) -> str:

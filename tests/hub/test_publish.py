@@ -54,6 +54,9 @@ def test_a_run_is_published_in_one_commit_and_proved(
     assert all(torch.equal(sent[n], made[n]) for n in made)
     assert json.loads((out / "evaluation.json").read_text()) == json.loads((run / "evaluation.json").read_text())
     assert "secret" not in (out / "training/config.yaml").read_text(), "paths of the machine stay on it"
+    said = json.loads((out / "evaluation.json").read_text())["results"][0]["preprocessing"]
+    row = next(line for line in (out / "README.md").read_text().splitlines() if line.startswith("| preprocessing |"))
+    assert all(f"{name} {value}" in row for name, value in said.items())
 
     assert publish(run, "--revision", "v1.0") == 0
     assert "nothing to change" in capsys.readouterr().out

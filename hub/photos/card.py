@@ -113,7 +113,7 @@ def _statistics(audit: Audit) -> str:
     }
     if audit.warnings:
         rows["warning"] = markdown_text("; ".join(audit.warnings))
-    return "## Statistics\n\n| | |\n| --- | --- |\n" + "\n".join(
+    return "## Statistics\n\n| property | value |\n| --- | --- |\n" + "\n".join(
         f"| {name} | {value} |" for name, value in rows.items()
     )
 

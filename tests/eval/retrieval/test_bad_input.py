@@ -154,6 +154,7 @@ def test_a_dead_hub_is_named_where_the_embedded_default_stands_in() -> None:
         (["--model", "resnet50_gam.corel"], "is not released yet: use resnet50_gam.a1_in1k_identity"),
         (["--checkpoint", "mine.safetensors"], "mine.safetensors"),  # files are looked for before the Hub is asked
     ],
+    ids=["data set", "model", "not released", "file"],
 )
 def test_what_is_named_and_cannot_be_had_is_an_error(arguments: list[str], named: str, capsys) -> None:
     assert main(arguments) == 2

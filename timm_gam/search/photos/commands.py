@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -30,20 +31,20 @@ _NAMED = 10  # unreadable photographs in text; all in JSON
 
 def index(args: argparse.Namespace) -> None:
     """`index PHOTOS`."""
-    made = PhotoIndex.create(args.photos, args.index)
-    choice = made.choice if args.store is None else StoreChoice(args.store, components=made.choice.components)
-    made.choose(choice if args.components is None else replace(choice, components=args.components))
-    settings = EmbedSettings(
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=args.device,
-        amp_dtype=torch.bfloat16 if args.amp else None,
-        on_unreadable="skip",
-        limits=DecodeLimits.of(args),
-        **chosen_views(args),
-    )
-    collection, embedder = _model(made, args.model, args.checkpoint, settings, args.head)
-    update = update_index(made, collection, embedder, progress_bar, lambda line: print(line, file=sys.stderr))
+    with _begun(args.photos, args.index) as made:
+        choice = made.choice if args.store is None else StoreChoice(args.store, components=made.choice.components)
+        made.choose(choice if args.components is None else replace(choice, components=args.components))
+        settings = EmbedSettings(
+            batch_size=args.batch_size,
+            workers=args.workers,
+            device=args.device,
+            amp_dtype=torch.bfloat16 if args.amp else None,
+            on_unreadable="skip",
+            limits=DecodeLimits.of(args),
+            **chosen_views(args),
+        )
+        collection, embedder = _model(made, args.model, args.checkpoint, settings, args.head)
+        update = update_index(made, collection, embedder, progress_bar, lambda line: print(line, file=sys.stderr))
     if args.json:
         print(json.dumps({"index": str(made.folder), "model": collection.model, **asdict(update)}, indent=1))
     else:
@@ -128,18 +129,33 @@ def _write_sheets(args: argparse.Namespace, title: str, sections: list[Section])
         draw_picture(args.png, title, sections)
 
 
+@contextmanager
+def _begun(photos: Path, folder: Path | None = None) -> Iterator[PhotoIndex]:
+    """An index to be updated; one that nothing comes into is taken away again."""
+    made = PhotoIndex.create(photos, folder)
+    try:
+        yield made
+    finally:
+        made.remove_if_empty()
+
+
 def _opened(path: Path, limits: DecodeLimits, needed: Sequence[Path] = ()) -> PhotoIndex:
     """The index; of a folder without one it is made, once the files that are needed then can be read."""
     from timm_gam.search.photos.photo_index import INDEX_NAME
 
-    if path.is_dir() and not (path / "index.json").exists() and not (path / INDEX_NAME / "index.json").exists():
+    def check_needed() -> None:
         for photo in needed:
             content_digest(photo, str(photo))
-        made = PhotoIndex.create(path)
-        collection, embedder = _model(made, None, None, EmbedSettings(on_unreadable="skip", limits=limits))
-        print(_summary(made, collection, update_index(made, collection, embedder, progress_bar)), file=sys.stderr)
-        return made
-    return PhotoIndex.open(path)
+
+    if path.is_dir() and not (path / "index.json").exists() and not (path / INDEX_NAME / "index.json").exists():
+        check_needed()
+        with _begun(path) as made:
+            collection, embedder = _model(made, None, None, EmbedSettings(on_unreadable="skip", limits=limits))
+            print(_summary(made, collection, update_index(made, collection, embedder, progress_bar)), file=sys.stderr)
+            return made
+    made = PhotoIndex.open(path)
+    check_needed()
+    return made
 
 
 def _model(

@@ -8,8 +8,10 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -67,11 +69,13 @@ def find_photos(root: Path) -> Iterator[PhotoFile]:
                         continue
                     if entry.is_dir(follow_symlinks=False):  # a link to a parent would never end
                         waiting.append(f"{path}/")
-                    elif is_image_name(entry.name) and entry.is_file():
-                        if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
-                            continue
-                        stat = entry.stat()
-                        yield PhotoFile(path, stat.st_size, stat.st_mtime_ns)
+                    elif is_image_name(entry.name):
+                        with suppress(OSError, RuntimeError):  # gone meanwhile, or a link to itself
+                            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
+                                continue
+                            stat = entry.stat()
+                            if S_ISREG(stat.st_mode):
+                                yield PhotoFile(path, stat.st_size, stat.st_mtime_ns)
         except OSError as error:
             raise DataError(f"cannot read folder '{root / prefix}': {error.strerror}") from error
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -167,8 +168,10 @@ class PhotoIndex:
             DataError: there is none.
         """
         chosen = [entry for entry in self.collections if model in (None, entry.model)]
+        if not self.collections:
+            raise DataError(f"the index '{self.folder}' is of no photographs yet; run timm-gam search index")
         if not chosen:
-            have = ", ".join(entry.model for entry in self.collections) or "none yet"
+            have = ", ".join(entry.model for entry in self.collections)
             raise DataError(f"no collection of '{model}' in '{self.folder}'; it has: {have}; index with --model first")
         return chosen[0]
 
@@ -178,6 +181,16 @@ class PhotoIndex:
         if self.collections[:1] != (collection,) or self.choice != self._kept_choice:
             self.collections = (collection, *others)
             self._write()
+
+    def remove_if_empty(self) -> None:
+        """Take away an index that nothing came into, and its folder where that holds nothing else."""
+        if self.collections or self.catalogue.count():
+            return
+        shutil.rmtree(self.folder / "vectors", ignore_errors=True)
+        for file in ("index.json", *(f"photos.sqlite{ending}" for ending in ("", "-wal", "-shm"))):
+            (self.folder / file).unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def choose(self, choice: StoreChoice) -> None:
         """Search elsewhere; it is kept by the next update that succeeds."""

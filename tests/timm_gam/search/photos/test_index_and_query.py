@@ -133,6 +133,25 @@ def test_bad_input_is_one_line(arguments: list[str], message: str, folder: Path,
     assert said.startswith("error: ") and message in said and "\n" not in said
 
 
+def test_an_index_that_nothing_came_into_is_taken_away(folder: Path, tmp_path: Path, capsys) -> None:
+    (tmp_path / "empty").mkdir()
+    assert main(["index", str(tmp_path / "empty"), *MODEL]) == 2
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert main(["index", str(folder), "--model", "hf-hub:me/nowhere"]) == 2
+    assert not (folder / INDEX_NAME).exists()
+    PhotoIndex.create(folder)
+    capsys.readouterr()
+    assert main(["query", str(folder / "class0" / "0.jpg"), "--in", str(folder)]) == 2
+    assert "is of no photographs yet; run timm-gam search index" in capsys.readouterr().err
+
+
+def test_a_link_to_itself_is_left_out(folder: Path, capsys) -> None:
+    (folder / "class0" / "self.jpg").symlink_to(folder / "class0" / "self.jpg")
+    assert index(folder, capsys)["embedded"] == 13
+    assert main(["query", str(folder / "class0"), "--in", str(folder)]) == 2
+    assert "class0" in capsys.readouterr().err
+
+
 def test_a_folder_is_not_indexed_for_a_photo_that_is_not_there(folder: Path, capsys) -> None:
     assert main(["query", str(folder / "none.jpg"), "--in", str(folder)]) == 2
     assert capsys.readouterr().err == f"error: cannot read image '{folder / 'none.jpg'}': No such file or directory\n"

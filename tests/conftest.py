@@ -25,6 +25,7 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.pop("HF_TOKEN", None)
+os.environ["GRPC_VERBOSITY"] = "ERROR"  # of Milvus in this process, whenever another test forks one
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 from collections.abc import Iterator  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +35,7 @@ class MilvusCollections:
 
     def __init__(self, uri: str, token: str = "") -> None:
         try:
+            os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC says on stderr whenever a loader process is forked
             from pymilvus import DataType, MilvusClient
         except ImportError as error:
             raise TimmGamError("a Milvus store needs its client: pip install 'timm-gam[search]'") from error

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 
 from timm_gam._door import open_door
-from timm_gam._register import register_when_imported
+from timm_gam._import_hook import register_when_imported
 
 __getattr__, __dir__, __all__ = open_door(__name__, __file__)
 

@@ -165,7 +165,7 @@ def test_the_defaults_grow_with_the_gallery() -> None:
 
 @pytest.mark.parametrize("most_coded", [512, 12])
 def test_the_default_finds_the_nearest(most_coded: int, monkeypatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("timm_gam.search.index_building._MOST_CODED", most_coded)
+    monkeypatch.setattr("timm_gam.search.faiss_build._MOST_CODED", most_coded)
     gallery, queries = clustered(20_500), clustered(300, seed=1)
     index = build_index(gallery)
     assert index.facts.factory.startswith("RR16,IVF1024,PQ16x4fs" if most_coded > 16 else "PCAR12,IVF1024,PQ12x4fs")

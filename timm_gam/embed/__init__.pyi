@@ -6,7 +6,7 @@ from timm_gam.embed.embedder import Embedder as Embedder
 from timm_gam.embed.embedding import EmbeddedBatch as EmbeddedBatch
 from timm_gam.embed.embedding import Embeddings as Embeddings
 from timm_gam.embed.embedding import embed_images as embed_images
-from timm_gam.embed.file_store import FileStore as FileStore
+from timm_gam.embed.embedding_cache import FileStore as FileStore
 from timm_gam.embed.network.embedding_network import embedding_network as embedding_network
 from timm_gam.embed.network.head import Head as Head
 from timm_gam.embed.network.head import HeadFacts as HeadFacts

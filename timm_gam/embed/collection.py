@@ -19,7 +19,7 @@ from timm_gam.core import EmbeddingError, OutputError, World
 from timm_gam.data import ImageSet
 from timm_gam.embed.embedder import Embedder
 from timm_gam.embed.embedding import EmbeddedBatch, Embeddings
-from timm_gam.embed.file_store import FileStore
+from timm_gam.embed.embedding_cache import FileStore
 from timm_gam.embed.signatures import collect_signatures
 from timm_gam.embed.store import MemoryStore, VectorStore, buffered
 from timm_gam.images import SIGNATURE_BYTES, Digests, digest_images

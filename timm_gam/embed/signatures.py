@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from timm_gam.core import World
 from timm_gam.data import ImageSet
 from timm_gam.embed.embedding import loader_workers
-from timm_gam.embed.file_store import FileStore
+from timm_gam.embed.embedding_cache import FileStore
 from timm_gam.embed.settings import EmbedSettings
 from timm_gam.images import SIGNATURE_BYTES, Digests, load_batches, no_pixels
 

@@ -1,6 +1,3 @@
-from timm_gam.search.approximate_index import ApproximateIndex as ApproximateIndex
-from timm_gam.search.approximate_index import import_faiss as import_faiss
-from timm_gam.search.approximate_index import load_index as load_index
 from timm_gam.search.blocks import in_threads as in_threads
 from timm_gam.search.blocks import one_blas_thread as one_blas_thread
 from timm_gam.search.blocks import slices as slices
@@ -12,8 +9,11 @@ from timm_gam.search.exact_products import Float64 as Float64
 from timm_gam.search.exact_products import Kernel as Kernel
 from timm_gam.search.exact_products import Residues as Residues
 from timm_gam.search.exact_products import fastest_kernel as fastest_kernel
-from timm_gam.search.index_building import build_index as build_index
-from timm_gam.search.index_building import default_factories as default_factories
+from timm_gam.search.faiss_build import build_index as build_index
+from timm_gam.search.faiss_build import default_factories as default_factories
+from timm_gam.search.faiss_index import ApproximateIndex as ApproximateIndex
+from timm_gam.search.faiss_index import import_faiss as import_faiss
+from timm_gam.search.faiss_index import load_index as load_index
 from timm_gam.search.integer_vectors import Distance as Distance
 from timm_gam.search.integer_vectors import FixedPoint as FixedPoint
 from timm_gam.search.integer_vectors import Rows as Rows

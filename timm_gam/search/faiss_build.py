@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, EmbeddingError
-from timm_gam.search.approximate_index import (
+from timm_gam.search.blocks import slices
+from timm_gam.search.faiss_index import (
     ROWS_AT_A_TIME,
     ApproximateIndex,
     IndexFacts,
@@ -20,7 +21,6 @@ from timm_gam.search.approximate_index import (
     prepared,
     prepared_blocks,
 )
-from timm_gam.search.blocks import slices
 from timm_gam.search.integer_vectors import Distance
 
 _TRAINING_ROWS = 262144

@@ -1,4 +1,4 @@
-"""A store of embeddings in safetensors files that are only ever written whole.
+"""The embedding cache: a store of embeddings in safetensors files that are only ever written whole.
 
     KEY-CONTENT.safetensors   a part: "digests" (N, 32) uint8, "vectors" (N, D) float32, "sha256" of both (32,) uint8
 

@@ -1,3 +1,4 @@
+from timm_gam.core.cli import Advance as Advance
 from timm_gam.core.cli import CommandParser as CommandParser
 from timm_gam.core.cli import ProgressBar as ProgressBar
 from timm_gam.core.cli import count as count

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from timm_gam.core.errors import TimmGamError
 from timm_gam.core.signals import OutputClosedError, exit_code, handle_signals
@@ -111,21 +111,35 @@ def interrupts_exit() -> Iterator[None]:
         yield
 
 
+class Advance(Protocol):
+    """What moves a progress bar on by `done` items; `note` stands behind its rate."""
+
+    def __call__(self, done: int, note: str = "") -> None: ...
+
+
 @contextlib.contextmanager
 def progress_bar(
-    what: str, unit: str, total: int | None = None, *, show: bool = True
-) -> Iterator[Callable[[int], None]]:
+    what: str, unit: str, total: int | None = None, *, initial: int = 0, show: bool = True
+) -> Iterator[Advance]:
     """A bar with a rate on a terminal's stderr after one second, nothing elsewhere; gives what advances it."""
     from tqdm import tqdm
 
-    disable = None if show else True  # None: where there is no terminal
-    with tqdm(
-        total=total, desc=message_text(what), unit=unit, delay=1, leave=False, file=sys.stderr, disable=disable
-    ) as bar:
+    bar = tqdm(
+        total=total,
+        initial=initial,
+        desc=message_text(what),
+        unit=unit,
+        delay=1,
+        leave=False,
+        file=sys.stderr,
+        disable=None if show else True,  # None: where there is no terminal
+    )
 
-        def advance(done: int) -> None:
-            bar.update(done)
+    def advance(done: int, note: str = "") -> None:
+        bar.set_postfix_str(note, refresh=False)
+        bar.update(done)
 
+    with bar:
         yield advance
 
 
@@ -142,8 +156,10 @@ def counted(items: Iterable[Item], advance: Callable[[int], None]) -> Iterator[I
 
 
 def print_line(line: str) -> None:
-    """Print a line of progress now, also into a pipe."""
-    print(line, flush=True)
+    """Print a line of progress now, also into a pipe, above the bars there are."""
+    tqdm = sys.modules.get("tqdm")  # without it there is no bar
+    with tqdm.tqdm.external_write_mode(file=sys.stderr) if tqdm else nullcontext():
+        print(line, flush=True)
 
 
 def _at_least(least: int, text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from timm_gam.core import (
     join_world,
     note_signals,
     peak_memory_mb,
+    print_line,
     printable,
     sweep,
     versions,
@@ -41,7 +42,7 @@ from timm_gam.train.data import Fingerprints, TrainingData, read_training_data
 from timm_gam.train.loop import Trainer
 from timm_gam.train.output.checkpoint import Position, load_state
 from timm_gam.train.output.curves import draw_curves
-from timm_gam.train.output.progress import Progress
+from timm_gam.train.output.progress import Progress, show_progress
 from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.output.saving import Saver
 from timm_gam.train.recipe import Recipe
@@ -59,7 +60,7 @@ def train(
     *,
     images: ImageSet | None = None,
     resume: bool = False,
-    log: Callable[[str], None] = print,
+    log: Callable[[str], None] = print_line,
 ) -> Result | None:
     """Train by a recipe into a run folder, and score the test split with the best weights.
 
@@ -108,7 +109,7 @@ def train(
         saver = Saver(folder, trainer, position, record)
         if resume:
             saver.resumed()
-        with closing(Progress(recipe, position, updates, show=world.leads, log=log)) as progress:
+        with show_progress(recipe, position, updates, show=world.leads, log=log) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
             progress.log(f"{_describe(model, frozen)}, {since}; {printable(str(data))}")
             if not record.keeps_images:

@@ -9,7 +9,16 @@ import unicodedata
 
 import pytest
 
-from timm_gam.core import CommandParser, DataError, UnreadableImageError, printable, progress_bar, redacted, run_command
+from timm_gam.core import (
+    CommandParser,
+    DataError,
+    UnreadableImageError,
+    print_line,
+    printable,
+    progress_bar,
+    redacted,
+    run_command,
+)
 from timm_gam.core.text import guarded_output, markdown_code, markdown_text
 
 TOKEN = "hf_" + "aBcD1234" * 4
@@ -115,6 +124,23 @@ def test_a_progress_bar_names_safely(monkeypatch: pytest.MonkeyPatch) -> None:
     text = terminal.getvalue().replace("\r", "")
     assert unseen(text) == []
     assert TOKEN not in text
+
+
+def test_a_line_is_printed_above_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr("tqdm.tqdm.monitor_interval", 0)
+    with progress_bar("training", "img", 30, initial=10) as advance:
+        advance(5, "loss 1.5")
+        print_line("epoch 1/3")
+    before, _, after = terminal.getvalue().partition("epoch 1/3\n")
+    assert before.endswith("\r")  # the bar was taken away
+    assert "15/30" in after
+    assert "loss 1.5" in after
 
 
 @pytest.mark.parametrize("name", [*NAMES, "a|b", "[x](http://y)", "<img src=x>", "`", "``a`", "*a*", "\\"])

@@ -119,14 +119,16 @@ def milvus(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 def duplicates(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All pictures with all others, of which each fiftieth is nearly the one before it."""
     index = with_files(folder, args.count)
-    digests, rng = index.catalogue.digests(), np.random.default_rng(5)
+    store, digests, rng = index.embeddings(_COLLECTION), index.catalogue.digests(), np.random.default_rng(5)
     planted = np.arange(1, args.count, 50)
     for start in range(0, args.count, _BLOCK):
         table = rng.integers(-127, 128, (min(_BLOCK, args.count - start), SIGNATURE_BYTES))
         copies = planted[(planted > start) & (planted < start + len(table))] - start
         table[copies] = table[copies - 1] + rng.integers(-25, 26, (len(copies), SIGNATURE_BYTES))
         rows = np.clip(table, -127, 127).astype(np.int8)
-        index.catalogue.keep_signatures(dict(zip(digests[start : start + len(rows)], map(bytes, rows), strict=True)))
+        store.add(digests[start : start + len(rows)], np.zeros((len(rows), 1), dtype=np.float32), rows)
+    store.compact(digests, keep_others=False)
+    index.use(_COLLECTION)
     before = resident_bytes()
     began = time.perf_counter()
     found = find_duplicates(index)
@@ -166,7 +168,8 @@ def filled(folder: Path, count: int, dim: int) -> PhotoIndex:
     store, digests = index.embeddings(_COLLECTION), index.catalogue.digests()
     for start in range(0, count, _BLOCK):
         rows = slice(start, min(start + _BLOCK, count))
-        store.add(digests[rows], photographs(count, dim, rows.stop - rows.start, start))
+        vectors = photographs(count, dim, rows.stop - rows.start, start)
+        store.add(digests[rows], vectors, np.zeros((len(vectors), SIGNATURE_BYTES), dtype=np.int8))
     store.compact(digests, keep_others=False)
     index.use(_COLLECTION)
     return index

@@ -87,7 +87,8 @@ def write_space_repository(
     digests = index.catalogue.digests()
     if shown.key == collection.key:  # else it is embedded anew
         digests = digests.take(~index.embeddings(collection).missing(digests))
-        made.embeddings(shown).add(digests, index.embeddings(collection).read(digests))
+        kept = index.embeddings(collection)
+        made.embeddings(shown).add(digests, kept.read(digests), kept.signatures(digests))
     update_index(made, shown, embedder)
     write_text(folder / "app.py", _APP.format(port=PORT))
     write_text(folder / "Dockerfile", _DOCKERFILE)

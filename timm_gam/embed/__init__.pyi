@@ -7,6 +7,7 @@ from timm_gam.embed.embedding import EmbeddedBatch as EmbeddedBatch
 from timm_gam.embed.embedding import Embeddings as Embeddings
 from timm_gam.embed.embedding import embed_images as embed_images
 from timm_gam.embed.embedding_cache import FileStore as FileStore
+from timm_gam.embed.embedding_cache import buffered as buffered
 from timm_gam.embed.network.embedding_network import embedding_network as embedding_network
 from timm_gam.embed.network.head import Head as Head
 from timm_gam.embed.network.head import HeadFacts as HeadFacts
@@ -20,6 +21,3 @@ from timm_gam.embed.network.pooling import gem as gem
 from timm_gam.embed.network.pooling import rmac as rmac
 from timm_gam.embed.settings import EmbedSettings as EmbedSettings
 from timm_gam.embed.settings import recorded_views as recorded_views
-from timm_gam.embed.store import MemoryStore as MemoryStore
-from timm_gam.embed.store import VectorStore as VectorStore
-from timm_gam.embed.store import buffered as buffered

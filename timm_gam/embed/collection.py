@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from timm_gam.core import EmbeddingError, OutputError, World
 from timm_gam.data import ImageSet
 from timm_gam.embed.embedder import Embedder
-from timm_gam.embed.embedding import EmbeddedBatch, Embeddings
-from timm_gam.embed.embedding_cache import FileStore
-from timm_gam.embed.signatures import collect_signatures
-from timm_gam.embed.store import MemoryStore, VectorStore, buffered
-from timm_gam.images import SIGNATURE_BYTES, Digests, digest_images
+from timm_gam.embed.embedding import BatchTable, EmbeddedBatch, Embeddings
+from timm_gam.embed.embedding_cache import FileStore, buffered
+from timm_gam.images import Digests, digest_images
 
 _EXCHANGED = 2**14  # embeddings at a time
 
@@ -54,57 +52,72 @@ def collect_embeddings(
     """
     digests = Digests.none(len(rows)) if store is None else digest_images(images, rows, world)
     lacking = np.ones(len(rows), dtype=np.bool_) if store is None else store.missing(digests)
-    todo = np.flatnonzero(_everywhere(lacking, world))
+    todo = np.flatnonzero(world.least(torch.from_numpy(lacking.astype(np.int32))).numpy())  # what no process has
     mine = todo[world.share(len(todo), embedder.settings.batch_size)]
-    own: VectorStore = MemoryStore(len(mine)) if store is None else store
     began = time.perf_counter()
-    unreadable: dict[str, str] = {}
-    signatures = np.zeros((len(rows), SIGNATURE_BYTES), dtype=np.int8)
-    made = Digests.none(len(mine))  # of the bytes that were decoded, whatever was there before
     bar = progress(world.size * len(mine)) if len(mine) else nullcontext(lambda done: None)
-    with bar as on_progress, buffered(own) as keep:
+    with bar as on_progress, nullcontext(lambda batch: None) if store is None else buffered(store) as keep:
+        # Shares are of one size, to a batch.
+        made = BatchTable(rows[mine], lambda done: on_progress(world.size * done), keep_vectors=store is None)
 
         def take(batch: EmbeddedBatch) -> None:
             keep(batch)
-            places = np.searchsorted(rows[mine], batch.rows)
-            made.table[places] = Digests.of(batch.digests).table
-            signatures[mine[places]] = batch.signatures
-            unreadable.update(batch.unreadable)
-            on_progress(world.size * (len(batch.rows) + len(batch.unreadable)))  # shares are of one size, to a batch
+            made.take(batch)
 
         if len(mine):
             embedder.embed(images, rows[mine], take)
-    count = int(world.sum(torch.tensor([int(made.known.sum())])))
-    for found in world.gather(unreadable):
-        unreadable.update(found)
+    count = int(world.sum(torch.tensor([int(made.digests.known.sum())])))
+    unreadable = {name: reason for found in world.gather(made.unreadable) for name, reason in found.items()}
     digests.table[todo] = 0
-    digests.table[todo] = _shared(made, np.searchsorted(todo, mine), len(todo), world).table
+    digests.table[mine] = made.digests.table  # of the bytes that were decoded, whatever was there before
+    digests.table[todo] = _summed(digests.table[todo], world)
     kept = digests.take(digests.known)
     if len(kept) == 0:
         raise EmbeddingError(f"none of {len(rows)} images of '{images.name}' could be read")
-    read = rows[digests.known]
-    vectors = _vectors(own, store, kept, world)
-    signatures = collect_signatures(
-        images,
-        read,
-        kept,
-        signatures[digests.known],
-        folder=store.folder if store is not None else None,
-        settings=embedder.settings,
-        world=world,
-    )
-    seconds = time.perf_counter() - began if count else 0
-    return Embeddings(read, vectors, kept, unreadable, signatures, seconds), count
-
-
-def _vectors(own: VectorStore, store: FileStore | None, digests: Digests, world: World) -> NDArray[np.float32]:
-    """(N, D) embeddings of all digests, each of which some process has."""
     if store is None:
-        whole = own if world.size == 1 else MemoryStore(len(digests))
-        _exchange(own, whole, digests, world)
-        return whole.read(digests)
+        vectors, signatures = _together(made, mine, digests, world)
+    else:
+        _share_parts(store, kept, world)
+        vectors, signatures = store.read(kept), store.signatures(kept)
+    seconds = time.perf_counter() - began if count else 0
+    return Embeddings(rows[digests.known], vectors, kept, unreadable, signatures, seconds), count
+
+
+def _together(
+    made: BatchTable, mine: NDArray[np.int64], digests: Digests, world: World
+) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+    """(N, D) vectors and (N, 256) signatures of what all processes made; of the same bytes, those of the first."""
+    vectors, signatures = made.vectors, made.signatures
+    if world.size > 1:
+        vectors = np.zeros((len(digests), max(world.gather(made.vectors.shape[1]))), dtype=np.float32)
+        signatures = np.zeros((len(digests), signatures.shape[1]), dtype=np.int8)
+        vectors[mine], signatures[mine] = made.vectors if made.vectors.size else 0, made.signatures
+        vectors, signatures = (_summed(t.view(np.uint8), world).view(t.dtype) for t in (vectors, signatures))
+    _, first, group = np.unique(digests.values, return_index=True, return_inverse=True)
+    source = first[group][digests.known]
+    if np.array_equal(source, np.arange(len(vectors))):
+        return vectors, signatures
+    return vectors[source], signatures[source]
+
+
+def _share_parts(store: FileStore, digests: Digests, world: World) -> None:
+    """Write to the store of each machine what another one has, and make one part of all of them.
+
+    Raises:
+        OutputError: processes of one machine have different stores.
+    """
     world.barrier()  # what another process of this machine has written is seen from here on
-    _exchange(store, store if world.leads_machine else None, digests, world)
+    has = ~store.missing(digests)
+    owner = world.least(torch.from_numpy(np.where(has, world.rank, world.size))).numpy()
+    lacking = ~has & world.leads_machine
+    sent = world.sum(torch.from_numpy(lacking.astype(np.int32))).numpy() > 0
+    for rank in range(world.size):
+        places = np.flatnonzero(sent & (owner == rank))
+        for start in range(0, len(places), _EXCHANGED):
+            block = digests.take(places[start : start + _EXCHANGED])
+            found = world.broadcast((store.read(block), store.signatures(block)) if rank == world.rank else None, rank)
+            if world.leads_machine and found is not None:
+                store.add(block, *found)
     if world.leads_machine:
         store.compact(digests)
     world.barrier()
@@ -113,31 +126,8 @@ def _vectors(own: VectorStore, store: FileStore | None, digests: Digests, world:
             f"process {world.rank} does not find in '{store.folder}' what another process of its machine wrote; "
             "give them one --cache-dir"
         )
-    return store.read(digests)
 
 
-def _exchange(own: VectorStore, into: VectorStore | None, digests: Digests, world: World) -> None:
-    """Send each embedding that `into` of any process lacks there, from the first process that has it."""
-    has = ~own.missing(digests)
-    owner = world.least(torch.from_numpy(np.where(has, world.rank, world.size)))
-    lacking = ~has if into is None else into.missing(digests)
-    sent = world.sum(torch.from_numpy(lacking.astype(np.int32))).numpy() > 0
-    for rank in range(world.size):
-        places = np.flatnonzero(sent & (owner.numpy() == rank))
-        for start in range(0, len(places), _EXCHANGED):
-            block = digests.take(places[start : start + _EXCHANGED])
-            vectors = world.broadcast(own.read(block) if rank == world.rank else np.empty((0, 0), np.float32), rank)
-            if into is not None:
-                into.add(block, vectors)
-
-
-def _shared(digests: Digests, places: NDArray[np.int64], count: int, world: World) -> Digests:
-    """`count` digests, of which each process has those of its own places."""
-    table = np.zeros((count, digests.table.shape[1]), dtype=np.uint8)
-    table[places] = digests.table
-    return Digests(world.sum(torch.from_numpy(table)).numpy())
-
-
-def _everywhere(flags: NDArray[np.bool_], world: World) -> NDArray[np.bool_]:
-    """(N,) whether each is true in every process."""
-    return world.least(torch.from_numpy(flags.astype(np.int32))).numpy() > 0
+def _summed(table: NDArray[np.uint8], world: World) -> NDArray[np.uint8]:
+    """The bytes of all processes, each of which has its own and zeros elsewhere."""
+    return world.sum(torch.from_numpy(table)).numpy()

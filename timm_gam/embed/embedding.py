@@ -92,29 +92,52 @@ def embed_images(
     """
     wanted = np.arange(len(images), dtype=np.int64) if rows is None else rows
     began = time.perf_counter()
-    vectors: NDArray[np.float32] | None = None
-    digests = Digests.none(len(wanted))
-    signatures = np.zeros((len(wanted), SIGNATURE_BYTES), dtype=np.int8)
-    unreadable: dict[str, str] = {}
-
-    def take(batch: EmbeddedBatch) -> None:
-        nonlocal vectors
-        unreadable.update(batch.unreadable)
-        if len(batch.rows):
-            if vectors is None:
-                vectors = np.zeros((len(wanted), batch.vectors.shape[1]), dtype=np.float32)
-            places = np.searchsorted(wanted, batch.rows)
-            vectors[places] = batch.vectors
-            signatures[places] = batch.signatures
-            digests.table[places] = Digests.of(batch.digests).table
-        on_progress(len(batch.rows) + len(batch.unreadable))
-
-    embed_batches(network, images, preprocessing, take, settings, rows=wanted)
-    if vectors is None:
+    made = BatchTable(wanted, on_progress)
+    embed_batches(network, images, preprocessing, made.take, settings, rows=wanted)
+    read = made.digests.known
+    if not read.any():
         raise EmbeddingError(f"none of {len(wanted)} images of '{images.name}' could be read")
-    read = digests.known
+    vectors, digests, signatures = made.vectors, made.digests.take(read), made.signatures[read]
     vectors, seconds = vectors if read.all() else vectors[read], time.perf_counter() - began
-    return Embeddings(wanted[read], vectors, digests.take(read), unreadable, signatures[read], seconds)
+    return Embeddings(wanted[read], vectors, digests, made.unreadable, signatures, seconds)
+
+
+class BatchTable:
+    """What becomes of N images, batch by batch.
+
+    Args:
+        rows: (N,) int64 ascending.
+        on_progress: Called with the number of images of each batch.
+        keep_vectors: Whether there is room for all.
+
+    Attributes:
+        vectors: (N, D) float32; (N, 0) before any came.
+        digests: N of them, none of what is not readable.
+        signatures: (N, 256) int8.
+        unreadable: Image id -> reason.
+    """
+
+    def __init__(
+        self, rows: NDArray[np.int64], on_progress: Callable[[int], None], *, keep_vectors: bool = True
+    ) -> None:
+        self._rows, self._on_progress, self._keep_vectors = rows, on_progress, keep_vectors
+        self.vectors = np.empty((len(rows), 0), dtype=np.float32)
+        self.digests = Digests.none(len(rows))
+        self.signatures = np.zeros((len(rows), SIGNATURE_BYTES), dtype=np.int8)
+        self.unreadable: dict[str, str] = {}
+
+    def take(self, batch: EmbeddedBatch) -> None:
+        """Enter a batch."""
+        self.unreadable.update(batch.unreadable)
+        if len(batch.rows):
+            places = np.searchsorted(self._rows, batch.rows)
+            self.digests.table[places] = Digests.of(batch.digests).table
+            self.signatures[places] = batch.signatures
+            if self._keep_vectors:
+                if not self.vectors.size:
+                    self.vectors = np.zeros((len(self._rows), batch.vectors.shape[1]), dtype=np.float32)
+                self.vectors[places] = batch.vectors
+        self._on_progress(len(batch.rows) + len(batch.unreadable))
 
 
 def embed_batches(
@@ -145,7 +168,7 @@ def embed_batches(
         rows,
         transform,
         batch_size=batch_size,
-        workers=loader_workers(settings),
+        workers=default_workers(device) if settings.workers is None else settings.workers,
         shrink=shrink,
         limits=settings.limits,
         pin_memory=device.type == "cuda",
@@ -165,11 +188,6 @@ def embed_batches(
                 _check_vectors(vectors, embedded, images)
             signatures = np.array(batch.signatures, dtype=np.int8).reshape(-1, SIGNATURE_BYTES)
             take(EmbeddedBatch(embedded, vectors, tuple(batch.digests), unreadable, signatures))
-
-
-def loader_workers(settings: EmbedSettings) -> int:
-    """Loader processes: those asked for, else as many as suit the device."""
-    return default_workers(torch.device(settings.device)) if settings.workers is None else settings.workers
 
 
 def _steps(

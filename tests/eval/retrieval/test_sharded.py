@@ -81,8 +81,8 @@ def test_three_processes_for_two_batches_with_a_gallery_and_a_cache(tmp_path: Pa
 
 SLOW_READS = """
 import sys, time
-import timm_gam.embed.store, timm_gam.images.decoding, timm_gam.images.loader
-timm_gam.embed.store.PART_IMAGES = 4
+import timm_gam.embed.embedding_cache, timm_gam.images.decoding, timm_gam.images.loader
+timm_gam.embed.embedding_cache.PART_IMAGES = 4
 load = timm_gam.images.decoding.load_image
 def load_slowly(*args, **kwargs):
     time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Embeddings kept by digest: the same three calls in memory and in files, and files that nothing can make lie."""
+"""Embeddings kept by digest, and files that nothing can make lie."""
 
 from __future__ import annotations
 
@@ -9,35 +9,33 @@ import pytest
 from safetensors.numpy import load_file
 
 from timm_gam.core import OutputError
-from timm_gam.embed import EmbeddedBatch, FileStore, MemoryStore, VectorStore, buffered
+from timm_gam.embed import EmbeddedBatch, FileStore, buffered
 from timm_gam.images import Digests
 
 DIGESTS = Digests.of(bytes([i]) * 31 + b"\0" for i in range(1, 6))
-NONE = np.zeros((1, 256), dtype=np.int8)
 VECTORS = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+SIGNATURES = np.random.default_rng(1).integers(-127, 128, (5, 256)).astype(np.int8)
 
 
-@pytest.fixture(params=["memory", "files"])
-def store(request, tmp_path: Path) -> VectorStore:
-    return MemoryStore(5) if request.param == "memory" else FileStore(tmp_path / "new" / "store", {"model": "a"})
-
-
-def test_what_is_added_is_read_in_any_order(store: VectorStore) -> None:
+def test_what_is_added_is_read_in_any_order(tmp_path: Path) -> None:
+    store = FileStore(tmp_path / "new" / "store", {"model": "a"})
     assert store.missing(DIGESTS).all()
-    store.add(DIGESTS[:2], VECTORS[:2])
-    store.add(Digests.of([DIGESTS[4], b"", DIGESTS[1]]), np.stack([VECTORS[4], VECTORS[0], -VECTORS[1]]))
+    store.add(DIGESTS[:2], VECTORS[:2], SIGNATURES[:2])
+    more = Digests.of([DIGESTS[4], b"", DIGESTS[1]])
+    store.add(more, np.stack([VECTORS[4], VECTORS[0], -VECTORS[1]]), SIGNATURES[[4, 0, 2]])
     assert store.missing(Digests.of([*DIGESTS, b""])).tolist() == [False, False, True, True, False, True]
     order = np.array([4, 1, 0, 1])
     np.testing.assert_array_equal(store.read(DIGESTS.take(order)), VECTORS[order], "the first that came is kept")
+    np.testing.assert_array_equal(store.signatures(DIGESTS.take(order)), SIGNATURES[order])
     with pytest.raises(LookupError):
         store.read(DIGESTS)
 
 
 def test_compact_makes_one_mapped_safetensors_file(tmp_path: Path) -> None:
     store, other = FileStore(tmp_path, {"model": "a"}), FileStore(tmp_path, {"model": "b"})
-    other.add(DIGESTS, -VECTORS)
+    other.add(DIGESTS, -VECTORS, SIGNATURES)
     for i in (3, 0, 1, 2, 4):
-        store.add(DIGESTS[i : i + 1], VECTORS[i : i + 1])
+        store.add(DIGESTS[i : i + 1], VECTORS[i : i + 1], SIGNATURES[i : i + 1])
     store.compact(DIGESTS[:4])
     assert sorted(len(part.digests) for part in store.parts()) == [1, 4]
     vectors = store.read(DIGESTS[:4])
@@ -45,6 +43,7 @@ def test_compact_makes_one_mapped_safetensors_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(vectors, VECTORS[:4])
     (part,) = [part for part in store.parts() if len(part.digests) == 4]
     np.testing.assert_array_equal(load_file(part.path)["vectors"], VECTORS[:4])
+    np.testing.assert_array_equal(load_file(part.path)["signatures"], SIGNATURES[:4])
     assert load_file(part.path)["digests"].tobytes() == b"".join(DIGESTS[:4])
     store.compact(DIGESTS[1:3], keep_others=False)
     assert FileStore(tmp_path, {"model": "a"}).missing(DIGESTS).tolist() == [True, False, False, True, True]
@@ -54,19 +53,21 @@ def test_compact_makes_one_mapped_safetensors_file(tmp_path: Path) -> None:
 def test_a_process_sees_what_another_added(tmp_path: Path) -> None:
     one, two = (FileStore(tmp_path, {"model": "a"}) for _ in range(2))
     assert two.missing(DIGESTS).all()
-    one.add(DIGESTS, VECTORS)
+    one.add(DIGESTS, VECTORS, SIGNATURES)
     assert not two.missing(DIGESTS).any()
     one.compact(DIGESTS[::-1])
     np.testing.assert_array_equal(two.read(DIGESTS), VECTORS)
 
 
 def test_batches_are_kept_whatever_ends_the_pass(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("timm_gam.embed.store.PART_IMAGES", 2)
+    monkeypatch.setattr("timm_gam.embed.embedding_cache.PART_IMAGES", 2)
     store = FileStore(tmp_path, {"model": "a"})
     with pytest.raises(KeyboardInterrupt), buffered(store) as take:
         for i in range(5):
-            take(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], (DIGESTS[i],), {}, NONE[:1]))
-            take(EmbeddedBatch(np.empty(0, np.int64), np.empty((0, 0), np.float32), (), {"x": "broken"}, NONE[:0]))
+            take(EmbeddedBatch(np.array([i]), VECTORS[i : i + 1], (DIGESTS[i],), {}, SIGNATURES[:1]))
+            take(
+                EmbeddedBatch(np.empty(0, np.int64), np.empty((0, 0), np.float32), (), {"x": "broken"}, SIGNATURES[:0])
+            )
         raise KeyboardInterrupt
     assert sorted(len(part.digests) for part in store.parts()) == [1, 2, 2]
 
@@ -74,7 +75,7 @@ def test_batches_are_kept_whatever_ends_the_pass(tmp_path: Path, monkeypatch) ->
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "other key", "pickle", "shape"])
 def test_damaged_file_is_no_source_of_embeddings_and_is_replaced(damage: str, tmp_path: Path) -> None:
     store = FileStore(tmp_path, {"model": "a"})
-    store.add(DIGESTS, VECTORS)
+    store.add(DIGESTS, VECTORS, SIGNATURES)
     (path,) = tmp_path.iterdir()
     data = bytearray(path.read_bytes())
     if damage == "flip":
@@ -88,26 +89,28 @@ def test_damaged_file_is_no_source_of_embeddings_and_is_replaced(damage: str, tm
     elif damage == "shape":
         data = data.replace(b'"shape": [5, 3]', b'"shape": [3, 5]')
     else:  # a valid file under a name of this key
-        FileStore(tmp_path / "other", {"model": "b"}).add(DIGESTS, VECTORS)
+        FileStore(tmp_path / "other", {"model": "b"}).add(DIGESTS, VECTORS, SIGNATURES)
         data = bytearray(next((tmp_path / "other").iterdir()).read_bytes())
     path.write_bytes(bytes(data))
     again = FileStore(tmp_path, {"model": "a"})
     assert again.missing(DIGESTS).all()
-    again.add(DIGESTS, VECTORS)
+    again.add(DIGESTS, VECTORS, SIGNATURES)
     np.testing.assert_array_equal(again.read(DIGESTS), VECTORS)
 
 
 def test_no_space_leaves_nothing_behind(tmp_path: Path, monkeypatch) -> None:
     store = FileStore(tmp_path, {"model": "a"})
-    store.add(DIGESTS[:2], VECTORS[:2])
-    store.add(DIGESTS[2:], VECTORS[2:])
+    store.add(DIGESTS[:2], VECTORS[:2], SIGNATURES[:2])
+    store.add(DIGESTS[2:], VECTORS[2:], SIGNATURES[2:])
     before = sorted(tmp_path.iterdir())
+    gathered = store._gathered
 
-    def full(*args: object):
-        yield VECTORS[:2]
+    def full(column, rows):
+        if column == "signatures":
+            return gathered(column, rows)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store, "_blocks", full)
+    monkeypatch.setattr(store, "_gathered", full)
     with pytest.raises(OutputError, match="No space left"):
         store.compact(DIGESTS)
     assert sorted(tmp_path.iterdir()) == before

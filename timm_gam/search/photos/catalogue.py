@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import groupby
@@ -21,8 +21,6 @@ create table if not exists photos (
     problem text
 ) without rowid;
 create index if not exists by_digest on photos (digest);
-create table if not exists signatures (digest blob primary key, signature blob) without rowid;
-drop table if exists hashes;
 """
 _COLUMNS = "path, bytes, digest, width, height, taken"
 
@@ -237,16 +235,6 @@ class Catalogue:
         """How many readable photographs there are, or how many of them a filter lets through."""
         condition, values = (chosen or PhotoFilter()).where()
         return int(self._all(f"select count(*) from photos where {condition}", values)[0][0])
-
-    def signatures(self) -> dict[bytes, bytes]:
-        """Digest -> 256 bytes of `timm_gam.images.signature`, of the readable photographs that have one."""
-        readable = "select digest from photos where problem is null"
-        return dict(self._all(f"select digest, signature from signatures where digest in ({readable})"))
-
-    def keep_signatures(self, signatures: Mapping[bytes, bytes]) -> None:
-        """Keep signatures by digest."""
-        with self._open() as database:
-            database.executemany("insert or replace into signatures values (?, ?)", list(signatures.items()))
 
     def places(self) -> dict[bytes, list[str]]:
         """Digest -> the paths of the readable photographs with these bytes, by path."""

@@ -96,9 +96,8 @@ def serve(args: argparse.Namespace) -> None:
 def duplicates(args: argparse.Namespace) -> None:
     """`duplicates INDEX`."""
     _check_sheets(args)
-    limits = DecodeLimits.of(args)
-    made = _opened(args.index, limits)
-    found = find_duplicates(made, args.near, progress_bar, limits)
+    made = _opened(args.index, DecodeLimits.of(args))
+    found = find_duplicates(made, args.near, progress_bar)
     exact = [("The same bytes", [(made.root / path, path) for path in group]) for group in found.exact]
     near = [("Nearly the same picture", [(made.root / path, path) for path in group]) for group in found.near]
     _write_sheets(args, f"Duplicates in {made.root.resolve().name}", [*exact, *near])

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from timm_gam.core import ProgressBar, UnreadableImageError, counted, no_progress
-from timm_gam.images import NEAR, SIGNATURE_BYTES, DecodeLimits, alike_groups, load_image, signature
+from timm_gam.core import ProgressBar, no_progress
+from timm_gam.images import NEAR, SIGNATURE_BYTES, alike_groups
 from timm_gam.search.photos.photo_index import PhotoIndex
-
-_SIDE = 128  # a JPEG is reduced to no less while it is decoded; a signature is of 16 x 16 pixels
-_CHUNK = 512
 
 
 @dataclass(frozen=True)
@@ -55,29 +49,26 @@ class Duplicates:
         }
 
 
-def find_duplicates(
-    index: PhotoIndex,
-    near: float | None = None,
-    progress: ProgressBar = no_progress,
-    limits: DecodeLimits = DecodeLimits(),
-) -> Duplicates:
+def find_duplicates(index: PhotoIndex, near: float | None = None, progress: ProgressBar = no_progress) -> Duplicates:
     """Group the photographs of an index.
 
     Near ones are alike by `timm_gam.images.likeness`, as those of an evaluation and of a data set are. What it compares
-    is made while photographs are embedded, or here, and kept. A picture of one flat tone has no near duplicates, as
-    it is as much like any other such as like its copy.
+    is made while photographs are embedded, and kept beside the embeddings. A picture of one flat tone has no near
+    duplicates, as it is as much like any other such as like its copy.
 
     Args:
         index: Brought up to date before.
         near: How much alike near duplicates are at least, in (0, 1]; default `timm_gam.images.NEAR`.
         progress: Makes progress bars.
-        limits: What a photograph may take to decode.
+
+    Raises:
+        DataError: nothing has been indexed yet.
     """
-    places = index.catalogue.places()
-    signatures = _signatures(index, places, progress, limits)
-    table = np.frombuffer(b"".join(signatures.values()), dtype=np.int8).reshape(-1, SIGNATURE_BYTES)
+    places, pixels, digests = index.catalogue.places(), index.catalogue.pixels(), index.catalogue.digests()
+    embeddings = index.embeddings(index.collection())
+    digests = digests.take(~embeddings.missing(digests))
+    table = embeddings.signatures(digests) if len(digests) else np.zeros((0, SIGNATURE_BYTES), dtype=np.int8)
     informative = np.flatnonzero(table[:, 1:].any(axis=1))
-    digests, pixels = list(signatures), index.catalogue.pixels()
     with progress("comparing", "img", len(informative)) as on_progress:
         alike = alike_groups(table[informative], NEAR if near is None else near, on_progress)
     groups = [[digests[row] for row in informative[group].tolist()] for group in alike]
@@ -87,32 +78,3 @@ def find_duplicates(
     exact = sorted(paths for paths in places.values() if len(paths) > 1)
     pictures = len(places) - sum(len(group) - 1 for group in groups)
     return Duplicates(sum(map(len, places.values())), exact, found, len(places), pictures)
-
-
-def _signatures(
-    index: PhotoIndex, places: dict[bytes, list[str]], progress: ProgressBar, limits: DecodeLimits
-) -> dict[bytes, bytes]:
-    """Digest -> signature; those that were not kept are made, and kept some at a time."""
-    signatures = index.catalogue.signatures()
-    lacking = iter([(digest, paths[0]) for digest, paths in places.items() if digest not in signatures])
-
-    def make(one: tuple[bytes, str]) -> tuple[bytes, bytes] | None:
-        try:
-            picture, digest = load_image(index.root / one[1], one[1], _shrink, limits)
-        except UnreadableImageError:
-            return None
-        return (digest, bytes(signature(picture))) if digest == one[0] else None
-
-    with (
-        progress("reading", "img", len(places) - len(signatures)) as on_progress,
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-    ):
-        while chunk := list(islice(lacking, _CHUNK)):
-            made = dict(found for found in counted(pool.map(make, chunk), on_progress) if found is not None)
-            index.catalogue.keep_signatures(made)
-            signatures.update(made)
-    return signatures
-
-
-def _shrink(width: int, height: int) -> int:
-    return next((factor for factor in (8, 4, 2) if min(width, height) >= factor * _SIDE), 1)

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from timm_gam.core import DataError, ProgressBar, counted, no_progress
-from timm_gam.embed import EmbeddedBatch, Embedder, VectorStore, buffered
+from timm_gam.embed import EmbeddedBatch, Embedder, FileStore, buffered
 from timm_gam.images import Digests
 from timm_gam.search.photos.folder import PhotoFacts, PhotoFile, find_photos, photo_set, read_facts
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
@@ -116,7 +116,7 @@ def _facts(index: PhotoIndex, files: dict[str, PhotoFile], paths: list[str]) -> 
 def _embed(
     index: PhotoIndex,
     embedder: Embedder,
-    store: VectorStore,
+    store: FileStore,
     rows: list[tuple[PhotoFile, PhotoFacts]],
     on_progress: Callable[[int], None],
 ) -> tuple[dict[str, str], int]:
@@ -128,13 +128,11 @@ def _embed(
     on_progress(len(rows) - len(todo))
     problems = {file.path: "cannot be read" for file, fact in rows if not fact.digest}
     made = 0
-    signatures: dict[bytes, bytes] = {}
 
     def take(batch: EmbeddedBatch) -> None:
         nonlocal made
         keep(batch)
         made += len(batch.rows)
-        signatures.update(zip(batch.digests, map(bytes, batch.signatures), strict=True))
         problems.update(batch.unreadable)
         on_progress(len(batch.rows) + len(batch.unreadable))
 
@@ -142,7 +140,6 @@ def _embed(
         images = photo_set(index.root, [rows[place][0].path for place in todo])
         with buffered(store) as keep:
             embedder.embed(images, np.arange(len(images)), take)
-        index.catalogue.keep_signatures(signatures)  # for duplicates, as it was decoded
     broken = {fact.digest: problems[file.path] for file, fact in rows if file.path in problems}
     for file, fact in rows:
         if fact.digest in broken:

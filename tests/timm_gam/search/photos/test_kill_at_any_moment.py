@@ -25,7 +25,7 @@ PREPARED = """
 import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
-import timm_gam.embed.store as store
+import timm_gam.embed.embedding_cache as store
 import timm_gam.search.photos.commands as commands
 import timm_gam.search.photos.update as update
 from timm_gam.embed import EmbedSettings

@@ -39,7 +39,10 @@ class Photographs:
     def put(self, numbers: range, folder: str = "", taken: str | None = None, size: tuple[int, int] = (40, 30)) -> None:
         for number in numbers:
             self.rows[f"{folder}{number}.jpg"] = (digest(number), taken, *size)
-        self.embeddings.add(Digests.of(map(digest, numbers)), np.stack([vector(number) for number in numbers]))
+        self.add(numbers, np.stack([vector(number) for number in numbers]))
+
+    def add(self, numbers: range, vectors: np.ndarray) -> None:
+        self.embeddings.add(Digests.of(map(digest, numbers)), vectors, np.zeros((len(numbers), 256), dtype=np.int8))
 
     def look(self) -> None:
         files = [PhotoFile(path, 1, 1) for path in self.rows]
@@ -195,7 +198,7 @@ def test_index_parameters_are_passed_to_milvus(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((4000, 64)).astype(np.float32)
     photographs.rows = {f"{n}.jpg": (digest(n), None, 4, 3) for n in range(4000)}
-    photographs.embeddings.add(Digests.of(map(digest, range(4000))), vectors)
+    photographs.add(range(4000), vectors)
     photographs.look()
     queries = rng.standard_normal((50, 64)).astype(np.float32)
     exact = ExactStore(photographs.catalogue, photographs.embeddings).nearest(queries, 10)

@@ -17,14 +17,15 @@ A pickle is never read: it runs code.
 from __future__ import annotations
 
 import io
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from eval.audit.ranking import Ranking
+from eval.results.record import first_fault
 from eval.results.result import RetrievalResult
 from eval.scoring.qrels import Qrels
 from timm_gam.core import DataError, one_line
@@ -39,6 +40,16 @@ SETUPS: dict[Setup, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 _RUN = "a TREC run, MTEB predictions or {query: {item: score}} as JSON, or neighbours as .npy"
 _QRELS = "TREC or BEIR qrels, {query: {item: grade}} or the revisited sets' lists as JSON"
+
+_Grade = Annotated[int, Field(ge=-(2**31), le=2**31)]
+
+
+class _Revisited(BaseModel):
+    """Gallery rows of one query of the revisited sets."""
+
+    easy: list[Any]
+    hard: list[Any]
+    junk: list[Any]
 
 
 def read_ranking(
@@ -59,16 +70,15 @@ def read_ranking(
     >>> read_ranking(Path("run.json")).items
     ('a', 'b')
     """
-    data = _bytes(path, _RUN)
     if path.suffix == ".npy":
-        return _neighbours(path, data, ranks_by_column)
-    text = _text(path, data, _RUN)
-    if text.lstrip()[:1] == "{":
-        content = _json(path, text, _RUN)
-        if "mteb_model_meta" in content:
-            content = _mteb(path, content, subset, split)
-        return Ranking.from_mapping(path.name, _scores(path, content))
-    return _trec_run(path, text)
+        return _neighbours(path, ranks_by_column)
+    text = _text(path, _RUN)
+    if text.lstrip()[:1] != "{":
+        return _trec_run(path, text)
+    content = _checked(path, text, dict[str, dict[str, Any]], _RUN)
+    if content.pop("mteb_model_meta", None) is not None:
+        content = _mteb(path, content, subset, split)
+    return Ranking.from_mapping(path.name, _checked(path, content, dict[str, dict[str, float]], _RUN))
 
 
 def read_result(path: Path) -> tuple[Ranking, Qrels]:
@@ -105,30 +115,17 @@ def read_qrels(path: Path, *, setup: Setup = "medium", self_matches: bool = Fals
     >>> read_qrels(Path("qrels.json")).relevant("q1")
     {'a': 1}
     """
-    text = _text(path, _bytes(path, _QRELS), _QRELS)
+    text = _text(path, _QRELS)
     start = text.lstrip()[:1]
     if start == "[":
-        return _revisited(path, _json(path, text, _QRELS), setup)
-    if start == "{":
-        content = _json(path, text, _QRELS)
-        grades = {
-            str(query): {str(item): _grade(path, f"query '{query}'", grade) for item, grade in items.items()}
-            for query, items in _mappings(path, content).items()
-        }
-        return Qrels(grades, self_matches=self_matches)
-    return Qrels(_trec_qrels(path, text), self_matches=self_matches)
+        return _revisited(_checked(path, text, list[_Revisited], _QRELS), setup)
+    content = text if start == "{" else _trec_qrels(path, text)
+    return Qrels(_checked(path, content, dict[str, dict[str, _Grade]], _QRELS), self_matches=self_matches)
 
 
 def _trec_run(path: Path, text: str) -> Ranking:
     queries, items, ranks, scores = [], [], [], []
-    for number, line in enumerate(text.splitlines(), 1):
-        cells = line.split()
-        if not cells:
-            continue
-        if len(cells) != 6:
-            raise DataError(
-                f"'{path}' line {number} has {len(cells)} fields; a run has 6: query Q0 item rank score tag"
-            )
+    for number, cells in _rows(path, text, (6,), "query Q0 item rank score tag"):
         try:
             ranks.append(int(cells[3]))
             scores.append(float(cells[4]))
@@ -139,42 +136,40 @@ def _trec_run(path: Path, text: str) -> Ranking:
     return Ranking.from_rows(path.name, queries, items, np.array(scores), np.array(ranks, dtype=np.int64))
 
 
-def _trec_qrels(path: Path, text: str) -> dict[str, dict[str, int]]:
-    grades: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        cells = line.split()
-        if not cells or (number == 1 and cells[0] == "query-id"):
+def _trec_qrels(path: Path, text: str) -> dict[str, dict[str, str]]:
+    grades: dict[str, dict[str, str]] = {}
+    for number, cells in _rows(path, text, (3, 4), "query 0 item grade, or query item grade"):
+        if number == 1 and cells[0] == "query-id":
             continue
-        if len(cells) not in (3, 4):
-            raise DataError(
-                f"'{path}' line {number} has {len(cells)} fields; legal: query 0 item grade, or query item grade"
-            )
-        query, item, grade = cells[0], cells[-2], _grade(path, f"line {number}", cells[-1])
-        judged = grades.setdefault(query, {})
-        if judged.get(item, grade) != grade:
+        judged, item, grade = grades.setdefault(cells[0], {}), cells[-2], cells[-1]
+        if judged.setdefault(item, grade) != grade:
             raise DataError(f"'{path}' line {number} gives '{item}' another grade than before; keep one of them")
-        judged[item] = grade
     return grades
 
 
-def _revisited(path: Path, content: Any, setup: Setup) -> Qrels:
-    relevant, ignored = SETUPS[setup]
-    grades: dict[str, dict[str, int]] = {}
-    junk: dict[str, frozenset[str]] = {}
-    for number, query in enumerate(content):
-        if not isinstance(query, dict) or not all(
-            isinstance(query.get(part), list) for part in ("easy", "hard", "junk")
-        ):
-            raise DataError(f"'{path}' entry {number} lacks a list 'easy', 'hard' or 'junk'; legal: {_QRELS}")
-        grades[str(number)] = {str(item): 1 for part in relevant for item in query[part]}
-        junk[str(number)] = frozenset(str(item) for part in ignored for item in query[part])
+def _rows(path: Path, text: str, widths: Sequence[int], legal: str) -> Iterator[tuple[int, list[str]]]:
+    """Each line that is not empty: its number from 1, and its fields."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if cells := line.split():
+            if len(cells) not in widths:
+                raise DataError(f"'{path}' line {number} has {len(cells)} fields; legal: {legal}")
+            yield number, cells
+
+
+def _revisited(content: list[_Revisited], setup: Setup) -> Qrels:
+    parts = [
+        [frozenset(str(item) for part in kind for item in getattr(query, part)) for query in content]
+        for kind in SETUPS[setup]
+    ]
+    grades, junk = ({str(number): items for number, items in enumerate(part)} for part in parts)
     # Rows of the gallery are no ids of queries: row 3 is not query 3.
-    return Qrels(grades, junk, self_matches=True)
+    return Qrels({query: dict.fromkeys(items, 1) for query, items in grades.items()}, junk, self_matches=True)
 
 
-def _neighbours(path: Path, data: bytes, by_column: bool) -> Ranking:
+def _neighbours(path: Path, by_column: bool) -> Ranking:
+    data = io.BytesIO(_bytes(path, _RUN))
     try:
-        rows = np.load(io.BytesIO(data), allow_pickle=False)
+        rows = np.load(data, allow_pickle=False)
     except Exception as error:  # numpy refuses bad files in several ways
         raise DataError(f"'{path}' is no array: {one_line(error)}; legal: {_RUN}") from error
     if rows.ndim != 2 or rows.dtype.kind not in "iu":
@@ -185,13 +180,8 @@ def _neighbours(path: Path, data: bytes, by_column: bool) -> Ranking:
     return Ranking.from_rows(path.name, query.astype(str).tolist(), items.astype(str).tolist(), None)
 
 
-def _mteb(path: Path, content: Mapping[str, Any], subset: str | None, split: str | None) -> Any:
-    found = {
-        (name, part): results
-        for name, parts in content.items()
-        if name != "mteb_model_meta"
-        for part, results in _mappings(path, parts).items()
-    }
+def _mteb(path: Path, content: dict[str, dict[str, Any]], subset: str | None, split: str | None) -> Any:
+    found = {(name, part): results for name, parts in content.items() for part, results in parts.items()}
     wanted = {key: v for key, v in found.items() if subset in (None, key[0]) and split in (None, key[1])}
     if len(wanted) != 1:
         legal = ", ".join(f"--subset {name} --split {part}" for name, part in found)
@@ -199,37 +189,13 @@ def _mteb(path: Path, content: Mapping[str, Any], subset: str | None, split: str
     return next(iter(wanted.values()))
 
 
-def _scores(path: Path, content: Any) -> dict[str, dict[str, float]]:
+def _checked(path: Path, content: Any, kind: Any, legal: str) -> Any:
+    """The content, or JSON text, as what it should be."""
+    adapter = TypeAdapter(kind)
     try:
-        return {
-            str(query): {str(item): float(score) for item, score in items.items()}
-            for query, items in _mappings(path, content).items()
-        }
-    except (TypeError, ValueError) as error:
-        raise DataError(f"'{path}' holds a score that is no number: {one_line(error)}; legal: {_RUN}") from error
-
-
-def _mappings(path: Path, content: Any) -> dict[str, Any]:
-    if not isinstance(content, dict) or not all(isinstance(inner, dict) for inner in content.values()):
-        raise DataError(f"'{path}' is JSON, but no {{query: {{item: number}}}}; legal: {_RUN}; {_QRELS}")
-    return content
-
-
-def _grade(path: Path, where: str, grade: Any) -> int:
-    try:
-        number = float(grade)
-        if number != int(number) or abs(number) > 2**31:
-            raise ValueError
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"'{path}' {where}: grade '{grade}' is no whole number") from error
-    return int(number)
-
-
-def _json(path: Path, text: str, legal: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"'{path}' is no JSON: {one_line(error)}; legal: {legal}") from error
+        return adapter.validate_json(content) if isinstance(content, str) else adapter.validate_python(content)
+    except ValidationError as error:
+        raise DataError(f"'{path}': {first_fault(error)}; legal: {legal}") from error
 
 
 def _bytes(path: Path, legal: str) -> bytes:
@@ -242,8 +208,8 @@ def _bytes(path: Path, legal: str) -> bytes:
         raise DataError(f"cannot read '{path}': {reason}; legal: {legal}") from error
 
 
-def _text(path: Path, data: bytes, legal: str) -> str:
+def _text(path: Path, legal: str) -> str:
     try:
-        return data.decode("utf-8-sig")
+        return _bytes(path, legal).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"'{path}' is no UTF-8 text; legal: {legal}") from error

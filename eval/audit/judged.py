@@ -74,7 +74,11 @@ class Judged:
     def in_order(self, best: bool) -> Judged:
         """The same with every tie broken for the relevant items (best) or against them."""
         order = np.lexsort((-self.gain if best else self.gain, -self.score, self.query))
-        return replace(self.take(order), score=-np.arange(len(order), dtype=np.float64))
+        return self.take(order).untied()
+
+    def untied(self) -> Judged:
+        """The same in the order of the rows, without ties."""
+        return replace(self, score=-np.arange(len(self.query), dtype=np.float64))
 
     def completed(self) -> Judged:
         """With the relevant items that are not ranked following what is: the most a longer ranking could give."""
@@ -91,10 +95,6 @@ class Judged:
             self, query=np.concatenate(query), score=np.append(self.score, below), gain=np.concatenate(gain)
         )
         return whole.take(np.argsort(whole.query, kind="stable"))
-
-    def cut(self, depth: int) -> Judged:
-        """The first `depth` rows of each query."""
-        return self.take(self.place < depth)
 
 
 def judge(ranking: Ranking, qrels: Qrels, *, leave_out: bool = True, by_item: bool = False) -> Judged:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd  # comes with datasets
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError
@@ -52,10 +53,9 @@ class Ranking:
             >>> Ranking.from_rows("run", ["q", "q"], ["a", "b"], np.array([2.0, 1.0])).items
             ('a', 'b')
         """
-        query_ids, query = _codes(queries)
-        item_ids, item = _codes(items)
+        (query, query_ids), (item, item_ids) = (pd.factorize(np.array(list(ids), object)) for ids in (queries, items))
         score = -_place(query).astype(np.float64) if scores is None else np.asarray(scores, dtype=np.float64)
-        return cls(name, query_ids, item_ids, query, item, score, rank)
+        return cls(name, tuple(query_ids), tuple(item_ids), query, item, score, rank)
 
     @classmethod
     def from_mapping(cls, name: str, results: Mapping[str, Mapping[str, float]]) -> Ranking:
@@ -81,15 +81,5 @@ class Ranking:
         return np.bincount(self.query, minlength=len(self.queries))
 
 
-def _codes(ids: Iterable[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Distinct ids in order of appearance, and the place of each row's id among them."""
-    known: dict[str, int] = {}
-    codes = np.array([known.setdefault(name, len(known)) for name in ids], dtype=np.int64)
-    return tuple(known), codes
-
-
 def _place(query: NDArray[np.int64]) -> NDArray[np.int64]:
-    order = np.argsort(query, kind="stable")
-    place = np.empty(len(query), dtype=np.int64)
-    place[order] = np.arange(len(query)) - np.searchsorted(query[order], query[order])
-    return place
+    return pd.Series(query).groupby(query).cumcount().to_numpy()  # type: ignore[no-any-return]

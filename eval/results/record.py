@@ -67,11 +67,15 @@ def read_document(path: Path) -> Document:
     except OSError as error:
         raise DataError(f"cannot read '{path}': {error.strerror or error}; name a record of eval.retrieval") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "its content"
         raise DataError(
-            f"'{path}' is no record of python -m eval.retrieval ({SCHEMA}): {where}: {first['msg']}"
+            f"'{path}' is no record of python -m eval.retrieval ({SCHEMA}): {first_fault(error)}"
         ) from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first thing is that has another shape than it should, and what it should be."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
 
 
 def entry(result: RetrievalResult) -> Entry:

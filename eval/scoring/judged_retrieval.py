@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from eval.scoring.metrics import DEFAULT_KS, graded_ndcg_at_k, query_metrics
 from eval.scoring.qrels import Qrels
@@ -16,9 +17,10 @@ from eval.scoring.retrieval_scores import RetrievalScores
 from eval.scoring.statistics.intervals import average
 from eval.scoring.tie_groups import TieGroups
 from timm_gam.core import DataError
-from timm_gam.search import ExactScorer, Scorer, Vectors, fixed_point
+from timm_gam.search import ExactScorer, Scorer, Vectors, fixed_point, on_one_scale, slices
 
 _COLUMNS = 4096
+_BYTES_PER_SCORE = 32  # as it came, sorted, and what sorting takes
 
 
 def score_judged(
@@ -57,14 +59,19 @@ def score_judged(
     >>> judged.averages["ndcg@1"].micro
     1.0
     """
-    scorer = queries if isinstance(queries, Scorer) else _scorer(queries, gallery)
+    if isinstance(queries, Scorer):
+        scorer: Scorer = queries
+    elif gallery is None:
+        raise DataError("queries came as vectors and no gallery with them; give the (G, D) vectors that are ranked")
+    else:
+        both = (fixed_point(torch.as_tensor(vectors).double(), "cosine") for vectors in (queries, gallery))
+        scorer = ExactScorer(*on_one_scale(*both))
     place = _places(gallery_ids, scorer.gallery, "gallery")
     _places(query_ids, scorer.queries, "query")
     relevant, gains, ignored = _judgements(qrels, query_ids, place)
     parts = []
-    rows = max(1, memory_budget // (4 * scorer.bytes_per_block(1, min(_COLUMNS, scorer.gallery))))
-    for start in range(0, scorer.queries, rows):
-        block = slice(start, min(start + rows, scorer.queries))
+    rows = max(1, memory_budget // (_BYTES_PER_SCORE * scorer.gallery + scorer.bytes_per_block(1, _COLUMNS)))
+    for block in slices(0, scorer.queries, rows):
         ranks = _rank(scorer, block, relevant[block], ignored[block])
         parts.append(_metrics(ranks, gains[block], ks))
         on_progress(block.stop - block.start)
@@ -77,15 +84,6 @@ def score_judged(
     return RetrievalScores(averages, per_query, one_class, scored, population="queries")
 
 
-def _scorer(queries: Vectors, gallery: Vectors | None) -> Scorer:
-    if gallery is None:
-        raise DataError("queries came as vectors and no gallery with them; give the (G, D) vectors that are ranked")
-    both = torch.cat([torch.as_tensor(queries).double(), torch.as_tensor(gallery).double()])  # one scale for both
-    points = fixed_point(both, "cosine")
-    count = len(queries)
-    return ExactScorer(points.take(np.arange(count)), points.take(np.arange(count, len(both))))
-
-
 def _places(ids: Sequence[str], count: int, what: str) -> dict[str, int]:
     place = {name: row for row, name in enumerate(ids)}
     if len(ids) != count or len(place) != count:
@@ -95,7 +93,7 @@ def _places(ids: Sequence[str], count: int, what: str) -> dict[str, int]:
 
 def _judgements(
     qrels: Qrels, query_ids: Sequence[str], place: dict[str, int]
-) -> tuple[list[NDArray[np.int64]], list[NDArray[np.float64]], list[NDArray[np.int64]]]:
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """Of each query: gallery rows of its relevant items, their grades, and gallery rows that are taken out."""
     relevant, gains, ignored = [], [], []
     for query in query_ids:
@@ -106,56 +104,32 @@ def _judgements(
                 f"'{missing[0]}' is relevant to '{query}' and not in the gallery; add it, or leave out the judgement"
             )
         out = {*qrels.ignored.get(query, ()), *(() if qrels.self_matches else (query,))}
-        relevant.append(np.array([place[item] for item in grades], dtype=np.int64))
-        gains.append(np.array(list(grades.values()), dtype=np.float64))
-        ignored.append(np.array([place[item] for item in out if item in place], dtype=np.int64))
+        relevant.append(torch.tensor([place[item] for item in grades], dtype=torch.int64))
+        gains.append(torch.tensor(list(grades.values()), dtype=torch.float64))
+        ignored.append(torch.tensor([place[item] for item in out if item in place], dtype=torch.int64))
     return relevant, gains, ignored
 
 
-def _rank(
-    scorer: Scorer, block: slice, relevant: list[NDArray[np.int64]], ignored: list[NDArray[np.int64]]
-) -> RelevantRanks:
-    targets, left_out = _pair_scores(scorer, block, relevant), _pair_scores(scorer, block, ignored)
-    above = torch.zeros_like(targets, dtype=torch.int64)
-    tied = torch.zeros_like(above)
-    for start in range(0, scorer.gallery, _COLUMNS):
-        _count(scorer.block(block, slice(start, min(start + _COLUMNS, scorer.gallery))), targets, above, tied, 1)
-    _count(left_out, targets, above, tied, -1)
-    counts = torch.tensor([len(items) for items in relevant])
-    kept = torch.arange(targets.shape[1])[None] < counts[:, None]
-    row = torch.repeat_interleave(torch.arange(len(relevant)), counts)
-    return RelevantRanks(torch.arange(len(relevant)), row, above.cpu()[kept], tied.cpu()[kept])
-
-
-def _pair_scores(scorer: Scorer, block: slice, items: list[NDArray[np.int64]]) -> Tensor:
-    """(rows, most) scores of each query's own items, padded with infinity, which no score reaches."""
-    most = max((len(one) for one in items), default=0)
-    scores = torch.full((len(items), most), torch.inf, dtype=torch.float64, device=scorer.device)
-    for row, own in enumerate(items):
-        if len(own):
-            scores[row, : len(own)] = scorer.block(slice(block.start + row, block.start + row + 1), own)[0]
-    return scores
-
-
-def _count(scores: Tensor, targets: Tensor, above: Tensor, tied: Tensor, sign: int) -> None:
-    """Add to each target how many of its row's scores are above it and equal to it."""
+def _rank(scorer: Scorer, block: slice, relevant: list[Tensor], ignored: list[Tensor]) -> RelevantRanks:
+    scores = torch.empty(len(relevant), scorer.gallery, dtype=torch.float64, device=scorer.device)
+    for columns in slices(0, scorer.gallery, _COLUMNS):
+        scores[:, columns] = scorer.block(block, columns)
+    for own, items in zip(scores, ignored, strict=True):
+        own[items] = -torch.inf
+    targets = pad_sequence(
+        [own[items] for own, items in zip(scores, relevant, strict=True)], batch_first=True, padding_value=torch.inf
+    )
     ordered = scores.sort(dim=1).values
     right = torch.searchsorted(ordered, targets, right=True)
-    above += sign * ((ordered < torch.inf).sum(dim=1, keepdim=True) - right).clamp_min(0)
-    tied += sign * (right - torch.searchsorted(ordered, targets))
+    row, column = torch.nonzero(targets < torch.inf, as_tuple=True)
+    above, tied = scorer.gallery - right, right - torch.searchsorted(ordered, targets)
+    return RelevantRanks(torch.arange(len(relevant)), row.cpu(), above[row, column].cpu(), tied[row, column].cpu())
 
 
-def _metrics(
-    ranks: RelevantRanks, gains: list[NDArray[np.float64]], ks: Sequence[int]
-) -> dict[str, NDArray[np.float64]]:
-    found = query_metrics(ranks, ks)
+def _metrics(ranks: RelevantRanks, gains: list[Tensor], ks: Sequence[int]) -> dict[str, NDArray[np.float64]]:
+    group = torch.unique(torch.stack([ranks.row, ranks.above]), dim=1, return_inverse=True)[1]
+    summed = torch.bincount(group, weights=torch.cat(gains))
+    ideal = pad_sequence([own.sort(descending=True).values for own in gains], batch_first=True)
     groups = TieGroups.of(ranks)
-    span = 1 + int(ranks.above.max()) if len(ranks.above) else 1
-    keys = groups.row * span + groups.start
-    place = torch.searchsorted(keys, ranks.row * span + ranks.above)
-    grades = torch.from_numpy(np.concatenate(gains)) if gains else torch.zeros(0, dtype=torch.float64)
-    summed = torch.bincount(place, weights=grades, minlength=len(keys))
-    ideal = torch.zeros(len(gains), max((len(own) for own in gains), default=0), dtype=torch.float64)
-    for row, own in enumerate(gains):
-        ideal[row, : len(own)] = torch.from_numpy(np.sort(own)[::-1].copy())
-    return found | {f"ndcg@{k}": graded_ndcg_at_k(groups, summed, ideal, k).numpy() for k in ks}
+    graded = {f"ndcg@{k}": graded_ndcg_at_k(groups, summed, ideal, k).numpy() for k in ks}
+    return query_metrics(ranks, ks) | graded

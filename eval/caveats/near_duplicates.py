@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from eval.results.facts import Means, NearDuplicates, NearPair
 from eval.scoring import near_duplicates as finding
-from eval.scoring.near_duplicates import NearInGallery, WithoutNear, score_without_near
+from eval.scoring.near_duplicates import score_without_near
 from eval.scoring.retrieval_scores import places
 from eval.scoring.statistics.intervals import average
 from timm_gam.core import World
 from timm_gam.data import Protocol
 from timm_gam.images import NEAR
+from timm_gam.models import weights_digest
 from timm_gam.search import Distance, ExactScorer, Vectors, fixed_point, resident, scoring_device
 
-_last: dict[bytes, finding.NearDuplicates] = {}
+_last: dict[str, finding.NearDuplicates] = {}
 """What was found last, by the pictures it was found of: models are compared on the same ones."""
 
 
@@ -36,17 +37,15 @@ class NearPictures:
         self, signatures: NDArray[np.int8], protocol: Protocol, splits: NDArray[np.int64] | None, device: str
     ) -> None:
         query, gallery = protocol.query, protocol.gallery
-        self.protocol, self.splits, self.device = protocol, splits, scoring_device(device)
-        self.own = places(query, gallery)
+        self.protocol, self.device = protocol, scoring_device(device)
         apart = None if splits is None else (splits[query], splits[gallery])
-        pictures = signatures[query], signatures[gallery]
-        key = _digest(*pictures, self.own, *(apart or ()))
+        given = signatures[query], signatures[gallery], places(query, gallery)
+        key = weights_digest({str(i): torch.from_numpy(each) for i, each in enumerate((*given, *(apart or ())))})
         if key not in _last:
-            found = finding.find_near_duplicates(*pictures, self.own, apart, device=self.device)
+            found = finding.find_near_duplicates(*given, apart, device=self.device)
             _last.clear()
             _last[key] = found
         self.found = _last[key]
-        self.gallery = NearInGallery(*pictures, self.found.counts)
 
     def scored_without(
         self,
@@ -72,14 +71,7 @@ class NearPictures:
         points = fixed_point(vectors, distance, device=self.device)
         scorer = ExactScorer(points.take(query[flagged]), points.take(gallery), device=self.device)
         without = score_without_near(
-            WithoutNear(scorer, self.gallery.query[flagged], self.gallery.gallery),
-            labels[query[flagged]],
-            labels[gallery],
-            self.own[flagged],
-            self.found.counts[flagged],
-            ks=ks,
-            memory_budget=budget,
-            world=world,
+            scorer, self.found, flagged, labels[query], labels[gallery], ks=ks, memory_budget=budget, world=world
         )
         for name, values in without.items():
             merged[name][flagged] = values
@@ -104,19 +96,8 @@ class NearPictures:
                     query=ids[query[left]],
                     match=ids[gallery[right]],
                     likeness=round(min(value, 1.0), 4),
-                    across_splits=self._apart(query[left], gallery[right]),
+                    across_splits=apart,
                 )
-                for left, right, value in found.examples
+                for left, right, value, apart in found.examples
             ],
         )
-
-    def _apart(self, left: int, right: int) -> bool:
-        return self.splits is not None and bool(self.splits[left] != self.splits[right])
-
-
-def _digest(*arrays: NDArray[np.generic]) -> bytes:
-    found = hashlib.sha256()
-    for array in arrays:
-        found.update(f"{array.shape}{array.dtype}".encode())
-        found.update(np.ascontiguousarray(array).data)
-    return found.digest()

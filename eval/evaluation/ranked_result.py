@@ -217,7 +217,7 @@ class _Scoring:
                 depth=settings.depth,
                 ks=settings.ks,
                 intervals=settings.intervals,
-                near=None if near is None else near.gallery,
+                near=None if near is None else near.found,
                 memory_budget=memory,
                 on_progress=on_progress,
                 world=self.world,

@@ -34,29 +34,21 @@ class NearDuplicates:
     """Near-duplicates of Q queries in their gallery of G images.
 
     Attributes:
-        counts: (Q,) int64, how many each query has, itself not counted.
-        crossing: (Q,) bool, whether one of them lies in another split than the query; None without splits.
-        examples: (query, gallery image, likeness) of those most alike, across splits first: at most 24 pairs.
-    """
-
-    counts: NDArray[np.int64]
-    crossing: NDArray[np.bool_] | None
-    examples: list[tuple[int, int, float]]
-
-
-@dataclass(frozen=True)
-class NearInGallery:
-    """Which gallery images a ranking is scored without, query by query.
-
-    Attributes:
         query: (Q, 256) int8 signatures.
         gallery: (G, 256) int8 signatures.
-        counts: (Q,) int64 near-duplicates of each, itself not counted.
+        self_index: (Q,) int64 gallery row that is the query itself, -1 for none.
+        counts: (Q,) int64, how many each query has, itself not counted.
+        crossing: (Q,) bool, whether one of them lies in another split than the query; None without splits.
+        examples: (query, gallery image, likeness, in another split) of those most alike, across splits first: at most
+            24 pairs.
     """
 
     query: NDArray[np.int8]
     gallery: NDArray[np.int8]
+    self_index: NDArray[np.int64]
     counts: NDArray[np.int64]
+    crossing: NDArray[np.bool_] | None
+    examples: list[tuple[int, int, float, bool]]
 
 
 def find_near_duplicates(
@@ -95,7 +87,8 @@ def find_near_duplicates(
             first = np.lexsort((right, left, -values, ~apart))[: 2 * _EXAMPLES]
             kept += zip(*(each[first].tolist() for each in (apart, values, left, right)), strict=True)
             kept = heapq.nsmallest(2 * _EXAMPLES, kept, key=lambda pair: (not pair[0], -pair[1], *pair[2:]))
-    return NearDuplicates(counts, crossing, [(left, right, value) for _, value, left, right in kept])
+    examples = [(left, right, value, apart) for apart, value, left, right in kept]
+    return NearDuplicates(query, gallery, self_index, counts, crossing, examples)
 
 
 class WithoutNear(Scorer):
@@ -125,22 +118,32 @@ class WithoutNear(Scorer):
 
 def score_without_near(
     scorer: Scorer,
+    near: NearDuplicates,
+    rows: NDArray[np.int64],
     query_labels: NDArray[np.int64],
     gallery_labels: NDArray[np.int64],
-    self_index: NDArray[np.int64],
-    counts: NDArray[np.int64],
     *,
     ks: Sequence[int],
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     world: World = ALONE,
 ) -> dict[str, NDArray[np.float64]]:
-    """Metric name -> (Q,) of the queries of a `WithoutNear`, NaN where nothing relevant is left.
+    """Metric name -> (R,) of some queries without their near-duplicates, NaN where nothing relevant is left.
 
-    `counts` are the near-duplicates of each; the rest is as `rank_relevant` takes it.
+    Args:
+        scorer: Of these queries against the gallery.
+        near: Near-duplicates of all Q queries.
+        rows: (R,) which of them these are.
+        query_labels: (Q,) class of every query; the rest is as `rank_relevant` takes it.
     """
-    left = torch.from_numpy(scorer.gallery - (self_index >= 0) - counts)
+    own = near.self_index[rows]
+    left = torch.from_numpy(scorer.gallery - (own >= 0) - near.counts[rows])
     ranks = rank_relevant(
-        scorer, query_labels, gallery_labels, self_index=self_index, memory_budget=memory_budget, world=world
+        WithoutNear(scorer, near.query[rows], near.gallery),
+        query_labels[rows],
+        gallery_labels,
+        self_index=own,
+        memory_budget=memory_budget,
+        world=world,
     )
     parts = [query_metrics(_first(group, left), ks) for group in ranks]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
-from eval.scoring.near_duplicates import NearInGallery, WithoutNear, score_without_near
+from eval.scoring.near_duplicates import NearDuplicates, score_without_near
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
 from eval.scoring.retrieval_scores import Intervals, RetrievalScores, averaged, check_sizes
 from eval.scoring.statistics.intervals import Population
@@ -48,7 +47,7 @@ def score_reranking(
     depth: int = 100,
     ks: Sequence[int] = DEFAULT_KS,
     intervals: Intervals = "auto",
-    near: NearInGallery | None = None,
+    near: NearDuplicates | None = None,
     memory_budget: int = DEFAULT_MEMORY_BUDGET,
     on_progress: Callable[[int], None] = lambda queries: None,
     world: World = ALONE,
@@ -95,13 +94,12 @@ def score_reranking(
             column[some] = without[name][some] = np.concatenate([part[name] for part in parts])
         if near is not None and len(flagged := np.flatnonzero(near.counts[some])):
             there = some.start + flagged
-            scorer = WithoutNear(_Block(block.scores[torch.from_numpy(flagged)]), near.query[there], near.gallery)
             left = score_without_near(
-                scorer,
-                classes[there],
+                _Block(block.scores[torch.from_numpy(flagged)]),
+                near,
+                there,
+                classes,
                 gallery_classes,
-                own[there],
-                near.counts[there],
                 ks=ks,
                 memory_budget=memory_budget,
             )
@@ -132,8 +130,4 @@ class _Block(Scorer):
         self.scores = scores
 
     def block(self, rows: Rows, columns: Rows) -> Tensor:
-        return self.scores[_index(rows)][:, _index(columns)].double()
-
-
-def _index(rows: Rows) -> Any:
-    return rows if isinstance(rows, slice) else torch.from_numpy(rows)
+        return self.scores[rows][:, columns].double()

@@ -99,7 +99,7 @@ def ranked_result(
     )
     of_scores = {
         "timings": timings,
-        "intervals": IntervalsRecord.of(found.scores),
+        "intervals": IntervalsRecord(population=found.scores.population or "none"),
         "near_duplicates": found.near_duplicates,
     }
     better = replace(plain, **found.columns(), facts=plain.facts.model_copy(update=of_scores), plain=plain)
@@ -124,7 +124,7 @@ def _plain(scoring: _Scoring, facts: Callable[[dict[str, Any]], Facts], images: 
             gallery=len(protocol.gallery),
             distance=scoring.settings.distance,
         ),
-        "intervals": IntervalsRecord.of(scores),
+        "intervals": IntervalsRecord(population=scores.population or "none"),
         "near_duplicates": found.near_duplicates,
         "timings": Timings(scoring_seconds=round(time.perf_counter() - began, 3), scoring_products=scores.products),
     }

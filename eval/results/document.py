@@ -6,14 +6,12 @@ from typing import Final, Literal
 
 from pydantic import Field
 
-from eval.results.facts import Count, Facts, Interval, Record, Share
+from eval.results.facts import Count, Facts, Interval, Means, Record, Share
 
 SCHEMA: Final = "timm-gam/retrieval/2"
 
 
-class AverageRecord(Record):
-    micro: Share = Field(description="Mean over queries.")
-    macro: Share = Field(description="Mean over classes of class means.")
+class AverageRecord(Means):
     micro_ci95: Interval | None = None
     macro_ci95: Interval | None = None
 

@@ -6,15 +6,12 @@ what has another shape is refused.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from eval.results.certificate import Certificate
 from timm_gam.search import Distance
-
-if TYPE_CHECKING:
-    from eval.scoring.retrieval_scores import RetrievalScores
 
 
 def _unrounded(value: object) -> object:
@@ -185,11 +182,6 @@ class IntervalsRecord(Record):
     confidence: float = 0.95
     method: str = "infinitesimal jackknife; Wilson's interval with Student's t"
 
-    @classmethod
-    def of(cls, scores: RetrievalScores) -> IntervalsRecord:
-        """Of what was scored."""
-        return cls(population=scores.population or "none")
-
     @model_validator(mode="before")
     @classmethod
     def _from_bootstrap(cls, value: Any) -> Any:
@@ -202,17 +194,12 @@ class IntervalsRecord(Record):
     @property
     def meaning(self) -> str:
         """What the intervals are for, in words."""
-        return meaning_of(self.population)
-
-
-def meaning_of(population: Literal["queries", "images", "classes", "none"]) -> str:
-    """What intervals for other ... are for, in words."""
-    return {
-        "queries": "for other queries of the same classes; the gallery stays",
-        "images": "for other images of the same classes, those of the gallery too",
-        "classes": "for other classes",
-        "none": "none",
-    }[population]
+        return {
+            "queries": "for other queries of the same classes; the gallery stays",
+            "images": "for other images of the same classes, those of the gallery too",
+            "classes": "for other classes",
+            "none": "none",
+        }[self.population]
 
 
 class Timings(Record):

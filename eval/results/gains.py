@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.results.facts import meaning_of
+from eval.results.facts import IntervalsRecord
 from eval.results.result import RetrievalResult
 from eval.tables.metric_tables import percent, text_table
 
@@ -29,7 +29,7 @@ def gain_table(result: RetrievalResult, *, per_class: bool = False) -> str:
     lines = [
         f"{recipe.name} against the plain ranking of the same embeddings",
         text_table(rows, rules=(0,)),
-        f"intervals and p {meaning_of(recipe.population)}",
+        f"intervals and p {IntervalsRecord(population=recipe.population).meaning}",
         f"map rises in {better} of {len(recipe.gains_per_class)} classes",
     ]
     if per_class:

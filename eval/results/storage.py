@@ -22,7 +22,6 @@ from timm_gam.core import DataError, atomic_path
 
 _FORMAT = "timm-gam/result/1"
 _METRIC, _INFLUENCE, _EFFECT = "metric/", "influence/", "effect/"
-_IMAGES = ("image", "label", "own", "class_size")  # of `Influence`
 _TEXTS = ("ids", "class_names", "facts", "averages")
 
 
@@ -46,14 +45,15 @@ def save_result(result: RetrievalResult, path: Path) -> None:
         save_file(tensors, temporary, metadata={"format": _FORMAT})
 
 
-_ARRAYS: dict[str, tuple[type[np.generic], int]] = {
-    "labels": (np.int64, 1),
-    "query": (np.int64, 1),
-    "gallery": (np.int64, 1),
-    "neighbours": (np.int64, 2),
-    "scores": (np.float32, 2),
+_ARRAYS: dict[str, tuple[type[np.generic], str]] = {
+    "labels": (np.int64, "N"),
+    "query": (np.int64, "Q"),
+    "gallery": (np.int64, "G"),
+    "neighbours": (np.int64, "QK"),
+    "scores": (np.float32, "QK"),
 }
-"""Name -> dtype and number of dimensions."""
+"""Name -> dtype and shape, a letter a dimension, as `RetrievalResult` has it."""
+_IMAGES = ("image", "label", "own", "class_size")  # (M,) int64 each, of `Influence`
 
 
 def load_result(path: Path) -> RetrievalResult:
@@ -69,45 +69,22 @@ def load_result(path: Path) -> RetrievalResult:
     except (KeyError, ValidationError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error.errors()[0]["msg"]
         raise _refuse(path, reason) from error
-    per_query = {name.removeprefix(_METRIC): t for name, t in tensors.items() if name.startswith(_METRIC)}
-    influence = _influence(tensors, arrays["gallery"], per_query)
-    wrong = _find_fault(arrays, per_query, set(averages), len(ids), len(class_names))
-    if wrong:
+    if wrong := _find_fault(tensors, list(averages), len(ids), len(class_names)):
         raise _refuse(path, wrong)
+    influence = None
+    if _INFLUENCE + "image" in tensors:
+        of_images: dict[str, Any] = {name: tensors[_INFLUENCE + name] for name in _IMAGES}
+        effects = {name: tensors[_EFFECT + name] for name in averages}
+        influence = Influence(**of_images, gallery=len(arrays["gallery"]), effects=effects)
     return RetrievalResult(
         ids=ids,
         class_names=class_names,
         **arrays,
-        per_query={name: per_query[name] for name in averages},
+        per_query={name: tensors[_METRIC + name] for name in averages},
         averages={name: Average(a.micro, a.macro, a.micro_ci95, a.macro_ci95) for name, a in averages.items()},
         facts=facts,
         influence=influence,
     )
-
-
-def _influence(
-    tensors: dict[str, NDArray[Any]], gallery: NDArray[np.int64], per_query: dict[str, NDArray[Any]]
-) -> Influence | None:
-    """What is kept of it, where it fits the rest; else intervals of comparisons are over queries."""
-    images = [tensors.get(f"{_INFLUENCE}{name}") for name in _IMAGES]
-    effects = {name: tensors.get(f"{_EFFECT}{name}") for name in per_query}
-    first = images[0]
-    if first is None or not len(gallery):
-        return None
-    queries = len(next(iter(per_query.values()))) if per_query else 0
-    known = [one for one in images if one is not None and one.dtype == np.int64 and one.shape == (len(first),)]
-    fitting = {
-        name: values
-        for name, values in effects.items()
-        if values is not None and values.dtype == np.float64 and values.shape == (2, 2, len(first))
-    }
-    if len(known) < len(_IMAGES) or len(fitting) < len(effects) or not len(first):
-        return None
-    image, label, own, class_size = known
-    inside = image.min() >= 0 and image.max() < len(gallery) and own.max() < queries and class_size.min() > 0
-    if not inside or not all(np.isfinite(values).all() for values in fitting.values()):
-        return None
-    return Influence(image, label, own, class_size, len(gallery), fitting)
 
 
 def _read(path: Path) -> dict[str, NDArray[Any]]:
@@ -122,28 +99,31 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         raise _refuse(path, str(error)) from error
 
 
-def _find_fault(
-    arrays: dict[str, NDArray[Any]], per_query: dict[str, NDArray[Any]], metrics: set[str], images: int, classes: int
-) -> str | None:
-    """What is wrong with arrays from elsewhere, or None."""
-    for name, (dtype, dims) in _ARRAYS.items():
-        if arrays[name].dtype != dtype or arrays[name].ndim != dims:
-            return f"{name} is {arrays[name].dtype} with {arrays[name].ndim} dimensions"
-    queries = len(arrays["query"])
-    if arrays["neighbours"].shape != arrays["scores"].shape or len(arrays["neighbours"]) != queries or not queries:
-        return "neighbours and scores are not one row per query"
-    if arrays["neighbours"].shape[1] < 1 or len(arrays["labels"]) != images:
-        return "labels or neighbours are missing"
-    for name, limit in (("labels", classes), ("query", images), ("gallery", images), ("neighbours", images)):
-        if arrays[name].size == 0 or arrays[name].min() < 0 or arrays[name].max() >= limit:
-            return f"{name} points outside of 0 to {limit - 1}"
-    if not np.isfinite(arrays["scores"]).all():
-        return "scores are not finite"
-    if not metrics or set(per_query) != metrics:
+def _find_fault(tensors: dict[str, NDArray[Any]], metrics: list[str], images: int, classes: int) -> str | None:
+    """What is wrong with tensors from elsewhere, or None."""
+    expected = _ARRAYS | {_METRIC + name: (np.float64, "Q") for name in metrics}
+    if _INFLUENCE + "image" in tensors:
+        expected |= {_INFLUENCE + name: (np.int64, "M") for name in _IMAGES}
+        expected |= {_EFFECT + name: (np.float64, "22M") for name in metrics}
+    sizes = {"N": images, "2": 2}
+    for name, (dtype, letters) in expected.items():
+        tensor = tensors.get(name, np.empty(0))
+        fits = tensor.dtype == dtype and tensor.ndim == len(letters) and tensor.size > 0
+        if not fits or any(sizes.setdefault(*pair) != pair[1] for pair in zip(letters, tensor.shape, strict=True)):
+            return f"{name} is {tensor.dtype} of shape {tensor.shape}, or missing"
+    limits = {"labels": (0, classes - 1), **dict.fromkeys(("query", "gallery", "neighbours"), (0, images - 1))}
+    limits |= {f"{_INFLUENCE}image": (0, sizes["G"] - 1), f"{_INFLUENCE}own": (-1, sizes["Q"] - 1)}
+    limits |= {f"{_INFLUENCE}class_size": (1, sizes["G"])}
+    for name, (low, high) in limits.items():
+        if name in expected and not low <= tensors[name].min() <= tensors[name].max() <= high:
+            return f"{name} points outside of {low} to {high}"
+    if not all(np.isfinite(tensors[name]).all() for name in expected if not name.startswith(_METRIC)):
+        return "scores or effects are not finite"
+    if not metrics or {_METRIC + name for name in metrics} != {name for name in tensors if name.startswith(_METRIC)}:
         return "metrics of queries and their averages differ"
-    for name, values in per_query.items():
-        inside = np.isnan(values) | ((values >= 0) & (values <= 1)) if values.dtype == np.float64 else np.False_
-        if values.shape != (queries,) or not np.all(inside):
+    for name in metrics:
+        values = tensors[_METRIC + name]
+        if not np.all(np.isnan(values) | ((values >= 0) & (values <= 1))):
             return f"{name} is not one number in [0, 1] per query"
     return None
 

@@ -145,6 +145,8 @@ def test_a_file_from_elsewhere_is_not_trusted(result, tmp_path: Path) -> None:
         "rows": ({**tensors, "metric/map": tensors["metric/map"][:3]}, meta),
         "facts": ({**tensors, "facts": text({"data": 3})}, meta),
         "json": ({**tensors, "ids": text("x")[:-1]}, meta),
+        "effects": ({**tensors, "effect/map": tensors["effect/map"][:1]}, meta),
+        "image": ({**tensors, "influence/image": tensors["influence/image"] + 20}, meta),
         "unknown": ({**tensors, "metric/x": tensors["metric/map"]}, meta),
     }
     for name, (content, metadata) in bad.items():

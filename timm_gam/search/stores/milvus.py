@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,15 @@ from timm_gam.rerank import Whitening, fit_whitening, load_whitening
 from timm_gam.search.blocks import slices
 from timm_gam.search.photos.catalogue import Catalogue, Content, PhotoFilter
 from timm_gam.search.stores.choice import StoreChoice
-from timm_gam.search.stores.milvus_client import MilvusCollections
+from timm_gam.search.stores.milvus_client import (
+    await_index,
+    create_collection,
+    facts_of_rows,
+    milvus_errors,
+    open_milvus,
+    row_of,
+    search_collection,
+)
 from timm_gam.search.stores.store import Found
 
 _BATCH = 1000
@@ -71,15 +80,15 @@ class MilvusStore:
     def __init__(
         self, choice: StoreChoice, folder: Path, catalogue: Catalogue, embeddings: FileStore, name: str
     ) -> None:
-        self._choice, self._folder = choice, folder
+        self._choice, self._folder, self._uri = choice, folder, choice.uri(folder)
         self._catalogue, self._embeddings, self._of = catalogue, embeddings, name
         self._marker = folder / f"milvus-{name}.json"
         self._fits: dict[str, Fit] = {}
 
     @functools.cached_property
-    def milvus(self) -> MilvusCollections:
-        """Opened when it is first needed."""
-        return MilvusCollections(self._choice.uri(self._folder), self._choice.token())
+    def milvus(self) -> Any:
+        """Its client, opened when it is first needed."""
+        return open_milvus(self._uri, self._choice.token())
 
     def plan(self, count: int, dim: int) -> str:
         """See `SearchStore`."""
@@ -110,36 +119,42 @@ class MilvusStore:
         name = self._name(fit)
         dim = int(self._embeddings.read(self._catalogue.digests()[:1]).shape[1])
         width = dim if fit.whitening is None else len(fit.whitening.projection)
-        self.milvus.create(name, width, self._choice)
-        have = self.milvus.facts(name)
+        with milvus_errors(self._uri):
+            self._fill(name, fit, width, progress)
+        write_json(self._marker, {"address": self._choice.address, "collection": name, "fit": fit.name})
+        with milvus_errors(self._uri):
+            for other in self.milvus.list_collections():
+                if other.startswith(self._prefix) and other != name:
+                    self.milvus.drop_collection(other)
+
+    def _fill(self, name: str, fit: Fit, width: int, progress: ProgressBar) -> None:
+        """Make a collection hold what the catalogue has."""
+        create_collection(self.milvus, name, width, self._choice)
+        have = facts_of_rows(self.milvus, name)
         lacking: list[tuple[Content, int]] = []
         changed: list[tuple[Content, int]] = []
         for content in self._catalogue.contents():
             facts, there = _facts(content), have.pop(content.digest, None)
             if there != facts:
                 (lacking if there is None else changed).append((content, facts))
+        since = 0
         with progress("into Milvus", "vector", len(lacking) + len(changed)) as on_progress:
-            since = 0
-            for new, contents in ((True, lacking), (False, changed)):
+            for put, contents in ((self.milvus.insert, lacking), (self.milvus.upsert, changed)):
                 for batch in (contents[part] for part in slices(0, len(contents), _BATCH)):
-                    digests = Digests.of(content.digest for content, _ in batch)
-                    self.milvus.put(name, batch, fit(self._embeddings.read(digests)), new)
+                    vectors = fit(self._embeddings.read(Digests.of(content.digest for content, _ in batch)))
+                    put(name, [row_of(*pair, vector) for pair, vector in zip(batch, vectors, strict=True)])
                     on_progress(len(batch))
                     since += len(batch)
-                    if since >= _FLUSH:
+                    if since >= _FLUSH:  # to disk, out of memory
                         self.milvus.flush(name)
                         since = 0
-            gone = list(have)
+            gone = [digest.hex() for digest in have]
             for part in slices(0, len(gone), _BATCH):
-                self.milvus.remove(name, gone[part])
+                self.milvus.delete(name, ids=gone[part])
             if lacking or changed or gone:
                 self.milvus.flush(name)
         with progress("index", "vector", None) as on_progress:
-            self.milvus.await_index(name, on_progress)
-        write_json(self._marker, {"address": self._choice.address, "collection": name, "fit": fit.name})
-        for other in self.milvus.names(self._prefix):
-            if other != name:
-                self.milvus.drop(other)
+            await_index(self.milvus, name, on_progress, lite=not self._choice.is_server)
 
     def nearest(
         self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None
@@ -151,8 +166,8 @@ class MilvusStore:
         parameters = dict(self._choice.search)
         if "ef" in parameters:
             parameters["ef"] = max(int(parameters["ef"]), k)
-        found = self.milvus.search(name, fit(queries), k, chosen or PhotoFilter(), parameters)
-        return [[Found(digest, score) for digest, score in row] for row in found]
+        with milvus_errors(self._uri):
+            return search_collection(self.milvus, name, fit(queries), k, chosen or PhotoFilter(), parameters)
 
     @property
     def _prefix(self) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from timm_gam.core import DataError, TimmGamError
 from timm_gam.search.photos.catalogue import Content, PhotoFilter
 from timm_gam.search.stores.choice import StoreChoice
+from timm_gam.search.stores.store import Found
 
 MOST_FOUND = 16384
 """Milvus gives no more for a query."""
@@ -25,151 +26,117 @@ _PAGE = 10_000
 _TIMEOUT = 60.0  # seconds
 
 
-class MilvusCollections:
-    """A Milvus: Milvus Lite at a path, or a server at a URL.
+def open_milvus(uri: str, token: str = "") -> Any:
+    """A client of Milvus Lite at a path, or of a server at a URL."""
+    with milvus_errors(uri):
+        from pymilvus import MilvusClient
+
+        return MilvusClient(uri=uri, token=token, timeout=20)
+
+
+@contextmanager
+def milvus_errors(uri: str) -> Iterator[None]:
+    """Within: what the client raises becomes one line.
 
     Raises:
         TimmGamError: the client is not installed.
-        DataError: Milvus cannot be opened.
+        DataError: Milvus cannot be used.
     """
-
-    def __init__(self, uri: str, token: str = "") -> None:
-        try:
-            os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC says on stderr whenever a loader process is forked
-            from pymilvus import DataType, MilvusClient
-        except ImportError as error:
-            raise TimmGamError("a Milvus store needs its client: pip install 'timm-gam[search]'") from error
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what matters is raised
-        self.uri, self._types = uri, DataType
-        with self.errors():
-            self._client = MilvusClient(uri=uri, token=token, timeout=20)
-
-    @contextmanager
-    def errors(self) -> Iterator[None]:
-        """Within: what the client raises becomes one line."""
+    try:
+        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # gRPC says on stderr whenever a loader process is forked
         from pymilvus import MilvusException
+    except ImportError as error:
+        raise TimmGamError("a Milvus store needs its client: pip install 'timm-gam[search]'") from error
+    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # what matters is raised
+    try:
+        yield
+    except (MilvusException, ConnectionError, OSError) as error:
+        reason = str(getattr(error, "message", "") or error).splitlines()[0] if str(error) else type(error).__name__
+        way = (
+            "is the server running?" if "://" in uri else "another process may have it open; end that, or run a server"
+        )
+        raise DataError(f"Milvus at '{uri}' cannot be used: {reason}; {way}") from error
 
-        try:
-            yield
-        except (MilvusException, ConnectionError, OSError) as error:
-            reason = str(getattr(error, "message", "") or error).splitlines()[0] if str(error) else type(error).__name__
-            way = (
-                "is the server running?"
-                if "://" in self.uri
-                else "another process may have it open; end that, or run a server"
-            )
-            raise DataError(f"Milvus at '{self.uri}' cannot be used: {reason}; {way}") from error
 
-    def names(self, prefix: str) -> list[str]:
-        """Of its collections."""
-        with self.errors():
-            return sorted(name for name in self._client.list_collections() if name.startswith(prefix))
+def create_collection(client: Any, name: str, dim: int, choice: StoreChoice) -> None:
+    """An empty collection of vectors with an index as chosen, unless it is there."""
+    from pymilvus import DataType
 
-    def create(self, name: str, dim: int, choice: StoreChoice) -> None:
-        """An empty collection of vectors with an index as chosen, unless it is there."""
-        types = self._types
-        with self.errors():
-            if self._client.has_collection(name):
-                return
-            schema = self._client.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field("digest", types.VARCHAR, max_length=64, is_primary=True)
-            schema.add_field("vector", types.FLOAT_VECTOR, dim=dim)
-            schema.add_field(
-                "folders", types.ARRAY, element_type=types.VARCHAR, max_capacity=_MOST_FOLDERS, max_length=_MOST_BYTES
-            )
-            schema.add_field("taken", types.VARCHAR, max_length=32)
-            schema.add_field("short_side", types.INT64)
-            schema.add_field("long_side", types.INT64)
-            schema.add_field("facts", types.INT64)
-            index = self._client.prepare_index_params()
-            build = {"params": dict(choice.build)}  # the client would send each by itself, and Milvus Lite ignore them
-            index.add_index("vector", index_type=choice.index_type, metric_type="COSINE", params=build)
-            self._client.create_collection(name, schema=schema, index_params=index)
+    if client.has_collection(name):
+        return
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("digest", DataType.VARCHAR, max_length=64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
+    folders = {"element_type": DataType.VARCHAR, "max_capacity": _MOST_FOLDERS, "max_length": _MOST_BYTES}
+    schema.add_field("folders", DataType.ARRAY, **folders)
+    schema.add_field("taken", DataType.VARCHAR, max_length=32)
+    for number in ("short_side", "long_side", "facts"):
+        schema.add_field(number, DataType.INT64)
+    index = client.prepare_index_params()
+    build = {"params": dict(choice.build)}  # the client would send each by itself, and Milvus Lite ignore them
+    index.add_index("vector", index_type=choice.index_type, metric_type="COSINE", params=build)
+    client.create_collection(name, schema=schema, index_params=index)
 
-    def drop(self, name: str) -> None:
-        """Remove a collection."""
-        with self.errors():
-            self._client.drop_collection(name)
 
-    def facts(self, name: str) -> dict[bytes, int]:
-        """Digest -> `facts` of every row."""
-        found: dict[bytes, int] = {}
-        with self.errors():
-            self._client.load_collection(name)
-            rows = self._client.query_iterator(name, batch_size=_PAGE, output_fields=["digest", "facts"])
-            while batch := rows.next():
-                found.update((bytes.fromhex(row["digest"]), row["facts"]) for row in batch)
-            rows.close()
-        return found
+def facts_of_rows(client: Any, name: str) -> dict[bytes, int]:
+    """Digest -> `facts` of every row of a collection."""
+    found: dict[bytes, int] = {}
+    client.load_collection(name)
+    rows = client.query_iterator(name, batch_size=_PAGE, output_fields=["digest", "facts"])
+    while batch := rows.next():
+        found.update((bytes.fromhex(row["digest"]), row["facts"]) for row in batch)
+    rows.close()
+    return found
 
-    def put(self, name: str, contents: Sequence[tuple[Content, int]], vectors: NDArray[np.float32], new: bool) -> None:
-        """Add rows, or replace some that are there."""
-        rows = [
-            {
-                "digest": content.digest.hex(),
-                "vector": vector.tolist(),
-                "folders": [f for f in content.folders if len(f.encode()) <= _MOST_BYTES][:_MOST_FOLDERS],
-                "taken": content.taken,
-                "short_side": content.short_side,
-                "long_side": content.long_side,
-                "facts": facts,
-            }
-            for (content, facts), vector in zip(contents, vectors, strict=True)
-        ]
-        with self.errors():
-            (self._client.insert if new else self._client.upsert)(name, rows)
 
-    def remove(self, name: str, digests: Sequence[bytes]) -> None:
-        """Remove rows."""
-        with self.errors():
-            self._client.delete(name, ids=[digest.hex() for digest in digests])
+def row_of(content: Content, facts: int, vector: NDArray[np.float32]) -> dict[str, Any]:
+    """What a collection keeps of a photograph."""
+    return {
+        "digest": content.digest.hex(),
+        "vector": vector.tolist(),
+        "folders": [f for f in content.folders if len(f.encode()) <= _MOST_BYTES][:_MOST_FOLDERS],
+        "taken": content.taken,
+        "short_side": content.short_side,
+        "long_side": content.long_side,
+        "facts": facts,
+    }
 
-    def flush(self, name: str) -> None:
-        """Write what was added to disk, out of memory."""
-        with self.errors():
-            self._client.flush(name)
 
-    def search(
-        self, name: str, vectors: NDArray[np.float32], k: int, chosen: PhotoFilter, parameters: dict[str, Any]
-    ) -> list[list[tuple[bytes, float]]]:
-        """(digest, cosine) of the k nearest of each vector, nearest first."""
-        _let_faiss_take_parameters()
-        with self.errors():
-            self._client.load_collection(name)
-            found = self._client.search(
-                name,
-                data=vectors.tolist(),
-                anns_field="vector",
-                limit=min(k, MOST_FOUND),
-                filter=expression(chosen),
-                search_params={"metric_type": "COSINE", "params": parameters},
-            )
-        return [[(bytes.fromhex(hit["digest"]), float(hit["distance"])) for hit in hits] for hits in found]
+def search_collection(
+    client: Any, name: str, vectors: NDArray[np.float32], k: int, chosen: PhotoFilter, parameters: dict[str, Any]
+) -> list[list[Found]]:
+    """The k nearest of each vector, nearest first."""
+    _let_faiss_take_parameters()
+    client.load_collection(name)
+    found = client.search(
+        name,
+        data=vectors.tolist(),
+        anns_field="vector",
+        limit=min(k, MOST_FOUND),
+        filter=expression(chosen),
+        search_params={"metric_type": "COSINE", "params": parameters},
+    )
+    return [[Found(bytes.fromhex(hit["digest"]), float(hit["distance"])) for hit in hits] for hits in found]
 
-    def await_index(self, name: str, on_progress: Callable[[int], None]) -> None:
-        """Return when all rows that were flushed are indexed, or none has been for a minute.
 
-        Until then Milvus compares a query with each of the others, which finds no less and takes longer.
-        """
-        if "://" not in self.uri:  # Milvus Lite says that it is done when it has not begun, and builds while it loads
-            with self.errors():
-                self._client.release_collection(name)
-                self._client.load_collection(name)
+def await_index(client: Any, name: str, on_progress: Callable[[int], None], *, lite: bool) -> None:
+    """Return when all rows that were flushed are indexed, or none has been for a minute.
+
+    Until then Milvus compares a query with each of the others, which finds no less and takes longer.
+    """
+    if lite:  # Milvus Lite says that it is done when it has not begun, and builds while it loads
+        client.release_collection(name)
+        client.load_collection(name)
+        return
+    pending, changed = -1, time.monotonic()
+    while time.monotonic() - changed < _TIMEOUT:
+        now = int(client.describe_index(name, "vector").get("pending_index_rows", 0))
+        if now != pending:
+            on_progress(max(0, pending - now))
+            pending, changed = now, time.monotonic()
+        if now == 0:
             return
-        pending, changed = -1, time.monotonic()
-        while time.monotonic() - changed < _TIMEOUT:
-            with self.errors():
-                now = int(self._client.describe_index(name, "vector").get("pending_index_rows", 0))
-            if now != pending:
-                on_progress(max(0, pending - now))
-                pending, changed = now, time.monotonic()
-            if now == 0:
-                return
-            time.sleep(0.1)
-
-    def close(self) -> None:
-        """Let go of it."""
-        self._client.close()
+        time.sleep(0.1)
 
 
 def _let_faiss_take_parameters() -> None:

@@ -33,6 +33,6 @@ from timm_gam.search.query_sample import recall_against_exact as recall_against_
 from timm_gam.search.query_sample import sample_queries as sample_queries
 from timm_gam.search.scorer import ExactScorer as ExactScorer
 from timm_gam.search.scorer import Scorer as Scorer
-from timm_gam.search.stores.choice import StoreChoice as StoreChoice
 from timm_gam.search.stores.store import Found as Found
 from timm_gam.search.stores.store import SearchStore as SearchStore
+from timm_gam.search.stores.store import StoreChoice as StoreChoice

@@ -124,10 +124,10 @@ class Answers:
             NotFoundError: one is unknown.
             ModelError: the network's embedding is no mean over places.
         """
-        reason = self._model.why(self._bytes(query), self._bytes(match))
-        sides = ((reason.query, reason.split.query), (reason.match, reason.split.match))
+        split, *seen = self._model.why(self._bytes(query), self._bytes(match))
+        sides = zip(seen, (split.query, split.match), strict=True)
         return {
-            "score": round(reason.split.score, 6),
+            "score": round(split.score, 6),
             "sides": [{"picture": data_uri(picture), "parts": parts.round(6).tolist()} for picture, parts in sides],
         }
 

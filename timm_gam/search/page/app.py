@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from PIL import Image
@@ -49,12 +47,6 @@ def search_app(
     answers = Answers(index, collection or index.collection(), device, limits)
     page = page_environment(_TEMPLATES).get_template("search.html")
 
-    def in_thread(handler: Callable[[Request], Response]) -> Callable[[Request], Any]:
-        async def handle(request: Request) -> Response:
-            return await run_in_threadpool(handler, request)
-
-        return handle
-
     async def drop(request: Request) -> Response:
         data = bytearray()
         async for piece in request.stream():
@@ -85,14 +77,14 @@ def search_app(
     def small(request: Request) -> Response:
         return Response(answers.thumbnail(request.path_params["name"]), media_type="image/jpeg", headers=_IMMUTABLE)
 
-    routes = [
-        Route("/", in_thread(lambda request: HTMLResponse(page.render(about=answers.about())))),
-        Route("/photos", in_thread(photos), methods=["GET"]),
+    routes = [  # what is not async runs in a thread
+        Route("/", lambda request: HTMLResponse(page.render(about=answers.about()))),
+        Route("/photos", photos, methods=["GET"]),
         Route("/photos", drop, methods=["POST"]),
-        Route("/search", in_thread(search)),
-        Route("/why", in_thread(why)),
-        Route("/thumbnails/{name}", in_thread(small)),
-        Route("/originals/{name}", in_thread(original)),
+        Route("/search", search),
+        Route("/why", why),
+        Route("/thumbnails/{name}", small),
+        Route("/originals/{name}", original),
     ]
     app = Starlette(routes=routes, exception_handlers={TimmGamError: _refuse})
     app.add_middleware(Guard, token=token, public=public)

@@ -178,11 +178,6 @@ class Catalogue:
         query = f"select {_COLUMNS} from photos where {condition} order by taken is null, taken desc, path limit ?, ?"
         return [Photo(*row) for row in self._all(query, [*values, start, count])]
 
-    def find(self, path: str) -> Photo | None:
-        """A photograph by its path."""
-        rows = self._all(f"select {_COLUMNS} from photos where path = ? and problem is null", [path])
-        return Photo(*rows[0]) if rows else None
-
     def with_digests(self, digests: Sequence[bytes]) -> list[str]:
         """One path for each of these digests that are of readable photographs, by path."""
         wanted = set(digests)

@@ -19,12 +19,11 @@ from timm_gam.images import NEAR, DecodeLimits, content_digest
 from timm_gam.rerank import Recipe, read_method
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates
-from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
-from timm_gam.search.photos.query import QueryModel, load_collection, load_default
-from timm_gam.search.photos.reranking import search_reranked
+from timm_gam.search.photos.photo_index import INDEX_NAME, Collection, Match, PhotoIndex
+from timm_gam.search.photos.query import QueryModel, load_collection, load_default, search_reranked
 from timm_gam.search.photos.sheet import Section, draw_picture, write_page
 from timm_gam.search.photos.update import Update, update_index
-from timm_gam.search.stores.choice import StoreChoice
+from timm_gam.search.stores.store import StoreChoice
 
 _NAMED = 10  # unreadable photographs in text; all in JSON
 
@@ -140,7 +139,6 @@ def _begun(photos: Path, folder: Path | None = None) -> Iterator[PhotoIndex]:
 
 def _opened(path: Path, limits: DecodeLimits, needed: Sequence[Path] = ()) -> PhotoIndex:
     """The index; of a folder without one it is made, once the files that are needed then can be read."""
-    from timm_gam.search.photos.photo_index import INDEX_NAME
 
     def check_needed() -> None:
         for photo in needed:

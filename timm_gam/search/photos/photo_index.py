@@ -27,10 +27,9 @@ from timm_gam.core import DataError, OutputError, write_json
 from timm_gam.embed import FileStore, recorded_views
 from timm_gam.images import Digests
 from timm_gam.search.photos.catalogue import Catalogue, Photo, PhotoFilter
-from timm_gam.search.stores.choice import StoreChoice
 from timm_gam.search.stores.exact import ExactStore
 from timm_gam.search.stores.milvus import MilvusStore
-from timm_gam.search.stores.store import SearchStore
+from timm_gam.search.stores.store import SearchStore, StoreChoice
 
 INDEX_NAME = ".timm-gam-index"
 _FORMAT = 1

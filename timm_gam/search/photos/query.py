@@ -12,13 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch.nn.functional import normalize
 
 from timm_gam.core import DataError, ModelError, TimmGamError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split, with_head
 from timm_gam.images import DecodeLimits, as_seen, content_digest, load_image, resolve_preprocessing
 from timm_gam.models import load_model
-from timm_gam.search.photos.photo_index import Collection, PhotoIndex
+from timm_gam.rerank import Recipe, UnitVectors
+from timm_gam.search.photos.catalogue import PhotoFilter
+from timm_gam.search.photos.photo_index import Collection, Match, PhotoIndex
 
 DEFAULT_MODELS = ("resnet50.a1_in1k", "test_resnet_gam.corel")
 """The first that can be had: ImageNet features from the Hub, else the tiny network in the package, which needs none."""
@@ -55,15 +58,6 @@ def load_default(settings: EmbedSettings = EmbedSettings()) -> tuple[Collection,
             "a larger network finds more (--model, --checkpoint)"
         )
         return *load_collection(DEFAULT_MODELS[1], settings=settings), note
-
-
-@dataclass(frozen=True)
-class MatchReason:
-    """The split of a cosine over places, and the two pictures as the network saw them."""
-
-    split: LocationSplit
-    query: Image.Image
-    match: Image.Image
 
 
 @dataclass(frozen=True)
@@ -127,8 +121,8 @@ class QueryModel:
         with self._lock:
             _ = self._embedder
 
-    def why(self, query: bytes, match: bytes) -> MatchReason:
-        """What each place of two encoded photographs adds to their cosine.
+    def why(self, query: bytes, match: bytes) -> tuple[LocationSplit, Image.Image, Image.Image]:
+        """What each place of two encoded photographs adds to their cosine, and both as the network saw them.
 
         Raises:
             DataError: one cannot be read.
@@ -144,7 +138,7 @@ class QueryModel:
             transform = preprocessing.transform()
             a, b = (transform(load_image(data, "it", preprocessing.shrink, self._limits)[0]) for data in (query, match))
             split = location_split(loaded.model.cpu().float(), a, b, self._embedder.settings.layer)
-        return MatchReason(split, as_seen(a, preprocessing), as_seen(b, preprocessing))
+        return split, as_seen(a, preprocessing), as_seen(b, preprocessing)
 
     @functools.cached_property
     def _embedder(self) -> Embedder:
@@ -174,8 +168,32 @@ class QueryModel:
 
 def mean_direction(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """(D,) mean of (N, D) vectors, each brought to length 1; one stays as it is."""
-    if len(vectors) == 1:
-        return np.array(vectors[0], dtype=np.float32)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    mean: NDArray[np.float32] = (vectors / np.maximum(lengths, 1e-12)).mean(axis=0)
+    mean: NDArray[np.float32] = (
+        normalize(torch.from_numpy(vectors)).mean(dim=0).numpy() if len(vectors) > 1 else vectors[0]
+    )
     return mean
+
+
+def search_reranked(
+    index: PhotoIndex,
+    collection: Collection,
+    query: NDArray[np.float32],
+    recipe: Recipe,
+    k: int = 10,
+    chosen: PhotoFilter | None = None,
+) -> list[Match]:
+    """As `PhotoIndex.search`, in the order of a recipe; the score of a match still is its cosine.
+
+    Every vector of the collection is read, and what a re-ranking prepares is prepared anew: seconds for 10,000.
+
+    Raises:
+        DataError: the collection has too few photographs for the recipe.
+    """
+    digests, embeddings = index.catalogue.digests(PhotoFilter()), index.embeddings(collection)
+    digests = digests.take(~embeddings.missing(digests))
+    vectors = embeddings.read(digests)
+    queries = torch.from_numpy(query[None].astype(np.float32))
+    reranker = recipe.reranker(recipe.prepare(queries), recipe.prepare(vectors))
+    order = reranker.block(slice(0, 1))[0].argsort(descending=True, stable=True)
+    cosines = UnitVectors(vectors).similarities(normalize(queries))[0]
+    return index.matches(((digests[row], float(cosines[row])) for row in order.tolist()), k, chosen)

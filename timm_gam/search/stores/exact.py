@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from timm_gam.core import ProgressBar, available_memory, no_progress
@@ -54,7 +55,8 @@ class ExactStore:
         if k == 0:
             return [[] for _ in queries]
         found = nearest(fixed_point(queries), points.take(rows), k).rows
-        cosines = _cosines(queries, vectors, rows[found])
+        left, right = (torch.from_numpy(each.astype(np.float64)) for each in (queries[:, None], vectors[rows[found]]))
+        cosines = torch.cosine_similarity(left, right, dim=2)
         return [
             [Found(digests[place], score) for place, score in zip(*pair, strict=True)]
             for pair in zip(found.tolist(), cosines.tolist(), strict=True)
@@ -79,15 +81,3 @@ class ExactStore:
 
 
 _NONE = np.empty((0, 1), dtype=np.float32)
-
-
-def _cosines(
-    queries: NDArray[np.float32], vectors: NDArray[np.floating], rows: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """(Q, K) float64 cosines of each query and its own K rows."""
-    left = queries.astype(np.float64)
-    right = vectors[rows].astype(np.float64)
-    products = np.einsum("qd,qkd->qk", left, right)
-    lengths = np.linalg.norm(left, axis=1)[:, None] * np.linalg.norm(right, axis=2)
-    cosines: NDArray[np.float64] = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
-    return cosines

@@ -21,7 +21,6 @@ from timm_gam.images import Digests
 from timm_gam.rerank import Whitening, fit_whitening, load_whitening
 from timm_gam.search.blocks import slices
 from timm_gam.search.photos.catalogue import Catalogue, Content, PhotoFilter
-from timm_gam.search.stores.choice import StoreChoice
 from timm_gam.search.stores.milvus_client import (
     await_index,
     create_collection,
@@ -31,7 +30,7 @@ from timm_gam.search.stores.milvus_client import (
     row_of,
     search_collection,
 )
-from timm_gam.search.stores.store import Found
+from timm_gam.search.stores.store import Found, StoreChoice
 
 _BATCH = 1000
 _FLUSH = 20_000

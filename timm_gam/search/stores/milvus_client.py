@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError, TimmGamError
 from timm_gam.search.photos.catalogue import Content, PhotoFilter
-from timm_gam.search.stores.choice import StoreChoice
-from timm_gam.search.stores.store import Found
+from timm_gam.search.stores.store import Found, StoreChoice
 
 MOST_FOUND = 16384
 """Milvus gives no more for a query."""

@@ -1,3 +1,7 @@
+from timm_gam.data.derived import GALLERY as GALLERY
+from timm_gam.data.derived import QUERY as QUERY
+from timm_gam.data.derived import pair_query_gallery as pair_query_gallery
+from timm_gam.data.derived import take_classes as take_classes
 from timm_gam.data.folder import PathReader as PathReader
 from timm_gam.data.folder import read_folder as read_folder
 from timm_gam.data.formats import ENDINGS as ENDINGS
@@ -8,9 +12,6 @@ from timm_gam.data.image_set import ImageReader as ImageReader
 from timm_gam.data.image_set import ImageSet as ImageSet
 from timm_gam.data.image_set import class_warnings as class_warnings
 from timm_gam.data.image_set import published_name as published_name
-from timm_gam.data.pair import GALLERY as GALLERY
-from timm_gam.data.pair import QUERY as QUERY
-from timm_gam.data.pair import pair_query_gallery as pair_query_gallery
 from timm_gam.data.protocols import Protocol as Protocol
 from timm_gam.data.protocols import choose_protocol as choose_protocol
 from timm_gam.data.protocols import training_rows as training_rows
@@ -19,7 +20,6 @@ from timm_gam.data.read import read_images as read_images
 from timm_gam.data.splits import IMAGE_RULE as IMAGE_RULE
 from timm_gam.data.splits import published_class_split as published_class_split
 from timm_gam.data.splits import published_split as published_split
-from timm_gam.data.subset import take_classes as take_classes
 from timm_gam.data.synthetic.image_set import draw_synthetic as draw_synthetic
 from timm_gam.data.table.hub_dataset import read_hub_dataset as read_hub_dataset
 from timm_gam.data.table.parquet import is_parquet as is_parquet

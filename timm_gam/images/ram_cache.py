@@ -39,7 +39,7 @@ def cache_decoded(
                 break
             places[row] = len(pixels)
             pixels.append(array)
-    return replace(images, reader=_CachingReader(images.reader, places, tuple(pixels)))
+    return replace(images, reader=_CachingReader(images.reader, places, tuple(pixels), images.reader.parallel))
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,7 @@ class _CachingReader:
     inner: ImageReader
     places: NDArray[np.int64]  # of each row among `pixels`, -1 where it is not decoded
     pixels: tuple[NDArray[np.uint8], ...]  # (H, W, 3) each
-
-    @property
-    def parallel(self) -> bool:
-        return self.inner.parallel
+    parallel: bool
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
         encoded = self.inner.read([row for row in indices if self.places[row] < 0])

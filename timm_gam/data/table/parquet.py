@@ -22,12 +22,8 @@ def is_parquet(path: Path) -> bool:
     """Whether a path is a parquet file, or a folder with some: at its top, or below it where it holds no images."""
     if path.suffix == ".parquet" or next(path.glob("*.parquet"), None) is not None:
         return True
-    for file in _visible_files(path):
-        if is_image_name(file.name):
-            return False
-        if file.suffix == ".parquet":
-            return True
-    return False
+    suffixes = (file.suffix for file in _visible_files(path) if file.suffix == ".parquet" or is_image_name(file.name))
+    return next(suffixes, "") == ".parquet"
 
 
 def read_parquet(
@@ -70,7 +66,9 @@ def read_parquet(
     rest: list[str] = []
     by_split = _configured(path, config_name) if path.is_dir() else None
     if by_split is None:
-        files = sorted(f.relative_to(folder).as_posix() for f in _parquet_files(path, left_out))
+        there = list(_visible_files(path, left_out)) if path.is_dir() else [path]
+        files = sorted(f.relative_to(folder).as_posix() for f in there if f.suffix == ".parquet" or f == path)
+        left_out.update(f.suffix.lower() or "no ending" for f in there if f.suffix != ".parquet" and f != path)
         if not files or not all((folder / file).is_file() for file in files):
             raise DataError(f"no parquet file at '{path}'; name a .parquet file or a folder of them")
         relative, rest = splits_of_files(files) if path.is_dir() else ({"train": files}, [])
@@ -157,17 +155,6 @@ def _configured(folder: Path, config_name: str | None) -> dict[str, list[str]] |
         builder = datasets.load_dataset_builder(str(folder), config_name)
     files: dict[str, list[str]] = {str(s): list(f) for s, f in (builder.config.data_files or {}).items()}
     return files
-
-
-def _parquet_files(path: Path, left_out: Counter[str]) -> Iterator[Path]:
-    if not path.is_dir():
-        yield path
-        return
-    for file in _visible_files(path, left_out):
-        if file.suffix == ".parquet":
-            yield file
-        else:
-            left_out[file.suffix.lower() or "no ending"] += 1
 
 
 def _visible_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:

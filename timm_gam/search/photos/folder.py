@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
+from typing import NoReturn
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -57,27 +58,20 @@ def find_photos(root: Path) -> Iterator[PhotoFile]:
     Raises:
         DataError: a folder cannot be read.
     """
+
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(f"cannot read folder '{error.filename}': {error.strerror}") from error
+
     inside = root.resolve()
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        try:
-            with os.scandir(root / prefix) as entries:
-                for entry in sorted(entries, key=lambda entry: entry.name):
-                    path = prefix + entry.name
-                    if entry.name.startswith(".") or not _is_utf8(entry.name):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):  # a link to a parent would never end
-                        waiting.append(f"{path}/")
-                    elif is_image_name(entry.name):
-                        with suppress(OSError, RuntimeError):  # gone meanwhile, or a link to itself
-                            if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(inside):
-                                continue
-                            stat = entry.stat()
-                            if S_ISREG(stat.st_mode):
-                                yield PhotoFile(path, stat.st_size, stat.st_mtime_ns)
-        except OSError as error:
-            raise DataError(f"cannot read folder '{root / prefix}': {error.strerror}") from error
+    for here, folders, names in os.walk(root, onerror=refuse):  # which does not follow links to folders
+        folders[:] = sorted(filter(_is_shown, folders))
+        for path in (Path(here, name) for name in sorted(filter(_is_shown, names)) if is_image_name(name)):
+            with suppress(OSError, RuntimeError):  # gone meanwhile, or a link to itself
+                if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                    continue
+                stat = path.stat()
+                if S_ISREG(stat.st_mode):
+                    yield PhotoFile(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns)
 
 
 def read_facts(path: Path) -> PhotoFacts:
@@ -109,9 +103,7 @@ def photo_set(root: Path, paths: Sequence[str]) -> ImageSet:
     return ImageSet(root.name, tuple(paths), labels, ("photos",), PathReader.of(root, paths))
 
 
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _is_shown(name: str) -> bool:
+    with suppress(UnicodeEncodeError):
+        return bool(name.encode()) and not name.startswith(".")
+    return False

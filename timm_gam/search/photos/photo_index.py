@@ -103,7 +103,7 @@ class PhotoIndex:
     ) -> None:
         self.folder, self.root, self.collections = folder, root, tuple(collections)
         self.name = name or secrets.token_hex(6)
-        self.choice = self._kept_choice = choice or StoreChoice()
+        self.choice = choice or StoreChoice()
         self.catalogue = Catalogue(folder / "photos.sqlite")
         self._stores: dict[str, SearchStore] = {}
 
@@ -176,10 +176,8 @@ class PhotoIndex:
 
     def use(self, collection: Collection) -> None:
         """Make a collection the first, in the place of an older one of its model, and keep where it is searched."""
-        others = [entry for entry in self.collections if entry.model != collection.model]
-        if self.collections[:1] != (collection,) or self.choice != self._kept_choice:
-            self.collections = (collection, *others)
-            self._write()
+        self.collections = (collection, *(entry for entry in self.collections if entry.model != collection.model))
+        self._write()
 
     def remove_if_empty(self) -> None:
         """Take away an index that nothing came into, and its folder where that holds nothing else."""
@@ -256,4 +254,3 @@ class PhotoIndex:
         collections = [asdict(entry) for entry in self.collections]
         content = {"format": _FORMAT, "name": self.name, "photos": photos, "store": asdict(self.choice)}
         write_json(self.folder / "index.json", {**content, "collections": collections})
-        self._kept_choice = self.choice

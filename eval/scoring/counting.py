@@ -14,7 +14,7 @@ from torch import Tensor
 from eval.scoring.relevant import NO_TARGET, Relevant
 from timm_gam.search import in_threads, slices
 
-_SORTED = 2**17  # scores and targets that a thread sorts at a time, in cache
+_SORTED = 2**18  # scores and targets that a thread sorts at a time, in cache
 _COPIED = 256  # columns at a time: the mirror image of a block is read along its columns
 _LARGEST = float(np.finfo(np.float32).max)
 _THREADS = 512  # of a block, one query each

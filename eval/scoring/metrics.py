@@ -12,6 +12,7 @@ precision@K still divides by K.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -97,7 +98,8 @@ def average_precision_at_r(groups: TieGroups) -> Tensor:
     Returns:
         (Q,) in [0, 1].
     """
-    return groups.per_relevant(groups.total(_precision_sums(groups, groups.within(groups.num_relevant))))
+    near = groups.reaching(groups.num_relevant)
+    return groups.per_relevant(near.total(_precision_sums(near, near.within(groups.num_relevant))))
 
 
 def r_precision(groups: TieGroups) -> Tensor:
@@ -228,14 +230,19 @@ def _precision_sums(groups: TieGroups, within: Tensor) -> Tensor:
     """
     start, size, relevant = groups.start, groups.size, groups.relevant
     end = start + within
-    steps = np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, (int(end.max()) if len(end) else 0) + 1))))
-    harmonic = torch.from_numpy(steps).to(start.device)
+    harmonic = torch.from_numpy(_harmonic(int(end.max()).bit_length() if len(end) else 0)).to(start.device)
     single = size == 1
     # The difference of two H loses digits where it is a single term.
     inverse_ranks = torch.where(single, within.double() / (start + 1), harmonic[end] - harmonic[start])
     slope = torch.where(single, 0.0, (relevant - 1).double() / (size - 1).clamp(min=1))
     linear = within - (start + 1) * inverse_ranks  # sum over j of (j-1) / (start+j)
     return relevant.double() / size * ((groups.relevant_before + 1) * inverse_ranks + slope * linear)
+
+
+@functools.lru_cache(maxsize=2)  # of whole rankings, and of their first R
+def _harmonic(bits: int) -> NDArray[np.float64]:
+    """(2^bits,) harmonic numbers H_0, H_1, ..."""
+    return np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, 2**bits))))
 
 
 def _of_first(groups: TieGroups, first: Tensor, values: Tensor) -> Tensor:

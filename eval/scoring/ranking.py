@@ -25,6 +25,7 @@ DEFAULT_MEMORY_BUDGET = 768 * 2**20
 """Bytes that `rank_relevant` may use beyond the embeddings."""
 
 _LARGEST_BLOCK = 4096  # rows and columns of a score block; the smallest has 64
+AHEAD = {"cpu": 3}  # groups that may be yielded before an earlier one is done with; none elsewhere
 _YIELDED_PAIRS = {"cpu": 2**16}  # at most: what fits into cache
 _BYTES_PER_YIELDED = 256  # of a pair, when metrics are made of it
 
@@ -92,8 +93,9 @@ def rank_relevant(
     kind = SortCounter if scorer.device.type == "cpu" else SearchCounter
     groups = _query_groups(relevant.counts, 2 * memory_budget // 3 // kind.bytes_per_pair)
     pairs = max(((g.stop - g.start) * int(relevant.counts[g].max()) for g in groups), default=0)
-    yielded = min(memory_budget // 8, _BYTES_PER_YIELDED * _YIELDED_PAIRS.get(scorer.device.type, 2**62))
-    memory = max(memory_budget - yielded - kind.bytes_per_pair * pairs, memory_budget // 4)
+    held = 1 + AHEAD.get(scorer.device.type, 0)
+    yielded = min(memory_budget // 8 // held, _BYTES_PER_YIELDED * _YIELDED_PAIRS.get(scorer.device.type, 2**62))
+    memory = max(memory_budget - held * yielded - kind.bytes_per_pair * pairs, memory_budget // 4)
     rows, columns = _sides(scorer, kind, memory)
     with one_blas_thread():
         for group in groups:

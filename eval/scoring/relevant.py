@@ -13,7 +13,7 @@ from timm_gam.search import Scorer, slices
 NO_TARGET = float("inf")
 """Fills up rows of targets: no score is above it or equal to it."""
 
-_JOINED = {"cpu": 128}  # images by label whose classes are scored together: small blocks take long to start
+_JOINED = {"cpu": 64}  # images by label whose classes are scored together: small blocks take long to start
 _FILLED = 512  # queries whose targets are filled up at a time
 
 

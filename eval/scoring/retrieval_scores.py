@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -12,12 +13,12 @@ from numpy.typing import NDArray
 
 from eval.scoring.labels import Labels, class_codes
 from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
-from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
+from eval.scoring.ranking import AHEAD, DEFAULT_MEMORY_BUDGET, rank_relevant
 from eval.scoring.statistics.influence import Influence, InfluenceCounter
 from eval.scoring.statistics.intervals import Average, Population, average
 from timm_gam.core import ALONE, DataError, World
 from timm_gam.rerank import Reranker
-from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, resident, scoring_device
+from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, in_background, resident, scoring_device
 
 Intervals = Literal["auto", "queries", "images", "classes", "none"]
 """What intervals are for: other queries, images or classes; "auto": images where every image is a query of the others,
@@ -170,8 +171,9 @@ def score_rankings(
         on_progress=on_progress,
         world=world,
     )
-    for number, group in enumerate(ranks):
-        parts.append(query_metrics(group, ks))
+    measured = in_background(partial(query_metrics, ks=ks), ranks, AHEAD.get(scorer.device.type, 0))
+    for number, (group, metrics) in enumerate(measured):
+        parts.append(metrics)
         if counter is not None and number % world.size == world.rank:
             counter.add(group)
     per_query = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -49,9 +49,10 @@ class TieGroups:
         pairs_before_query = (num_relevant.cumsum(0) - num_relevant)[row[heads]]
         return cls(num_relevant, row[heads], above[heads], tied[heads], relevant, heads - pairs_before_query)
 
-    def reaching(self, cutoff: int) -> TieGroups:
+    def reaching(self, cutoff: int | Tensor) -> TieGroups:
         """Without the groups past the first `cutoff` ranks that say nothing about them: all but each query's first."""
-        kept = torch.nonzero((self.start < cutoff) | (self.relevant_before == 0))[:, 0]
+        limit = cutoff if isinstance(cutoff, int) else cutoff[self.row]
+        kept = torch.nonzero((self.start < limit) | (self.relevant_before == 0))[:, 0]
         per_group = (self.row, self.start, self.size, self.relevant, self.relevant_before)
         return TieGroups(self.num_relevant, *(values[kept] for values in per_group))
 

@@ -1,3 +1,4 @@
+from timm_gam.search.blocks import in_background as in_background
 from timm_gam.search.blocks import in_threads as in_threads
 from timm_gam.search.blocks import one_blas_thread as one_blas_thread
 from timm_gam.search.blocks import slices as slices

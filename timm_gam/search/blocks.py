@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import functools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def slices(start: int, stop: int, step: int) -> list[slice]:
@@ -26,7 +31,24 @@ def in_threads(work: Callable[[slice], None], tiles: Iterable[slice]) -> None:
     if len(tiles) == 1:
         work(tiles[0])
         return
-    list(_workers(torch.get_num_threads()).map(work, tiles))
+    list(_workers(torch.get_num_threads()).map(_inheriting(work), tiles))
+
+
+def in_background(work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[tuple[Item, Result]]:
+    """Each item and what `work` makes of it, in order: other threads do it while the next `ahead` items are made."""
+    pending: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        pending.append((item, _workers(torch.get_num_threads()).submit(_inheriting(work), item)))
+        if len(pending) > ahead:
+            done, result = pending.popleft()
+            yield done, result.result()
+    for done, result in pending:
+        yield done, result.result()
+
+
+def _inheriting(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """`work` in the inference mode of the caller: torch keeps one for each thread, and refuses to write across."""
+    return torch.inference_mode()(work) if torch.is_inference_mode_enabled() else work
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Float64:
         def mirror(rows: slice) -> None:
             product[rows.stop :, rows] = product[rows, rows.stop :].T
 
-        tiles = slices(0, len(a), _TILE_ROWS)
+        tiles = slices(0, len(a), min(_TILE_ROWS, max(32, len(a) // (4 * torch.get_num_threads()))))
         in_threads(work, tiles)
         if same:
             in_threads(mirror, tiles)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -85,7 +86,7 @@ class ExactScorer(Scorer):
 
     def block(self, rows: Rows, columns: Rows) -> Tensor:
         left = self._operand(self.left, rows)
-        same = self.symmetric and isinstance(rows, slice) and isinstance(columns, slice) and rows == columns
+        same = self.symmetric and _equal(rows, columns)
         right = left if same else self._operand(self.right, columns)
         # On a CPU, rows a multiple of 4096 bytes apart would share cache lines when they are read by columns.
         apart = 8 if self.device.type == "cpu" else 0
@@ -129,6 +130,12 @@ class ExactScorer(Scorer):
         integers = points.integers(rows, self.device, out if fits else None)
         squares = integers.square().sum(dim=1) if points.distance == "euclidean" else None
         return _Operand(len(integers), self.kernel.operand(integers), squares)
+
+
+def _equal(rows: Rows, columns: Rows) -> bool:
+    if isinstance(rows, slice):
+        return isinstance(columns, slice) and rows == columns
+    return not isinstance(columns, slice) and np.array_equal(rows, columns)
 
 
 class _Operand(NamedTuple):

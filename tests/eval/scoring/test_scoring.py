@@ -225,3 +225,11 @@ def test_what_is_no_matrix_or_no_label_is_refused_in_one_line(vectors, labels, s
     with pytest.raises(TimmGamError, match=said) as raised:
         score(vectors, labels)
     assert "\n" not in str(raised.value)
+
+
+def test_embeddings_made_in_inference_mode_are_scored_there() -> None:
+    vectors, labels = torch.from_numpy(np.random.default_rng(0).normal(size=(1500, 8))), np.arange(1500) % 10
+    outside = score_retrieval(vectors, labels, intervals="none")
+    with torch.inference_mode():
+        inside = score_retrieval(vectors * 1.0, labels, intervals="none")
+    assert inside.averages == outside.averages

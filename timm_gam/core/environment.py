@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def hardware() -> dict[str, Any]:
     """Processor, cores, torch's threads and accelerators."""
     return {
         "machine": platform.machine(),
-        "processor": _processor_name(),
+        "processor": _after("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "accelerators": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -54,8 +55,8 @@ def peak_memory_mb(device: torch.device) -> float:
 
 def available_memory() -> int | None:
     """Bytes that can be taken without swapping, None where the system does not say."""
-    found = [line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
+    kilobytes = _after("/proc/meminfo", "MemAvailable")
+    return int(kilobytes.split()[0]) * 1024 if kilobytes else None
 
 
 def _version(package: str) -> str | None:
@@ -65,14 +66,10 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _processor_name() -> str:
-    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def _lines(path: str) -> list[str]:
-    """Of a file of the system; none where it has no such file."""
-    try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+def _after(path: str, name: str) -> str:
+    """What follows "NAME:" in a file of the system; "" where it has no such file or line."""
+    with suppress(OSError):
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            if line.startswith(name):
+                return line.partition(":")[2].strip()
+    return ""

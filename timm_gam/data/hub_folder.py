@@ -6,9 +6,10 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from timm_gam.core import DataError, TimmGamError, one_line, progress_bar, write_json
@@ -95,27 +96,21 @@ class _RemoteReader:
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            waiting: deque[tuple[int, Future[bytes]]] = deque()
+            asked = ((index, threads.submit(self._content, index)) for index in indices)
+            waiting = deque(islice(asked, _AHEAD))
             try:
-                for index in indices:
-                    waiting.append((index, threads.submit(self._content, index)))
-                    if len(waiting) >= _AHEAD:
-                        yield self._next(waiting)
                 while waiting:
-                    yield self._next(waiting)
+                    index, content = waiting.popleft()
+                    yield index, content.result()
+                    waiting.extend(islice(asked, 1))
             finally:
                 threads.shutdown(cancel_futures=True)
-
-    def _next(self, waiting: deque[tuple[int, Future[bytes]]]) -> tuple[int, bytes]:
-        index, content = waiting.popleft()
-        try:
-            return index, content.result()
-        except Exception as error:
-            raise DataError(f"'{self.files[index]}' of '{self.name}' cannot be read: {one_line(error)}") from error
 
     def _content(self, index: int) -> bytes:
         from datasets.download.streaming_download_manager import xopen
 
-        with xopen(self.root + self.files[index], "rb") as file:
-            content: bytes = file.read()
-            return content
+        try:
+            with xopen(self.root + self.files[index], "rb") as file:
+                return bytes(file.read())
+        except Exception as error:
+            raise DataError(f"'{self.files[index]}' of '{self.name}' cannot be read: {one_line(error)}") from error

@@ -27,7 +27,9 @@ _DECODER_KEEPS = {"WEBP": 12, "AVIF": 7}  # bytes a pixel, measured
 _MOST_PER_PIXEL = 16
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")  # but stuffed zeros and restarts, which stand within a scan
 _SCAN = b"\xff\xda"
-_SMALL = 2**20
+SMALL = 2**20
+"""Bytes of files that cannot hold much to do, and are read quicker untimed."""
+
 _PIECE = 4096  # bytes of a JPEG of several scans between two looks at the clock: a pass over all pixels takes ten
 
 
@@ -49,11 +51,6 @@ class TimedBytes(io.BytesIO):
             reason = f"more than {self._seconds:g} s to decode it; --max-decode-seconds allows more"
             raise UnreadableImageError(self._image_id, reason)
         return super().read(size)
-
-
-def open_bytes(data: bytes, image_id: str, limits: DecodeLimits) -> io.BytesIO:
-    """Encoded bytes to open an image from; those of small files, which cannot hold much to do, read quicker."""
-    return TimedBytes(data, image_id, limits) if len(data) > _SMALL else io.BytesIO(data)
 
 
 def check_file_size(byte_count: int, image_id: str, limits: DecodeLimits) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import stat
 import warnings
@@ -14,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from timm_gam.core import UnreadableImageError, silent_libraries
 from timm_gam.data import FORMATS, EncodedImage
-from timm_gam.images.bombs import check_file_size, check_header, open_bytes, too_large
+from timm_gam.images.bombs import SMALL, TimedBytes, check_file_size, check_header, too_large
 from timm_gam.images.limits import DecodeLimits
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr; others still get it
@@ -54,7 +55,8 @@ def load_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata, and about sizes between our limit and Pillow's error
-            with Image.open(open_bytes(data, image_id, limits), formats=FORMATS) as image:
+            file = TimedBytes(data, image_id, limits) if len(data) > SMALL else io.BytesIO(data)
+            with Image.open(file, formats=FORMATS) as image:
                 rgb = _decode(image, data, image_id, shrink, limits)
     except Image.DecompressionBombError as error:
         raise UnreadableImageError(image_id, too_large(str(error).split(" exceeds")[0])) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -41,8 +41,7 @@ class Batch:
     failures: list[tuple[int, str]]
 
     def pin_memory(self) -> Batch:
-        pixels = None if self.pixels is None else self.pixels.pin_memory()
-        return Batch(self.places, self.digests, self.signatures, pixels, self.failures)
+        return replace(self, pixels=None if self.pixels is None else self.pixels.pin_memory())
 
 
 @contextmanager

@@ -75,17 +75,14 @@ def as_seen(pixels: Tensor, preprocessing: Preprocessing) -> Image.Image:
     return Image.fromarray(whole.permute(1, 2, 0).numpy())
 
 
-def picture_grid(
-    rows: Sequence[Sequence[tuple[Image.Image, str | None]]], cell: tuple[int, int] = (144, 96), lead: int = 0
-) -> Image.Image:
+def picture_grid(rows: Sequence[Sequence[tuple[Image.Image, str | None]]], lead: int = 0) -> Image.Image:
     """Rows of pictures on white, each fitted into a cell and framed in a colour, or in none.
 
     Args:
         rows: (picture, colour name or None) from left to right.
-        cell: Width and height of a cell, in pixels.
         lead: Pixels between the first picture of a row and the others, beside the usual gap.
     """
-    gap = 6
+    cell, gap = (144, 96), 6
     width, height = cell[0] + gap, cell[1] + gap
     page = Image.new("RGB", (max(map(len, rows)) * width + gap + lead, len(rows) * height + gap), "white")
     pen = ImageDraw.Draw(page)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from timm_gam.core import DataError, TimmGamError, one_line
 from timm_gam.data.image_set import EncodedImage
@@ -35,19 +34,14 @@ class RowsReader:
     image: str
     parallel: bool
     roots: tuple[str, ...] = ()
-    starts: tuple[int, ...] = field(init=False)
-
-    def __post_init__(self) -> None:
-        ends = np.cumsum((0, *self.lengths)).tolist()
-        object.__setattr__(self, "starts", tuple(ends[:-1]))
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
         wanted = list(indices)
-        for part, start, length in zip(self.parts, self.starts, self.lengths, strict=True):
-            mine = [i - start for i in wanted if start <= i < start + length]
+        for part, (start, end) in zip(self.parts, pairwise(accumulate((0, *self.lengths))), strict=True):
+            mine = [i - start for i in wanted if start <= i < end]
             if not mine:
                 continue
-            rows = ((row, part[row]) for row in mine) if self.parallel else _stream(part, mine)
+            rows = ((row, part[row]) for row in mine) if self.parallel else _stream(part, set(mine), mine[-1] + 1)
             while True:
                 with library_errors(self.name):
                     found = next(rows, None)
@@ -92,14 +86,8 @@ def cause_line(cause: Exception) -> str:
     return reason
 
 
-def _stream(part: Any, rows: Sequence[int]) -> Iterator[tuple[int, Any]]:
-    wanted = set(rows)
-    last = rows[-1]
-    for row, value in enumerate(part):
-        if row in wanted:
-            yield row, value
-        if row == last:
-            return
+def _stream(part: Any, rows: set[int], end: int) -> Iterator[tuple[int, Any]]:
+    return (found for found in enumerate(islice(part, end)) if found[0] in rows)
 
 
 def _encoded(value: Any, roots: Sequence[str]) -> EncodedImage:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from timm_gam.core import DataError
 from timm_gam.images import Digests
@@ -178,19 +178,17 @@ class Catalogue:
         query = f"select {_COLUMNS} from photos where {condition} order by taken is null, taken desc, path limit ?, ?"
         return [Photo(*row) for row in self._all(query, [*values, start, count])]
 
-    def with_digests(self, digests: Sequence[bytes]) -> list[str]:
-        """One path for each of these digests that are of readable photographs, by path."""
+    def with_digests(self, digests: Sequence[bytes]) -> set[str]:
+        """One path for each of these digests that are of readable photographs."""
         wanted = set(digests)
-        rows = self._all("select min(path), digest from photos where problem is null group by digest order by 1")
-        return [path for path, digest in rows if digest in wanted]
+        rows = self._all("select min(path), digest from photos where problem is null group by digest")
+        return {path for path, digest in rows if digest in wanted}
 
-    def known(self, digests: Iterable[bytes]) -> set[bytes]:
-        """Those of the digests that some photograph has."""
-        return self._among("digest", digests)
-
-    def paths(self, paths: Iterable[str]) -> set[str]:
-        """Those of the paths that are entered."""
-        return self._among("path", paths)
+    def entered(self, column: Literal["path", "digest"], values: Iterable[Any]) -> set[Any]:
+        """Those of the paths, or of the digests, that some photograph has."""
+        with self._open() as database:
+            query = f"select {column} from photos where {column} = ? limit 1"
+            return {value for value in values if database.execute(query, [value]).fetchone() is not None}
 
     def file(self, path: str) -> tuple[PhotoFile, PhotoFacts]:
         """What is kept of a file."""
@@ -237,15 +235,6 @@ class Catalogue:
         for path, digest in self._all("select path, digest from photos where problem is null order by path"):
             places.setdefault(digest, []).append(path)
         return places
-
-    def pixels(self) -> dict[bytes, int]:
-        """Digest -> how many pixels it has."""
-        return dict(self._all("select distinct digest, width * height from photos where problem is null"))
-
-    def _among(self, column: str, values: Iterable[Any]) -> set[Any]:
-        with self._open() as database:
-            query = f"select {column} from photos where {column} = ? limit 1"
-            return {value for value in values if database.execute(query, [value]).fetchone() is not None}
 
     def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
         with self._open() as database:

@@ -77,16 +77,15 @@ def update_index(
     if plan := index.store(collection).plan(catalogue.found(), int(getattr(embedder.loaded.model, "num_features", 0))):
         log(plan)
     known = catalogue.digests()
-    lacking = catalogue.with_digests(known.take(store.missing(known)))
     files = {file.path: file for file in fresh}
-    lacking = [path for path in lacking if path not in files]
+    lacking = sorted(catalogue.with_digests(known.take(store.missing(known))) - files.keys())
     waiting = iter([*files, *lacking])
     new = moved = changed = embedded = 0
     with progress(collection.model, "img", len(fresh) + len(lacking)) as on_progress:
         while paths := list(islice(waiting, CHUNK)):
             rows = _facts(index, files, paths)
-            seen = catalogue.known([fact.digest for _, fact in rows])
-            there = catalogue.paths([file.path for file, _ in rows])
+            seen = catalogue.entered("digest", [fact.digest for _, fact in rows])
+            there = catalogue.entered("path", [file.path for file, _ in rows])
             for file, fact in rows:
                 if file.path in files:
                     changed += file.path in there

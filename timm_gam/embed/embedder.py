@@ -14,9 +14,8 @@ from torch import nn
 from timm_gam.core import ModelError, versions
 from timm_gam.data import ImageSet
 from timm_gam.embed.embedding import EmbeddedBatch, embed_batches
-from timm_gam.embed.network.embedding_network import EmbeddingLayer, embedding_network
+from timm_gam.embed.network.embedding_network import EmbeddingLayer, Views, embedding_network
 from timm_gam.embed.network.head import HeadFacts, read_head
-from timm_gam.embed.network.views import Views
 from timm_gam.embed.settings import EmbedSettings, recorded_views
 from timm_gam.images import SHRINK_MARGIN, Preprocessing, resolve_preprocessing
 from timm_gam.inference import OptimizedNetwork, compiler_errors, optimize

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from timm_gam.core import ModelError
 from timm_gam.embed import POOLINGS, Embedder, EmbedSettings, embedding_network, gem, recorded_views, rmac
-from timm_gam.embed.network.views import Views
+from timm_gam.embed.network.embedding_network import Views
 from timm_gam.models import load_model
 
 KINDS = ["test_resnet", "test_efficientnet", "test_vit", "test_mambaout", "test_convnext"]

@@ -65,21 +65,17 @@ def read_hub_dataset(
     datasets.disable_progress_bars()
     files: dict[str, list[str]] = {}
     declared = None
-    if not constants.HF_HUB_OFFLINE:  # offline there is a copy to read, and nothing that names its files
-        with _loading(repo_id):
+    with _loading(repo_id):
+        if not constants.HF_HUB_OFFLINE:  # offline there is a copy to read, and nothing that names its files
             builder = datasets.load_dataset_builder(name, config_name, revision=revision or None)
-        files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
-        declared = builder.info.features
-        if not columns:
-            with _loading(repo_id):
-                whole = _image_folder(name, builder, files)
-            if whole is not None:
+            files = {str(split): list(paths) for split, paths in (builder.config.data_files or {}).items()}
+            declared = builder.info.features
+            if not columns and (whole := _image_folder(name, builder, files)) is not None:
                 remember_files(name, revision, *whole)
                 return read_hub_folder(repo_id, name, *whole, streaming=streaming, splits=splits)
-    needed = wanted_splits(splits, tuple(files))
-    with _loading(repo_id):
-        if not _number_alike({split: files[split] for split in needed}, declared, label_column):
-            parts = load_files({split: files[split] for split in needed}, label_column, streaming=streaming)
+        needed = {split: files[split] for split in wanted_splits(splits, tuple(files))}
+        if not _number_alike(needed, declared, label_column):
+            parts = load_files(needed, label_column, streaming=streaming)
         else:
             tables = datasets.load_dataset(name, config_name, revision=revision or None, streaming=streaming)
             files = files or {str(split): [] for split in tables}

@@ -9,7 +9,6 @@ Souvenir, Pless, "Visualizing Deep Similarity Networks", WACV 2019).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from timm_gam.core import ModelError
 from timm_gam.embed.network.embedding_network import EmbeddingLayer, embedding_network
+from timm_gam.embed.network.pooling import feature_maps
 from timm_gam.models import attention_layers
 
 _AGREE = 1e-4  # relative: a float32 mean, taken in another order
@@ -100,25 +100,13 @@ def _maps(model: nn.Module, pixels: Tensor, layer: EmbeddingLayer) -> tuple[NDAr
     """(B, h, w, D) features by place and (B, D) embeddings, which are their mean."""
     embeddings = embedding_network(model, layer)(pixels).double()
     features: Tensor = model.forward_features(pixels)  # type: ignore[operator]
-    for by_place in _layouts(features.double(), int(getattr(model, "num_prefix_tokens", 0))):
-        if by_place.shape[-1] != embeddings.shape[1]:
-            continue
-        error = (by_place.mean(dim=(1, 2)) - embeddings).abs().max()
+    maps = feature_maps(model, features)
+    in_a_row = features.ndim == 3 and maps is not None and maps.shape[2] < maps.shape[3]  # tokens of who knows where
+    if maps is not None and not in_a_row and maps.shape[1] == embeddings.shape[1]:
+        error = (maps.double().mean(dim=(2, 3)) - embeddings).abs().max()
         if error <= _AGREE * embeddings.abs().max():
-            return by_place.cpu().numpy(), embeddings.cpu().numpy()
+            return maps.double().permute(0, 2, 3, 1).cpu().numpy(), embeddings.cpu().numpy()
     raise ModelError(
         f"the embedding of {type(model).__name__} is no mean over places of its feature map, so its scores do not "
         "split over them; average-pooled networks do, with the layer 'pooled'"
     )
-
-
-def _layouts(features: Tensor, prefix: int) -> Iterator[Tensor]:
-    """The ways in which timm lays out feature maps, each as (B, h, w, D)."""
-    if features.ndim == 4:
-        yield features.permute(0, 2, 3, 1)
-        yield features
-    elif features.ndim == 3:
-        tokens = features[:, prefix:]
-        side = round(tokens.shape[1] ** 0.5)
-        if side * side == tokens.shape[1]:
-            yield tokens.reshape(len(tokens), side, side, -1)

@@ -115,15 +115,24 @@ class SpatialPooling(nn.Module):
         return torch.cat([F.normalize(vector, dim=1) for vector in vectors], dim=1)
 
     def _places(self, features: Tensor) -> Tensor:
-        """The last features as (B, C, H, W)."""
-        if features.ndim == 4:
-            return features.permute(0, 3, 1, 2) if getattr(self.model, "output_fmt", "NCHW") == "NHWC" else features
-        if features.ndim == 3:  # of a transformer: tokens of places after those of none, pooled in any order
-            tokens = features[:, int(getattr(self.model, "num_prefix_tokens", 0)) :]
-            side = round(tokens.shape[1] ** 0.5)
-            shape = (side, side) if side * side == tokens.shape[1] else (1, tokens.shape[1])
-            return tokens.transpose(1, 2).reshape(len(tokens), -1, *shape)
-        raise ModelError(
-            f"{type(self.model).__name__} has features of shape {tuple(features.shape[1:])}, which have no places to "
-            "pool; leave --pool out"
-        )
+        if (maps := feature_maps(self.model, features)) is None:
+            raise ModelError(
+                f"{type(self.model).__name__} has features of shape {tuple(features.shape[1:])}, which have no places "
+                "to pool; leave --pool out"
+            )
+        return maps
+
+
+def feature_maps(model: nn.Module, features: Tensor) -> Tensor | None:
+    """(B, C, H, W) of what a timm model's `forward_features` gives, None where that has no places.
+
+    A transformer's tokens of places come after those of none; where they make up no square, H is 1.
+    """
+    if features.ndim == 4:
+        return features.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else features
+    if features.ndim != 3:
+        return None
+    tokens = features[:, int(getattr(model, "num_prefix_tokens", 0)) :]
+    side = round(tokens.shape[1] ** 0.5)
+    shape = (side, side) if side * side == tokens.shape[1] else (1, tokens.shape[1])
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, *shape)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hmac
 from urllib.parse import urlencode, urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _COOKIE = "timm-gam-search"
 
 
-class Guard:
+class Guard(BaseHTTPMiddleware):
     """Lets requests through to an ASGI application, or not.
 
     Without a token, one that names another host than this machine is refused: a page of the Internet can point its own
@@ -27,29 +27,20 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, token: str, public: bool) -> None:
-        self.app, self._token, self._public = app, token, public
+        super().__init__(app)
+        self._token, self._public = token, public
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        refusal = self._authorize(Request(scope))
-        if refusal is not None:
-            await refusal(scope, receive, send)
-            return
-
-        async def guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                out = MutableHeaders(scope=message)
-                out["X-Content-Type-Options"] = "nosniff"
-                out["Referrer-Policy"] = "no-referrer"
-                out["Cross-Origin-Resource-Policy"] = "same-origin"
-                if not self._public:
-                    out["X-Frame-Options"] = "DENY"
-            await send(message)
-
-        await self.app(scope, receive, guarded)
+    async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
+        """See Starlette."""
+        if (refusal := self._authorize(request)) is not None:
+            return refusal
+        response = await call_next(request)
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cross-Origin-Resource-Policy"] = "same-origin"
+        if not self._public:
+            response.headers["X-Frame-Options"] = "DENY"
+        return response
 
     def _authorize(self, request: Request) -> Response | None:
         """None, or what is answered instead."""

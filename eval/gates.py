@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,7 +71,7 @@ def audit_gates(
     most: int = 512,
     img_size: int | None = None,
     device: str = "cpu",
-    limits: DecodeLimits | None = None,
+    limits: DecodeLimits = DecodeLimits(),
 ) -> GateAudit:
     """Measure the gates on half of the images and score the other half with own, frozen and shuffled gates.
 
@@ -95,6 +95,7 @@ def audit_gates(
     from timm_gam.embed import embedding_network
     from timm_gam.images import network_inputs, resolve_preprocessing
     from timm_gam.models import frozen_gates, gate_layers, measure_gates, shuffled_gates
+    from timm_gam.search import slices
 
     model = loaded.model.eval().to(device)
     if not any(True for _ in gate_layers(model)):
@@ -110,44 +111,36 @@ def audit_gates(
         raise DataError(f"{len(images)} images leave no two of a class to score; give more images, or --images")
     if len(np.unique(images.labels[scored])) == 1:
         raise DataError(f"'{images.name}' has images of one class, so every ranking is right; give two classes or more")
-    steps = [("measuring", measured), *((name, scored) for name in ("own", "frozen", "shuffled"))]
-    network, found = embedding_network(model), {}
-    with progress_bar("gates", "img", sum(len(rows) for _, rows in steps)) as advance:
+    network = embedding_network(model)
+    with progress_bar("gates", "img", len(chosen)) as advance:
 
-        def pixels(rows: NDArray[np.int64]) -> Iterator[Tensor]:
-            for start in range(0, len(rows), _BATCH):
-                batch = network_inputs(
-                    images, rows[start : start + _BATCH].tolist(), preprocessing, limits or DecodeLimits()
-                )
+        def batches(rows: NDArray[np.int64]) -> Iterator[Tensor]:
+            for some in slices(0, len(rows), _BATCH):
+                batch = network_inputs(images, rows[some].tolist(), preprocessing, limits)
                 yield torch.stack([pixels for _, pixels in batch]).to(device)
-                advance(len(rows[start : start + _BATCH]))
+                advance(len(rows[some]))
 
-        uses = measure_gates(model, pixels(measured))
-        ways: dict[str, AbstractContextManager[None]] = {
-            "own": nullcontext(),
-            "frozen": frozen_gates(model, uses),
-            "shuffled": shuffled_gates(model),
+        uses = measure_gates(model, batches(measured))
+        ways: dict[str, Callable[[], AbstractContextManager[None]]] = {
+            "own": nullcontext,
+            "frozen": lambda: frozen_gates(model, uses),
+            "shuffled": lambda: shuffled_gates(model),
         }
-        for name, way in ways.items():
-            with way, torch.inference_mode():
-                vectors = torch.cat([network(batch).float().cpu() for batch in pixels(scored)])
-            scores = score_retrieval(vectors.numpy(), images.labels[scored], ks=(1,), intervals="none")
-            found[name] = scores.averages["map"].micro
-    layers: list[dict[str, float | str | None]] = [
-        {
-            "layer": name,
-            "level": _known(use.level),
-            "image": _known(use.over_images),
-            "place": _known(use.over_values),
-            "share": _known(use.share) if _known(use.level) is not None else None,
-        }
-        for name, use in uses.items()
-    ]
+        vectors: dict[str, list[Tensor]] = {name: [] for name in ways}
+        for batch in batches(scored):  # decoded once for the three of them
+            for name, way in ways.items():
+                with way(), torch.inference_mode():
+                    vectors[name].append(network(batch).float().cpu())
+    labels, found = images.labels[scored], {}
+    for name, parts in vectors.items():
+        scores = score_retrieval(torch.cat(parts), labels, ks=(1,), intervals="none")
+        found[name] = scores.averages["map"].micro
+    layers: list[dict[str, float | str | None]] = []
+    for name, use in uses.items():
+        figures = {"level": use.level, "image": use.over_images, "place": use.over_values, "share": use.share}
+        known = math.isfinite(use.level)
+        layers.append({"layer": name, **{of: value if known else None for of, value in figures.items()}})
     return GateAudit(layers, len(measured), len(scored), found)
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def build_parser() -> CommandParser:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.arguments.shared import add_image_options, add_measuring_options, check_results_file, show
@@ -63,7 +64,7 @@ def variants(own: Preprocessing) -> dict[str, Preprocessing | Transform]:
     found: dict[str, Preprocessing | Transform] = {"own": own}
     for interpolation in ("nearest", "bilinear", "bicubic"):
         found[f"interpolation {interpolation}"] = replace(own, interpolation=interpolation)
-    found["resized without antialiasing"] = _Sampled(own)
+    found["resized without antialiasing"] = partial(_sampled, own)
     for share in (0.875, 1.0):
         found[f"crop share {share:g}"] = replace(own, crop_pct=share)
     for mode in ("center", "squash", "border"):
@@ -75,39 +76,29 @@ def variants(own: Preprocessing) -> dict[str, Preprocessing | Transform]:
     found["mean and std 0.5"] = replace(own, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     found["mean and std of ImageNet"] = replace(own, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     found["not normalised"] = replace(own, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    found["BGR for RGB"] = _Swapped(own)
+    found["BGR for RGB"] = partial(_swapped, own.transform())
     return {name: one for name, one in found.items() if name == "own" or one != own}
 
 
-class _Swapped:
+def _swapped(own: Transform, image: Image.Image) -> Tensor:
     """Blue and red exchanged."""
+    from PIL import Image
 
-    def __init__(self, own: Preprocessing) -> None:
-        self.transform = own.transform()
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        from PIL import Image
-
-        return self.transform(Image.merge("RGB", image.split()[::-1]))
+    return own(Image.merge("RGB", image.split()[::-1]))
 
 
-class _Sampled:
+def _sampled(own: Preprocessing, image: Image.Image) -> Tensor:
     """Resized as tensors without antialiasing, as some pipelines do."""
+    import torch
+    from torchvision.transforms.functional import center_crop, normalize, pil_to_tensor, resize
 
-    def __init__(self, own: Preprocessing) -> None:
-        self.own = own
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        import torch
-        from torchvision.transforms.functional import center_crop, normalize, pil_to_tensor, resize
-
-        height, width = (int(side / self.own.crop_pct) for side in self.own.input_size[1:])
-        scale = max(height / image.height, width / image.width)
-        size = [max(round(image.height * scale), height), max(round(image.width * scale), width)]
-        pixels = resize(pil_to_tensor(image).to(torch.float32) / 255, size, antialias=False)
-        cropped: Tensor = center_crop(pixels, list(self.own.input_size[1:]))
-        normalised: Tensor = normalize(cropped, list(self.own.mean), list(self.own.std))
-        return normalised
+    height, width = (int(side / own.crop_pct) for side in own.input_size[1:])
+    scale = max(height / image.height, width / image.width)
+    size = [max(round(image.height * scale), height), max(round(image.width * scale), width)]
+    pixels = resize(pil_to_tensor(image).to(torch.float32) / 255, size, antialias=False)
+    cropped: Tensor = center_crop(pixels, list(own.input_size[1:]))
+    normalised: Tensor = normalize(cropped, list(own.mean), list(own.std))
+    return normalised
 
 
 def sensitivity(
@@ -117,7 +108,7 @@ def sensitivity(
     rows: NDArray[np.int64] | None = None,
     metric: str = "map",
     device: str = "cpu",
-    limits: DecodeLimits | None = None,
+    limits: DecodeLimits = DecodeLimits(),
 ) -> list[Effect]:
     """Score a model under variants of its preprocessing.
 
@@ -140,7 +131,7 @@ def sensitivity(
     results = {}
     for name, preprocessing in variants(resolve_preprocessing(loaded.model)).items():
         with progress_bar(name, "img", len(images) if rows is None else len(rows)) as on_progress:
-            settings = EmbedSettings(device=device, limits=limits or DecodeLimits())
+            settings = EmbedSettings(device=device, limits=limits)
             embedded = embed_images(network, images, preprocessing, settings, rows=rows, on_progress=on_progress)
         results[name] = score(embedded.vectors, images.labels[embedded.rows], name=name)
     effects = []

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.backends import cudnn
 
 from eval.transfer.device_images import DeviceImages
 from eval.transfer.graphs import capture_updates
@@ -42,6 +43,7 @@ from timm_gam.train import (
 
 _VALIDATION_BATCH = 256
 _time = time.time
+_last: dict[Any, DeviceImages] = {}
 _UNSUPPORTED = {"aa": None, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0, "ema_decay": None,
                 "accumulate": 1}  # fmt: skip
 
@@ -81,7 +83,7 @@ def train_resident(
         split = split_for_training(images, recipe.val_share, recipe.test_split)
         model, _ = start_model(recipe, len(images.class_names))
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
-        pixels = _on_device(_Key(images), preprocessing, world.device, recipe.limits)
+        pixels = _on_device(images, preprocessing, world.device, recipe.limits)
         objective = create_objective(model, recipe, len(images.class_names))
         updates = len(split.train) // recipe.batch_size
         trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), updates)
@@ -97,6 +99,17 @@ def train_resident(
     return evaluator.measured
 
 
+def _on_device(
+    images: ImageSet, preprocessing: Preprocessing, device: torch.device, limits: DecodeLimits
+) -> DeviceImages:
+    """The pixels of an image set; a process keeps those of its last one."""
+    key = images.name, images.ids, preprocessing, device, limits
+    if key not in _last:
+        _last.clear()
+        _last[key] = DeviceImages.load(images, preprocessing, device, limits)
+    return _last[key]
+
+
 def _train(
     trainer: Trainer,
     pixels: DeviceImages,
@@ -110,10 +123,12 @@ def _train(
     while position.epoch < recipe.epochs:
         lr = trainer.first_lr(position)
         began = time.perf_counter()
-        with _timed_convolutions(trainer.world.device):
-            batches = _batches(pixels, split.train, recipe, position.epoch)
-            if not trainer.train(batches, position, stop, _ignore, pause=lambda: _time() > deadline):
-                raise Interrupted(stop.signal or 15)
+        # cuDNN times its algorithms for the shapes of training; validation's other shapes are not worth it.
+        cudnn.benchmark, cudnn.benchmark_limit = trainer.world.device.type == "cuda", 4
+        batches = _batches(pixels, split.train, recipe, position.epoch)
+        if not trainer.train(batches, position, stop, lambda loss: None, pause=lambda: _time() > deadline):
+            raise Interrupted(stop.signal or 15)
+        cudnn.benchmark = False
         if position.update < trainer.updates_per_epoch:
             raise TimeUpError("the experiment's time is up")
         seconds = time.perf_counter() - began
@@ -157,35 +172,3 @@ def _validation_vectors(trainer: Trainer, pixels: DeviceImages, split: TrainingS
 def _seen(pixels: DeviceImages, preprocessing: Preprocessing, rows: NDArray[np.int64]) -> Tensor:
     """(N, 3, H, W) float32: the rows as evaluation sees them."""
     return preprocessing.normalise(pixels.seen[torch.from_numpy(rows).to(pixels.seen.device)])
-
-
-class _Key:
-    """An image set that is equal to one of the same images: a process keeps the pixels of its last one."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self.images = images
-
-    def __hash__(self) -> int:
-        return hash((self.images.name, self.images.ids))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.images.ids == other.images.ids and self.images.name == other.images.name
-
-
-@lru_cache(maxsize=1)
-def _on_device(key: _Key, preprocessing: Preprocessing, device: torch.device, limits: DecodeLimits) -> DeviceImages:
-    return DeviceImages.load(key.images, preprocessing, device, limits)
-
-
-@contextmanager
-def _timed_convolutions(device: torch.device) -> Iterator[None]:
-    """Within: cuDNN times its algorithms for the shapes of training; validation's other shapes are not worth it."""
-    torch.backends.cudnn.benchmark, torch.backends.cudnn.benchmark_limit = device.type == "cuda", 4
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = False
-
-
-def _ignore(loss: float) -> None:
-    pass

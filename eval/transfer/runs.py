@@ -96,7 +96,8 @@ def _from_files(setting: Setting, run: Run, images: ImageSet) -> Measured:
     """Of a run that trains as `python -m timm_gam.train` does, and is resumed as it is."""
     folder = RunFolder(work_path(setting, run))
     evaluator = TransferEvaluator(run.kind == "final", run.seed)
-    train(recipe_of_run(setting, run), folder.path, evaluator, images=images, resume=folder.state.exists(), log=_no_log)
+    resume, recipe = folder.state.exists(), recipe_of_run(setting, run)
+    train(recipe, folder.path, evaluator, images=images, resume=resume, log=lambda line: None)
     with folder.metrics.open(encoding="utf-8") as lines:
         evaluator.measured.epochs = [
             {k: float(v) for k, v in row.items() if v and k != "memory_mb"} for row in csv.DictReader(lines)
@@ -116,7 +117,3 @@ def _write(setting: Setting, run: Run, record: dict[str, Any], began: float) -> 
     write_record(record_path(setting, run), whole)
     shutil.rmtree(work_path(setting, run), ignore_errors=True)
     return seconds
-
-
-def _no_log(line: str) -> None:
-    pass

@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> None:
     elif args.to == "eval-results":
         export.write_eval_results(result, args.output, args.dataset, revision=args.revision)
     else:
-        write_text(args.output, export.results_csv([export.results_row(result)]))
+        write_text(args.output, export.results_csv([result]))
     print(f"wrote {args.output}")
 
 

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, rest: list[str]) -> None:
     from eval.leaderboard.page import write_page
     from eval.leaderboard.runs import run_models
-    from eval.tables.export import results_csv, results_row
+    from eval.tables.export import results_csv
     from eval.tables.metric_tables import model_warnings
     from eval.tables.standings import standings
 
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     order = standings(results, args.metric)
     page, table = args.output / "leaderboard.html", args.output / "results.csv"
     write_page(page, runs, order, args.metric)
-    write_text(table, results_csv([results_row(result) for result in results]))
+    write_text(table, results_csv(results))
     for one in order:
         low, high = one.place_interval
         print_line(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -18,24 +19,6 @@ import numpy as np
 
 from eval.results.result import RetrievalResult
 from timm_gam.core import DataError, atomic_path, write_text
-
-RESULTS_COLUMNS = (
-    "model",
-    "img_size",
-    "map",
-    "map_low",
-    "map_high",
-    "hit1",
-    "hit10",
-    "precision10",
-    "mapr",
-    "param_count",
-    "crop_pct",
-    "interpolation",
-    "embed_dim",
-    "samples_per_sec",
-)
-"""Of a results CSV as timm keeps them (`results/*.csv`): scores in per cent, parameters in millions."""
 
 _METRICS = ("map", "map@r", "hit@1", "hit@10", "precision@10")
 
@@ -97,19 +80,21 @@ def write_ranking_parquet(result: RetrievalResult, path: Path, depth: int | None
         pq.write_table(pa.table(columns), temporary)
 
 
-def eval_results(result: RetrievalResult, dataset_id: str, *, revision: str | None = None) -> list[dict[str, Any]]:
-    """The result as entries of a model repository's `.eval_results/*.yaml`, which the Hub reads.
+def write_eval_results(result: RetrievalResult, path: Path, dataset_id: str, *, revision: str | None = None) -> None:
+    """Write the result as entries of a model repository's `.eval_results/NAME.yaml`, which the Hub reads.
 
     Each metric is a task of the benchmark data set, named as here ("map", "hit@1", ...), its value in per cent.
 
     Args:
         result: A result.
+        path: The file.
         dataset_id: The benchmark data set on the Hub, "owner/name".
         revision: Its commit.
 
     Raises:
         DataError: `dataset_id` is no Hub id.
     """
+    import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -130,50 +115,44 @@ def eval_results(result: RetrievalResult, dataset_id: str, *, revision: str | No
         for name in _METRICS
         if name in result.averages
     ]
-    return eval_result_entries_to_yaml(entries)
+    write_text(path, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True))
 
 
-def write_eval_results(result: RetrievalResult, path: Path, dataset_id: str, *, revision: str | None = None) -> None:
-    """Write `eval_results` as YAML, for `.eval_results/NAME.yaml` of a model repository.
+def results_csv(results: Sequence[RetrievalResult]) -> str:
+    """Results as timm keeps its own (`results/*.csv`), best mAP first: scores in per cent, parameters in millions.
 
-    Raises:
-        DataError: `dataset_id` is no Hub id.
+    A cell is empty where a result does not have it.
     """
-    import yaml
-
-    entries = eval_results(result, dataset_id, revision=revision)
-    write_text(path, yaml.safe_dump(entries, sort_keys=False, allow_unicode=True))
-
-
-def results_row(result: RetrievalResult) -> dict[str, str]:
-    """One row of a results CSV: RESULTS_COLUMNS -> text, empty where a result does not have it."""
-    facts = result.facts
-    row = dict.fromkeys(RESULTS_COLUMNS, "")
-    row["model"] = result.name
-    for metric in _METRICS:
-        if metric in result.averages:
-            row[metric.replace("@", "")] = f"{100 * result.averages[metric].micro:.3f}"
-    interval = result.averages["map"].micro_interval
-    if interval is not None:
-        row["map_low"], row["map_high"] = (f"{100 * end:.3f}" for end in interval)
-    if facts.model is not None:
-        row["param_count"], row["embed_dim"] = f"{facts.model.parameters / 1e6:.2f}", str(facts.model.embedding_dim)
-    if facts.preprocessing is not None:
-        row["img_size"] = str(facts.preprocessing.input_size[-1])
-        row["crop_pct"], row["interpolation"] = f"{facts.preprocessing.crop_pct:g}", facts.preprocessing.interpolation
-    timings = facts.timings
-    if timings.images_embedded and timings.embedding_seconds:
-        row["samples_per_sec"] = f"{timings.images_embedded / timings.embedding_seconds:.2f}"
-    return row
-
-
-def results_csv(rows: Sequence[dict[str, str]]) -> str:
-    """Rows of `results_row` as CSV text, best mAP first."""
+    rows = sorted((_row(result) for result in results), key=lambda row: -float(row["map"] or 0))
     text = io.StringIO()
-    writer = csv.DictWriter(text, RESULTS_COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: -float(row["map"] or 0)))
+    writer.writerows(rows)
     return text.getvalue()
+
+
+def _row(result: RetrievalResult) -> dict[str, str]:
+    facts, averages = result.facts, result.averages
+    model, prep, timings = facts.model, facts.preprocessing, facts.timings
+    per_cent = {name: f"{100 * averages[name].micro:.3f}" if name in averages else "" for name in _METRICS}
+    low, high = (f"{100 * end:.3f}" for end in averages["map"].micro_interval or (math.nan, math.nan))
+    timed = timings.images_embedded and timings.embedding_seconds
+    return {
+        "model": result.name,
+        "img_size": str(prep.input_size[-1]) if prep else "",
+        "map": per_cent["map"],
+        "map_low": low.replace("nan", ""),
+        "map_high": high.replace("nan", ""),
+        "hit1": per_cent["hit@1"],
+        "hit10": per_cent["hit@10"],
+        "precision10": per_cent["precision@10"],
+        "mapr": per_cent["map@r"],
+        "param_count": f"{model.parameters / 1e6:.2f}" if model else "",
+        "crop_pct": f"{prep.crop_pct:g}" if prep else "",
+        "interpolation": prep.interpolation if prep else "",
+        "embed_dim": str(model.embedding_dim) if model else "",
+        "samples_per_sec": f"{timings.images_embedded / timings.embedding_seconds:.2f}" if timed else "",
+    }
 
 
 def _rankings(result: RetrievalResult, depth: int | None) -> Iterator[tuple[str, list[tuple[str, float]]]]:

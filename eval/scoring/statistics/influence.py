@@ -103,7 +103,10 @@ class InfluenceCounter:
         self._scorer, self._names, device = scorer, list(names), scorer.device
         self._image = sample_images(gallery_classes, most)
         self._label = gallery_classes[self._image]
-        self._own = _queries_of(self._image, self_index)
+        itself = np.flatnonzero(self_index >= 0)[::-1]
+        query_of = np.full(len(gallery_classes), -1, dtype=np.int64)
+        query_of[self_index[itself]] = itself
+        self._own = query_of[self._image]
         _, inverse, counts = np.unique(gallery_classes, return_inverse=True, return_counts=True)
         self._class_size = counts[inverse][self._image]
         self._classes, self._label_here, self._own_here = (
@@ -167,16 +170,6 @@ class InfluenceCounter:
             self._scorer.gallery,
             {name: np.ascontiguousarray(sums[..., column]) for column, name in enumerate(self._names)},
         )
-
-
-def _queries_of(images: NDArray[np.int64], self_index: NDArray[np.int64]) -> NDArray[np.int64]:
-    """(M,) the query that is each image, -1 where none is."""
-    itself = np.flatnonzero(self_index >= 0)
-    order = itself[np.argsort(self_index[itself], kind="stable")]
-    if not len(order):
-        return np.full(len(images), -1, dtype=np.int64)
-    place = np.minimum(np.searchsorted(self_index[order], images), len(order) - 1)
-    return np.where(self_index[order[place]] == images, order[place], -1).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -257,8 +250,11 @@ def _metric(name: str) -> tuple[_Term, _Scale]:
     kind, _, cutoff = name.partition("@")
     k = int(cutoff) if cutoff.isdigit() else 0
 
-    def one(count: Tensor) -> Tensor:
-        return torch.ones_like(count, dtype=torch.float64)
+    def within(number: Tensor, rank: Tensor, count: Tensor) -> Tensor:
+        return (rank <= k).double()
+
+    def precision(number: Tensor, rank: Tensor, count: Tensor) -> Tensor:
+        return number / rank.clamp(min=1)
 
     def discounted(number: Tensor, rank: Tensor, count: Tensor) -> Tensor:
         return torch.where(rank <= k, 1.0 / torch.log2(rank.clamp(min=1) + 1.0), 0.0)
@@ -267,17 +263,17 @@ def _metric(name: str) -> tuple[_Term, _Scale]:
         sums = torch.cumsum(1.0 / torch.log2(torch.arange(2, k + 2, dtype=torch.float64, device=count.device)), 0)
         return sums[count.clamp(1, k) - 1]
 
+    def one(count: Tensor) -> Tensor:
+        return torch.ones_like(count, dtype=torch.float64)
+
     metrics: dict[str, tuple[_Term, _Scale]] = {
-        "precision": (lambda number, rank, count: (rank <= k).double(), lambda count: one(count) * k),
-        "recall": (lambda number, rank, count: (rank <= k).double(), lambda count: count.double()),
+        "precision": (within, lambda count: one(count) * k),
+        "recall": (within, Tensor.double),
         "hit": (lambda number, rank, count: ((number == 1) & (rank <= k)).double(), one),
         "ndcg": (discounted, ideal),
-        "map": (lambda number, rank, count: number / rank.clamp(min=1), lambda count: count.double()),
-        "map@r": (
-            lambda number, rank, count: torch.where(rank <= count, number / rank.clamp(min=1), 0.0),
-            lambda count: count.double(),
-        ),
-        "r_precision": (lambda number, rank, count: (rank <= count).double(), lambda count: count.double()),
+        "map": (precision, Tensor.double),
+        "map@r": (lambda *at: torch.where(at[1] <= at[2], precision(*at), 0.0), Tensor.double),
+        "r_precision": (lambda number, rank, count: (rank <= count).double(), Tensor.double),
         "mrr": (lambda number, rank, count: (number == 1) / rank.clamp(min=1), one),
     }
     return metrics[name if name in metrics else kind]

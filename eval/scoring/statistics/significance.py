@@ -159,8 +159,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     >>> eval.holm([0.01, 0.04, 0.5])
     [0.03, 0.08, 0.5]
     """
-    adjusted, worst = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        worst = max(worst, min(1.0, (len(ps) - rank) * ps[index]))
-        adjusted[index] = worst
-    return adjusted
+    order = np.argsort(ps, kind="stable")
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(ps), 0, -1) * np.asarray(ps)[order]))
+    return adjusted.tolist()  # type: ignore[no-any-return]

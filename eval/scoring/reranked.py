@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eval.scoring.labels import Labels, class_codes
+from eval.scoring.labels import Labels
 from eval.scoring.metrics import DEFAULT_KS, metric_names, query_metrics
 from eval.scoring.near_duplicates import NearDuplicates, score_without_near
 from eval.scoring.ranking import DEFAULT_MEMORY_BUDGET, rank_relevant
-from eval.scoring.retrieval_scores import Intervals, RetrievalScores, averaged, check_sizes
+from eval.scoring.retrieval_scores import Intervals, RetrievalScores, averaged, checked_codes
 from eval.scoring.statistics.intervals import Population
 from timm_gam.core import ALONE, World
 from timm_gam.rerank import Reranker
@@ -76,10 +76,8 @@ def score_reranking(
     >>> score_reranking(expanded, [0, 0, 1, 1], [0, 0, 1, 1]).scores.averages["map"].micro
     1.0
     """
-    check_sizes(reranker, query_labels, gallery_labels, ks)
-    labels = class_codes(query_labels)[0]
-    codes = class_codes(np.concatenate([labels, class_codes(gallery_labels)[0]]))[1]
-    classes, gallery_classes = codes[: len(labels)], codes[len(labels) :]
+    sizes = len(reranker.queries), len(reranker.gallery)
+    labels, classes, gallery_classes = checked_codes(query_labels, gallery_labels, sizes, ks)
     own = reranker.own.cpu().numpy()
     width = min(depth, len(gallery_classes) - reranker.within)
     rows = np.zeros((len(labels), width), dtype=np.int64)

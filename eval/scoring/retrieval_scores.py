@@ -17,7 +17,6 @@ from eval.scoring.ranking import AHEAD, DEFAULT_MEMORY_BUDGET, rank_relevant
 from eval.scoring.statistics.influence import Influence, InfluenceCounter
 from eval.scoring.statistics.intervals import Average, Population, average
 from timm_gam.core import ALONE, DataError, World
-from timm_gam.rerank import Reranker
 from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, in_background, resident, scoring_device
 
 Intervals = Literal["auto", "queries", "images", "classes", "none"]
@@ -148,24 +147,19 @@ def score_rankings(
     >>> scores.averages["map"].micro
     1.0
     """
-    check_sizes(scorer, query_labels, gallery_labels, ks)
-    labels = class_codes(query_labels)[0]
-    codes = class_codes(np.concatenate([labels, class_codes(gallery_labels)[0]]))[1]
-    classes = codes[: len(labels)]
+    sizes = scorer.queries, scorer.gallery
+    labels, classes, gallery_classes = checked_codes(query_labels, gallery_labels, sizes, ks)
     itself = np.full(len(classes), -1, dtype=np.int64) if self_index is None else self_index
     population = _population(intervals, itself, scorer)
     counter = None
-    if population in ("images", "classes"):
-        scored = _relevant_counts(classes, codes[len(labels) :], itself) > 0
-        names = metric_names(ks)
-        counter = (
-            InfluenceCounter(scorer, classes, codes[len(labels) :], itself, scored, names) if scored.any() else None
-        )
+    scored = np.bincount(gallery_classes, minlength=int(classes.max(initial=0)) + 1)[classes] > (itself >= 0)
+    if population in ("images", "classes") and scored.any():
+        counter = InfluenceCounter(scorer, classes, gallery_classes, itself, scored, metric_names(ks))
     parts = []
     ranks = rank_relevant(
         scorer,
         classes,
-        codes[len(labels) :],
+        gallery_classes,
         self_index=self_index,
         memory_budget=memory_budget,
         on_progress=on_progress,
@@ -209,30 +203,24 @@ def _population(intervals: Intervals, self_index: NDArray[np.int64], scorer: Sco
     return "images" if len(self_index) == scorer.gallery and bool((self_index >= 0).all()) else "queries"
 
 
-def _relevant_counts(
-    classes: NDArray[np.int64], gallery_classes: NDArray[np.int64], self_index: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """(Q,) relevant images of each query: of its class, but for itself."""
-    sizes = np.bincount(gallery_classes, minlength=int(classes.max(initial=0)) + 1)
-    return sizes[classes] - (self_index >= 0)
-
-
-def check_sizes(scorer: Scorer | Reranker, query_labels: Labels, gallery_labels: Labels, ks: Sequence[int]) -> None:
-    """Refuse cutoffs below 1, and labels of another number than queries and gallery.
+def checked_codes(
+    query_labels: Labels, gallery_labels: Labels, sizes: tuple[int, int], ks: Sequence[int]
+) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """The queries' labels as an array, and codes of both that are equal where labels are.
 
     Raises:
-        DataError: one of these.
+        DataError: a cutoff below 1, or labels of another number than queries and gallery (`sizes`), or of other kinds.
     """
     if not ks or min(ks) < 1:
         raise DataError(f"cutoffs K are {list(ks)}; each must be at least 1")
-    queries, gallery = (
-        (scorer.queries, scorer.gallery) if isinstance(scorer, Scorer) else (len(scorer.queries), len(scorer.gallery))
-    )
-    if (len(query_labels), len(gallery_labels)) != (queries, gallery):
+    if (len(query_labels), len(gallery_labels)) != sizes:
         raise DataError(
-            f"{len(query_labels)} and {len(gallery_labels)} labels came for {queries} queries and "
-            f"{gallery} gallery images; one each is needed"
+            f"{len(query_labels)} and {len(gallery_labels)} labels came for {sizes[0]} queries and "
+            f"{sizes[1]} gallery images; one each is needed"
         )
+    labels = class_codes(query_labels)[0]
+    codes = class_codes(np.concatenate([labels, class_codes(gallery_labels)[0]]))[1]
+    return labels, codes[: len(labels)], codes[len(labels) :]
 
 
 def places(query: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:

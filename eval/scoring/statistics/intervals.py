@@ -107,9 +107,8 @@ def difference(
     *,
     population: Population = "queries",
     influences: tuple[Influence, Influence] | None = None,
-    confidence: float = 0.95,
 ) -> tuple[float, Interval | None, float | None]:
-    """The mean of paired differences of a metric, its interval, and the p value of there being none.
+    """The mean of paired differences of a metric, its 95 % interval, and the p value of there being none.
 
     Args:
         name: The metric.
@@ -117,7 +116,6 @@ def difference(
         labels: (Q,) class of each query.
         population: Of the interval.
         influences: Of both sides' gallery images, the same ones.
-        confidence: Coverage of the interval.
 
     Returns:
         Mean; (low, high) or None where the data are too few; two-sided p of Student's t for the same population, which
@@ -130,7 +128,7 @@ def difference(
     if spread is None:
         return mean, None, None
     error = spread.variance**0.5
-    half = float(stats.t.ppf((1 + confidence) / 2, spread.freedom)) * error
+    half = float(stats.t.ppf(0.975, spread.freedom)) * error
     p = float(2 * stats.t.sf(abs(mean) / error, spread.freedom)) if error > 0 else float(mean == 0)
     return mean, (mean - half, mean + half), p
 
@@ -183,8 +181,7 @@ def _spreads(
         mean = float(weight @ known)
         centred = weight * (known - mean) * scored  # what each query adds to the average
         effects = None if influence is None else influence.effects[name][kind]
-        ones = np.bincount(codes)[codes]
-        queries = _Images(centred[scored], labels[scored], weight[scored], ones, len(codes))
+        queries = _Images(centred[scored], labels[scored], weight[scored], sizes[codes], len(codes))
         if population == "classes":
             found.append(_over_classes(centred[scored], labels[scored], effects, influence))
         elif population == "images" and effects is not None and influence is not None:

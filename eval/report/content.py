@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eval.report.chosen import RANKED, Chosen, choose_queries
-from eval.report.explanation import Explanation
+from eval.report.explanation import Explanation, Seen
 from eval.results.comparison import Comparison
 from eval.results.record import document
 from eval.results.result import RetrievalResult
@@ -159,14 +159,7 @@ def _explanation(explanation: Explanation | None) -> dict[str, Any] | None:
         return None
     return {
         "note": explanation.note,
-        "matches": [
-            {
-                "query": _seen(m.query_id, m.query_class, m.query_picture, m.query_parts),
-                "match": _seen(m.match_id, m.match_class, m.match_picture, m.match_parts),
-                "score": m.score,
-            }
-            for m in explanation.matches
-        ],
+        "matches": [{"query": _seen(m.query), "match": _seen(m.match), "score": m.score} for m in explanation.matches],
         "gates": [
             {"id": g.id, "uri": g.picture, "layers": {name: _grid(gates, 4) for name, gates in g.layers.items()}}
             for g in explanation.gates
@@ -174,8 +167,8 @@ def _explanation(explanation: Explanation | None) -> dict[str, Any] | None:
     }
 
 
-def _seen(name: str, class_name: str, picture: str, parts: NDArray[np.float64]) -> dict[str, Any]:
-    return {"id": name, "class": class_name, "uri": picture, "parts": _grid(parts)}
+def _seen(image: Seen) -> dict[str, Any]:
+    return {"id": image.id, "class": image.class_name, "uri": image.picture, "parts": _grid(image.parts)}
 
 
 def _grid(values: NDArray[np.float64], digits: int = 9) -> list[list[float]]:

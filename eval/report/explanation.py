@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from eval.results.facts import Facts, Model
 from eval.results.result import RetrievalResult
 from timm_gam.core import ModelError
-from timm_gam.data import ImageSet
 from timm_gam.embed import attention_maps, location_split
 from timm_gam.images import DecodeLimits, Preprocessing, as_seen, data_uri, network_inputs
 from timm_gam.models import LoadedModel
@@ -22,24 +21,22 @@ _LAYERS = 4
 
 
 @dataclass(frozen=True)
+class Seen:
+    """An image as the network saw it, and what each place of it adds to a score: (h, w) float64, which sum up to it."""
+
+    id: str
+    class_name: str
+    picture: str
+    parts: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Match:
-    """A query and the image ranked first for it, as the network saw them, and what each place adds to their score.
+    """A query, the image ranked first for it, and their cosine similarity as it was ranked."""
 
-    Attributes:
-        score: Cosine similarity as it was ranked.
-        query_parts: (h, w) float64; their sum is the score.
-        match_parts: The same for the other image.
-    """
-
-    query_id: str
-    match_id: str
-    query_class: str
-    match_class: str
+    query: Seen
+    match: Seen
     score: float
-    query_picture: str
-    match_picture: str
-    query_parts: NDArray[np.float64]
-    match_parts: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -80,63 +77,44 @@ def explain(
     """
     if result.images is None or result.facts.model is None:
         return Explanation([], [], "The photographs were not given.")
+    images, matches, note = result.images, list[Match](), _why_none(result.facts, result.facts.model)
     layer = result.facts.model.embedding_layer
     wrong = [place for place in _order(result) if not result.relevant[place, 0]][:_PAIRS]
     right = [place for place in reversed(_order(result)) if result.relevant[place, 0]][:_PAIRS]
-    pictures = _pixels(result.images, _ids(result, [*right, *wrong]), preprocessing, limits)
-    matches, note = [], ""
-    for place in (*right, *wrong):
-        query, match = int(result.query[place]), int(result.neighbours[place, 0])
-        pair = [pictures.get(result.ids[row]) for row in (query, match)]
-        if pair[0] is None or pair[1] is None:
-            continue
-        if result.facts.recipe is not None:
-            note = "These scores are those of a re-ranking or of other vectors; they do not split over places."
-            break
-        if result.facts.model.views or result.facts.model.head:
-            note = "Embeddings are pooled, averaged over views or projected, so scores do not split over places."
-            break
-        if result.facts.protocol.distance != "cosine":
-            note = "Scores are Euclidean distances, which do not split over places; cosine similarity does."
-            break
+    pairs = [(int(result.query[place]), int(result.neighbours[place, 0])) for place in (*right, *wrong)]
+    wanted = {result.ids[row] for pair in pairs for row in pair}
+    rows = [row for row, name in enumerate(images.ids) if name in wanted]
+    pictures = {images.ids[row]: pixels for row, pixels in network_inputs(images, rows, preprocessing, limits)}
+
+    def seen(row: int, parts: NDArray[np.float64]) -> Seen:
+        picture = data_uri(as_seen(pictures[result.ids[row]], preprocessing))
+        return Seen(result.ids[row], result.class_names[result.labels[row]], picture, parts)
+
+    for place, (query, match) in zip((*right, *wrong), pairs, strict=True) if not note else ():
         try:
-            split = location_split(loaded.model, pair[0], pair[1], layer)
+            split = location_split(loaded.model, pictures[result.ids[query]], pictures[result.ids[match]], layer)
         except ModelError as error:
             note = str(error)
             break
-        matches.append(
-            Match(
-                result.ids[query],
-                result.ids[match],
-                result.class_names[result.labels[query]],
-                result.class_names[result.labels[match]],
-                float(result.scores[place, 0]),
-                data_uri(as_seen(pair[0], preprocessing)),
-                data_uri(as_seen(pair[1], preprocessing)),
-                split.query,
-                split.match,
-            )
-        )
+        matches.append(Match(seen(query, split.query), seen(match, split.match), float(result.scores[place, 0])))
     return Explanation(matches, _gates(result, loaded, pictures, preprocessing), note)
+
+
+def _why_none(facts: Facts, model: Model) -> str:
+    """Why scores do not split over places, if they do not."""
+    if facts.recipe is not None:
+        return "These scores are those of a re-ranking or of other vectors; they do not split over places."
+    if model.views or model.head:
+        return "Embeddings are pooled, averaged over views or projected, so scores do not split over places."
+    if facts.protocol.distance != "cosine":
+        return "Scores are Euclidean distances, which do not split over places; cosine similarity does."
+    return ""
 
 
 def _order(result: RetrievalResult) -> list[int]:
     scored = np.flatnonzero(result.scored)
     order: list[int] = scored[np.argsort(result.metric("map")[scored], kind="stable")].tolist()
     return order
-
-
-def _ids(result: RetrievalResult, places: Sequence[int]) -> list[str]:
-    rows = {int(row) for place in places for row in (result.query[place], result.neighbours[place, 0])}
-    return [result.ids[row] for row in rows]
-
-
-def _pixels(
-    images: ImageSet, ids: Sequence[str], preprocessing: Preprocessing, limits: DecodeLimits
-) -> dict[str, torch.Tensor]:
-    wanted = set(ids)
-    rows = [row for row, name in enumerate(images.ids) if name in wanted]
-    return {images.ids[row]: pixels for row, pixels in network_inputs(images, rows, preprocessing, limits)}
 
 
 def _gates(
@@ -146,8 +124,7 @@ def _gates(
     if not ids:
         return []
     maps = attention_maps(loaded.model, torch.stack([pictures[name] for name in ids]))
-    flat = [name for name, gates in maps.items() if gates.shape[1] * gates.shape[2] == 1]
-    names = [name for name in maps if name not in flat]
+    names = [name for name, gates in maps.items() if gates.shape[1] * gates.shape[2] > 1]
     shown = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(_LAYERS, len(names))).astype(int))]
     if not shown:
         return []

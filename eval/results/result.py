@@ -277,7 +277,7 @@ class RetrievalResult:
         )
 
     def _repr_html_(self) -> str:
-        from eval.tables.notebook import result_html
+        from eval.tables.metric_tables import result_html
 
         return result_html(self)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from html import escape
 
 from eval.results.result import RetrievalResult
 from eval.scoring.statistics.intervals import Average, Interval
@@ -87,6 +88,20 @@ def model_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str
         return metric_table(results)
     header, *rows = _standing_rows(results, rank_by)
     return text_table([header, *rows], rules=(0,)) + f"\nin %, {_note(results, rank_by)}"
+
+
+def result_html(result: RetrievalResult) -> str:
+    """HTML of the headline metrics with their intervals, as a notebook shows a result; names from data are escaped."""
+    facts, protocol, averages = result.facts, result.facts.protocol, result.headline()
+    head = "".join(f"<th>{escape(name)}</th>" for name in averages)
+    cells = "".join(f"<td>{average_cell(average)}</td>" for average in averages.values())
+    return (
+        f"<table><caption>{escape(result.name)} on {escape(facts.data.name)}, {protocol.queries_scored} queries,"
+        f" {escape(protocol.description)}; {protocol.distance}; in % [95 % interval"
+        f" {escape(facts.intervals.meaning)}]</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody><tr>{cells}</tr></tbody></table>"
+        + "".join(f"<p>warning: {escape(line)}</p>" for line in [*facts.data.warnings, *facts.warnings])
+    )
 
 
 def markdown_table(results: Sequence[RetrievalResult], rank_by: str = "map") -> str:

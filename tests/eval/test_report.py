@@ -214,8 +214,8 @@ def test_parts_add_up_to_the_score(scored) -> None:
     for result, explanation in zip(*scored, strict=True):
         assert explanation.matches
         for match in explanation.matches:
-            assert match.query_parts.sum() == pytest.approx(match.score, abs=1e-6)
-            assert match.match_parts.sum() == pytest.approx(match.score, abs=1e-6)
+            assert match.query.parts.sum() == pytest.approx(match.score, abs=1e-6)
+            assert match.match.parts.sum() == pytest.approx(match.score, abs=1e-6)
             assert match.score == pytest.approx(result.ranking(match.query_id, 1).ranked[0].score)
 
 

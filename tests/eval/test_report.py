@@ -216,7 +216,7 @@ def test_parts_add_up_to_the_score(scored) -> None:
         for match in explanation.matches:
             assert match.query.parts.sum() == pytest.approx(match.score, abs=1e-6)
             assert match.match.parts.sum() == pytest.approx(match.score, abs=1e-6)
-            assert match.score == pytest.approx(result.ranking(match.query_id, 1).ranked[0].score)
+            assert match.score == pytest.approx(result.ranking(match.query.id, 1).ranked[0].score)
 
 
 @pytest.mark.parametrize(

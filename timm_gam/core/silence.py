@@ -6,10 +6,11 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 _lock = threading.Lock()
 _inside = 0
-_saved_stderr: int | None = None  # descriptor 2 while it is silenced
+_restored = contextlib.ExitStack()  # gives descriptor 2 back
 
 
 @contextlib.contextmanager
@@ -29,31 +30,23 @@ def silent_libraries() -> Iterator[None]:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                _restore_stderr()
+                _restored.close()
 
 
 def _redirect_stderr() -> None:
-    global _saved_stderr
     with contextlib.suppress(OSError):  # there is no descriptor 2, or none is left
-        _saved_stderr = os.dup(2)
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 2)
-        os.close(null)
-
-
-def _restore_stderr() -> None:
-    global _saved_stderr
-    if _saved_stderr is not None:
-        os.dup2(_saved_stderr, 2)
-        os.close(_saved_stderr)
-        _saved_stderr = None
+        saved = os.dup(2)
+        _restored.callback(os.close, saved)
+        with Path(os.devnull).open("wb") as null:
+            os.dup2(null.fileno(), 2)
+        _restored.callback(os.dup2, saved, 2)
 
 
 def _after_fork() -> None:
     """A process forked while another thread was within has no such thread."""
     global _lock, _inside
     _lock, _inside = threading.Lock(), 0
-    _restore_stderr()
+    _restored.close()
 
 
 if hasattr(os, "register_at_fork"):

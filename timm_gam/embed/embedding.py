@@ -181,9 +181,9 @@ def embed_batches(
             vectors = np.empty((0, 0), dtype=np.float32)
             embedded = rows[np.array(batch.places, dtype=np.int64)]
             if batch.pixels is not None:
-                pixels = _padded(batch.pixels, batch_size).to(
-                    device=device, memory_format=memory_format, non_blocking=True
-                )
+                padding = batch.pixels[:1].expand(batch_size - len(batch.pixels), *batch.pixels.shape[1:])
+                pixels = torch.cat([batch.pixels, padding]) if len(padding) else batch.pixels
+                pixels = pixels.to(device=device, memory_format=memory_format, non_blocking=True)
                 vectors = network(normalise(pixels))[: len(batch.places)].float().cpu().numpy()
                 _check_vectors(vectors, embedded, images)
             signatures = np.array(batch.signatures, dtype=np.int8).reshape(-1, SIGNATURE_BYTES)
@@ -198,11 +198,6 @@ def _steps(
         shrink = preprocessing.shrink if preprocessing.shrink_on_load else None
         return preprocessing.pixels(), preprocessing.normalise, shrink
     return preprocessing, lambda pixels: pixels, None
-
-
-def _padded(pixels: Tensor, batch_size: int) -> Tensor:
-    missing = batch_size - len(pixels)
-    return pixels if missing <= 0 else torch.cat([pixels, pixels[:1].expand(missing, *pixels.shape[1:])])
 
 
 def _check_vectors(vectors: NDArray[np.float32], rows: NDArray[np.int64], images: ImageSet) -> None:

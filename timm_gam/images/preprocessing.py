@@ -85,8 +85,7 @@ class Preprocessing:
         return next((factor for factor in fitting if factor * SHRINK_MARGIN <= ratio), 1)
 
     def _timm_transform(self, normalize: bool) -> Transform:
-        steps = {key: value for key, value in asdict(self).items() if key != "shrink_on_load"}
-        transform: Transform = create_transform(is_training=False, normalize=normalize, **steps)
+        transform: Transform = create_transform(is_training=False, normalize=normalize, **self.of_weights())
         return Compose([Grayscale(), transform]) if self.input_size[0] == 1 else transform
 
     def of_weights(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from timm_gam.search.photos.catalogue import PhotoFilter as PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates as find_duplicates
 from timm_gam.search.photos.photo_index import INDEX_NAME as INDEX_NAME
 from timm_gam.search.photos.photo_index import PhotoIndex as PhotoIndex
+from timm_gam.search.photos.photo_index import SearchStore as SearchStore
 from timm_gam.search.photos.query import QueryModel as QueryModel
 from timm_gam.search.photos.query import load_collection as load_collection
 from timm_gam.search.photos.update import update_index as update_index
@@ -35,5 +36,4 @@ from timm_gam.search.query_sample import sample_queries as sample_queries
 from timm_gam.search.scorer import ExactScorer as ExactScorer
 from timm_gam.search.scorer import Scorer as Scorer
 from timm_gam.search.stores.store import Found as Found
-from timm_gam.search.stores.store import SearchStore as SearchStore
 from timm_gam.search.stores.store import StoreChoice as StoreChoice

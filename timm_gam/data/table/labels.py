@@ -43,30 +43,27 @@ def join_labels(name: str, column: str, parts: Sequence[LabelPart]) -> tuple[tup
         DataError: a row without a label, or one that is no class: a list, NaN, a number out of range, or another kind
             of value than in the rows before.
     """
-    named = [hasattr(part.feature, "names") for part in parts]
-    for part, is_named in zip(parts, named, strict=True):
-        _check(name, column, part, part.feature.names if is_named else None)
-    kinds = {
-        "names" if is_named else _kind(value)
-        for part, is_named in zip(parts, named, strict=True)
-        for value in (part.values[:1] if is_named else part.values)
-    }
+    kinds: set[str] = set()
+    texts: list[list[str]] = []
+    known: list[str] = []  # names of classes, in order
+    for part in parts:
+        names = getattr(part.feature, "names", None)
+        _check(name, column, part, names)
+        kinds.update(map(_kind, part.values) if names is None else ["names"] * bool(part.values))
+        if names is None:  # -0.0 is 0.0
+            texts.append([str(value + 0.0 if isinstance(value, float) else value) for value in part.values])
+        else:
+            texts.append([names[int(value)] for value in part.values])
+        known += texts[-1] if names is None else names
     if len(kinds) > 1 and kinds != {"names", "text"}:
         raise DataError(
             f"column '{column}' of '{name}' mixes {' and '.join(sorted(kinds))}; classes need one kind of label: "
             "write them all as text"
         )
-    texts = [
-        [part.feature.names[int(value)] for value in part.values] if is_named else _texts(part.values)
-        for part, is_named in zip(parts, named, strict=True)
-    ]
-    if any(named):
-        known = (part.feature.names if n else text for part, n, text in zip(parts, named, texts, strict=True))
-        classes = list(dict.fromkeys(name for names in known for name in names))
-    else:
-        classes = sorted({text for part in texts for text in part})
+    any_named = any(hasattr(part.feature, "names") for part in parts)
+    classes = tuple(dict.fromkeys(known)) if any_named else tuple(sorted(set(known)))
     index = {text: number for number, text in enumerate(classes)}
-    return tuple(classes), np.array([index[text] for part in texts for text in part], dtype=np.int64)
+    return classes, np.array([index[text] for part in texts for text in part], dtype=np.int64)
 
 
 def _check(name: str, column: str, part: LabelPart, names: Sequence[str] | None) -> None:
@@ -100,7 +97,3 @@ def _kind(value: Any) -> str:
     if isinstance(value, str):
         return "text"
     return "whole numbers" if isinstance(value, (int, np.integer)) else "decimal numbers"
-
-
-def _texts(values: Sequence[Any]) -> list[str]:
-    return [str(value + 0.0 if isinstance(value, float) else value) for value in values]  # -0.0 is 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import overload
 
@@ -81,9 +81,6 @@ class Digests(Sequence[bytes]):
 
     def __setitem__(self, place: int, digest: bytes) -> None:
         self.table[place] = np.frombuffer(digest or bytes(DIGEST_BYTES), dtype=np.uint8)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (self[place] for place in range(len(self)))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Digests) and np.array_equal(self.table, other.table)

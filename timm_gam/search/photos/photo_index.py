@@ -29,7 +29,10 @@ from timm_gam.images import Digests
 from timm_gam.search.photos.catalogue import Catalogue, Photo, PhotoFilter
 from timm_gam.search.stores.exact import ExactStore
 from timm_gam.search.stores.milvus import MilvusStore
-from timm_gam.search.stores.store import SearchStore, StoreChoice
+from timm_gam.search.stores.store import StoreChoice
+
+SearchStore = ExactStore | MilvusStore
+"""Finds the nearest photographs of a collection: `plan`, `update`, `nearest`."""
 
 INDEX_NAME = ".timm-gam-index"
 _FORMAT = 1
@@ -212,7 +215,7 @@ class PhotoIndex:
             named = f"{self.name}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"
             self._stores[name] = (
                 ExactStore(self.catalogue, embeddings)
-                if self.choice.is_exact
+                if self.choice.address == "exact"
                 else MilvusStore(self.choice, self.folder, self.catalogue, embeddings, named)
             )
         return self._stores[name]

@@ -1,4 +1,4 @@
-"""Embeddings in files, searched exactly; the reference for every other store."""
+"""Embeddings in files, searched exactly; the reference for the other store."""
 
 from __future__ import annotations
 
@@ -22,6 +22,9 @@ from timm_gam.search.stores.store import Found
 class ExactStore:
     """Finds by the full cosines of the embeddings, which are mapped from disk: the system keeps in memory what fits.
 
+    A store makes what it searches in of the embeddings in a `FileStore`, the same that an evaluation's cache is, and
+    can do so again whenever that is lost.
+
     Args:
         catalogue: Says which photographs there are.
         embeddings: Of a collection.
@@ -33,7 +36,10 @@ class ExactStore:
         self._rows = lru_cache(4)(self._found)
 
     def plan(self, count: int, dim: int) -> str:
-        """See `SearchStore`: searching reads every vector, so that those that do not fit in memory are slow."""
+        """What so many embeddings of that dimension will take, to be told before they are made, or "".
+
+        Searching reads every vector, so that those that do not fit in memory are slow.
+        """
         takes, free = 4 * count * dim, available_memory()
         if free is not None and takes > free:
             return (
@@ -43,12 +49,18 @@ class ExactStore:
         return ""
 
     def update(self, progress: ProgressBar = no_progress) -> None:
-        """See `SearchStore`: there is nothing to do, as it searches in the embeddings themselves."""
+        """Search in what the catalogue has now: there is nothing to do, as that is in the embeddings themselves."""
 
     def nearest(
         self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None
     ) -> Sequence[Sequence[Found]]:
-        """See `SearchStore`."""
+        """The k nearest of each query by cosine, nearest first; fewer where there are fewer.
+
+        Args:
+            queries: (Q, D) float32 embeddings.
+            k: How many.
+            chosen: Which photographs may be found.
+        """
         paths, vectors, points = self._gallery()
         digests, rows = self._rows(chosen or PhotoFilter(), (self._catalogue.version(), paths))
         k = min(k, len(rows))

@@ -90,7 +90,11 @@ class MilvusStore:
         return open_milvus(self._uri, self._choice.token())
 
     def plan(self, count: int, dim: int) -> str:
-        """See `SearchStore`."""
+        """See `ExactStore`.
+
+        Raises:
+            MachineError: more than there is; what to do instead.
+        """
         whitened = count >= _PER_COMPONENT * self._choice.components and dim > self._choice.components
         width = self._choice.components if whitened else dim
         if self._choice.is_server:
@@ -112,7 +116,11 @@ class MilvusStore:
         return need
 
     def update(self, progress: ProgressBar = no_progress) -> None:
-        """See `SearchStore`."""
+        """Add what is new, let go of what is gone. Ended at any moment, the next update goes on.
+
+        Raises:
+            DataError: Milvus cannot be used.
+        """
         count = self._catalogue.count()
         fit = self._fit(count)
         name = self._name(fit)
@@ -158,7 +166,11 @@ class MilvusStore:
     def nearest(
         self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None
     ) -> Sequence[Sequence[Found]]:
-        """See `SearchStore`; cosines are those of the whitened vectors."""
+        """See `ExactStore`; cosines are those of the whitened vectors.
+
+        Raises:
+            DataError: Milvus cannot be used.
+        """
         name, fit = self._filled()
         if fit is None:
             return [[] for _ in queries]

@@ -1,18 +1,14 @@
-"""What a store of a photo index does, and which one an index has; it is made in `PhotoIndex.store`."""
+"""Which store an index has, and what it finds; it is made in `PhotoIndex.store`."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from timm_gam.core import DataError, ProgressBar, no_progress
-from timm_gam.search.photos.catalogue import PhotoFilter
+from timm_gam.core import DataError
 
 TOKEN_VARIABLE = "MILVUS_TOKEN"
 """Environment variable with the token, or user:password, of a Milvus server; it is kept nowhere."""
@@ -47,11 +43,6 @@ class StoreChoice:
             raise DataError(f"{self.components} components; legal: 2 to 32768")
 
     @property
-    def is_exact(self) -> bool:
-        """Whether there is no Milvus."""
-        return self.address == "exact"
-
-    @property
     def is_server(self) -> bool:
         """Whether Milvus runs elsewhere."""
         return "://" in self.address
@@ -73,41 +64,3 @@ class Found:
 
     digest: bytes
     score: float
-
-
-class SearchStore(Protocol):
-    """Finds the nearest photographs of a collection.
-
-    The embeddings themselves are kept in its `FileStore`, the same that an evaluation's cache is. A store makes of them
-    what it searches in, and can do so again whenever that is lost.
-    """
-
-    def plan(self, count: int, dim: int) -> str:
-        """What so many embeddings of that dimension will take, to be told before they are made, or "".
-
-        Raises:
-            MachineError: more than there is; what to do instead.
-        """
-
-    def update(self, progress: ProgressBar = no_progress) -> None:
-        """Search in what the catalogue has now: add what is new, let go of what is gone.
-
-        Ended at any moment, the next update goes on.
-
-        Raises:
-            DataError: the store cannot be used.
-        """
-
-    def nearest(
-        self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None
-    ) -> Sequence[Sequence[Found]]:
-        """The k nearest of each query by cosine, nearest first; fewer where there are fewer.
-
-        Args:
-            queries: (Q, D) float32 embeddings.
-            k: How many.
-            chosen: Which photographs may be found.
-
-        Raises:
-            DataError: the store cannot be used.
-        """

@@ -179,7 +179,7 @@ def test_the_store_is_chosen_when_indexing_and_kept(folder: Path, capsys) -> Non
     exact = query(capsys, photo, "--in", folder, "--folder", "class1")
     assert main(["index", str(folder), *MODEL, "--store", "http://127.0.0.1:1"]) == 2
     assert "is the server running" in capsys.readouterr().err
-    assert PhotoIndex.open(folder).choice.is_exact, "what failed is not kept"
+    assert PhotoIndex.open(folder).choice.address == "exact", "what failed is not kept"
     assert main(["index", str(folder), *MODEL, "--store", "milvus", "--components", "2"]) == 0
     assert "Milvus Lite will hold about" in capsys.readouterr().err
     assert index(folder, capsys)["embedded"] == 0

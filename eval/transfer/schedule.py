@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import shutil
 import time
@@ -12,10 +11,10 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 
 from eval.transfer.arms import Arm
-from eval.transfer.records import read_json, read_record
+from eval.transfer.records import read_json, read_record, write_record
 from eval.transfer.runs import finish
 from eval.transfer.setting import Run, Setting, halves, work_path
-from timm_gam.core import ALONE, RecipeError, RunFolderError, atomic_path, terminable
+from timm_gam.core import ALONE, RecipeError, RunFolderError, terminable
 from timm_gam.train import TrainingData, check_batch, split_for_training
 
 TUNING_SEED = 1000
@@ -73,9 +72,7 @@ class Experiment:
             RecipeError: a value is illegal.
             RunFolderError: a record is damaged, or of a run by another recipe.
         """
-        for run in [*self._pretraining(arms), *(run for arm in arms for run in self._tuning(arm))]:
-            read_record(self.setting, run)
-        for run in self._final(arms, common_lr):
+        for run in self._pretraining(arms) + self._tuning(arms) + self._final(arms, common_lr):
             read_record(self.setting, run)
 
     def pretrain(self, arms: Sequence[Arm]) -> None:
@@ -84,13 +81,13 @@ class Experiment:
 
     def tune(self, arms: Sequence[Arm]) -> None:
         """One run per arm and learning rate, judged by validation alone."""
-        self._finish([run for arm in arms for run in self._tuning(arm)])
+        self._finish(self._tuning(arms))
 
     def best_lr(self, arm: Arm) -> float | None:
         """The arm's learning rate of the best validation mAP; None where time was up before they were all tried."""
-        records = [read_record(self.setting, run) for run in self._tuning(arm)]
-        known = [(record["val_map"], run.lr) for record, run in zip(records, self._tuning(arm), strict=True) if record]
-        return max(known, key=lambda one: float(one[0]))[1] if len(known) == len(records) else None
+        records = {run.lr: read_record(self.setting, run) for run in self._tuning([arm])}
+        known = {lr: float(record["val_map"]) for lr, record in records.items() if record is not None}
+        return max(known, key=known.__getitem__) if len(known) == len(records) else None
 
     def final(self, arms: Sequence[Arm], common_lr: float | None = None) -> None:
         """One run per arm and seed, seed by seed, so that a set that time cuts short is balanced.
@@ -107,16 +104,11 @@ class Experiment:
         return [Run("pretrain", arm, seed, lr, seed) for seed in self.seeds for arm in backbones]
 
     def _final(self, arms: Sequence[Arm], common_lr: float | None) -> list[Run]:
-        rates = {arm.name: common_lr if common_lr is not None else self.best_lr(arm) for arm in arms}
-        return [
-            Run("final", arm, seed, lr, seed)
-            for seed in self.seeds
-            for arm in arms
-            if (lr := rates[arm.name]) is not None
-        ]
+        rates = [(arm, common_lr if common_lr is not None else self.best_lr(arm)) for arm in arms]
+        return [Run("final", arm, seed, lr, seed) for seed in self.seeds for arm, lr in rates if lr is not None]
 
-    def _tuning(self, arm: Arm) -> list[Run]:
-        return [Run("tune", arm, TUNING_SEED, lr, self.seeds[0]) for lr in self.lrs]
+    def _tuning(self, arms: Sequence[Arm]) -> list[Run]:
+        return [Run("tune", arm, TUNING_SEED, lr, self.seeds[0]) for arm in arms for lr in self.lrs]
 
     def _finish(self, runs: Sequence[Run]) -> None:
         missing = [run for run in runs if read_record(self.setting, run) is None]
@@ -188,6 +180,4 @@ def write_data(setting: Setting) -> None:
         if read_json(path, "name another --output") != about:
             raise RunFolderError(f"'{setting.output}' holds the experiment of other images; name another --output")
         return
-    setting.output.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text("{\n" + ",\n".join(f' "{k}": {json.dumps(v)}' for k, v in about.items()) + "\n}\n")
+    write_record(path, about)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from eval.results.document import Entry
     from eval.results.result import RetrievalResult
     from timm_gam.data import ImageSet
-    from timm_gam.rerank import Recipe
 
 _EPILOG = """\
 examples
@@ -103,6 +102,7 @@ def _score(
     from timm_gam.embed import EmbedSettings, recorded_views
     from timm_gam.images import Preprocessing
     from timm_gam.models import load_model
+    from timm_gam.rerank import Recipe
 
     if entry.model is None or entry.weights is None or entry.preprocessing is None:
         raise DataError(f"'{entry.name}' was scored from vectors; only a model's record can be scored again")
@@ -117,8 +117,6 @@ def _score(
     )
     if entry.model.head is not None and loaded.head is None:
         raise DataError(f"'{entry.name}' was scored with a head, which is not beside these weights; score it anew")
-    given = entry.preprocessing.model_dump()
-    steps: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     embed = EmbedSettings(
         layer=entry.model.embedding_layer,
         batch_size=entry.timings.batch_size or 32,
@@ -128,28 +126,22 @@ def _score(
         limits=limits,
         **recorded_views(entry.model.views),
     )
+    recipe = Recipe()
+    if (made := entry.recipe) is not None:
+        whitening = None if made.whitening is None else made.whitening.dimensions
+        recipe = Recipe(made.power, whitening, made.method, made.options, made.form == "transductive")
     settings = Settings(
         embed,
         distance=entry.protocol.distance,
         ks=sorted({int(name.partition("@")[2]) for name in entry.metrics if name.partition("@")[2].isdigit()}),
         intervals="none",
-        recipe=_recipe(entry),
+        recipe=recipe,
     )
     splits = entry.protocol.splits or ["all"]
     chosen = {"query_split": splits[0], "gallery_split": splits[-1]} if len(splits) == 2 else {"split": splits[0]}
     protocol = choose_protocol(images, entry.protocol.name, **chosen)
-    preprocessing = Preprocessing(**steps)
+    preprocessing = Preprocessing(**dict(entry.preprocessing))
     return evaluate(loaded, images, protocol, preprocessing=preprocessing, settings=settings, progress=progress_bar)
-
-
-def _recipe(entry: Entry) -> Recipe:
-    from timm_gam.rerank import Recipe
-
-    made = entry.recipe
-    if made is None:
-        return Recipe()
-    whitening = None if made.whitening is None else made.whitening.dimensions
-    return Recipe(made.power, whitening, made.method, made.options, made.form == "transductive")
 
 
 def build_parser() -> CommandParser:

@@ -104,8 +104,8 @@ class PreprocessingRecord(Record):
     crop_pct: float
     crop_mode: str
     interpolation: str
-    mean: list[float]
-    std: list[float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     shrink_on_load: bool = Field(
         default=False, description="Whether the JPEG decoder reduced photos much larger than the input."
     )

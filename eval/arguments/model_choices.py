@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,6 @@ def choose_models(
     Raises:
         ModelError: something named is not there, or is there twice.
     """
-    chosen: list[ModelChoice] = []
     skipped: list[str] = []
     if checkpoints is not None:
         models = [match for name in names for match in _matches(name)]
@@ -114,7 +114,17 @@ def choose_models(
         choice.check()
     if len({choice.name for choice in chosen}) < len(chosen):  # one architecture with several files
         chosen = [replace(c, name=f"{c.name}={c.checkpoint}") if c.checkpoint else c for c in chosen]
-    return chosen, skipped
+    short = [replace(choice, name=_without_folders(choice.name)) for choice in chosen]
+    return (short if len({choice.name for choice in short}) == len(chosen) else chosen), skipped
+
+
+def _without_folders(name: str) -> str:
+    """A name for tables and records, which say nothing of where files lie: of an absolute path its last part."""
+    model, equals, file = name.partition("=")
+    path = Path(file if equals else name)
+    if not path.is_absolute():
+        return name
+    return f"{model}={path.name}" if equals else path.name
 
 
 def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> tuple[list[ModelChoice], list[str]]:
@@ -132,7 +142,10 @@ def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> t
             chosen += [choice for choice in having if choice not in chosen]
             skipped += [choice.name for choice in matches if choice not in having]
         elif (folder := RunFolder(Path(name))).config.is_file() and not is_model(name):
-            chosen.append(_of_run(name, folder))
+            if not folder.best.is_file():
+                raise DataError(f"the run in '{name}' has no {folder.best.name} yet; let it finish an epoch")
+            model = str(read_recipe(folder.config).get("model", "")).partition(".")[0]
+            chosen.append(_of_file(name, model, folder.best))
         elif name.endswith(".safetensors"):
             raise ModelError(f"'{name}' is a file; say which model it is for: --model MODEL={name}")
         else:
@@ -147,22 +160,13 @@ def _of_file(name: str, model: str, file: Path) -> ModelChoice:
     return ModelChoice(name, model, file, img_size=int(recipe.get("img_size") or 0) or None)
 
 
-def _of_run(name: str, folder: RunFolder) -> ModelChoice:
-    if not folder.best.is_file():
-        raise DataError(f"the run in '{name}' has no {folder.best.name} yet; let it finish an epoch")
-    model = str(read_recipe(folder.config).get("model", "")).partition(".")[0]
-    return _of_file(name, model, folder.best)
-
-
 def _has_weights(choice: ModelChoice) -> bool:
     """Whether a model that a pattern matched has weights that can be had."""
-    if find_shipped(choice.model) is None and not is_model_pretrained(choice.model):
-        return False
-    try:
-        choice.check()
-    except ModelError:
-        return False
-    return True
+    with suppress(ModelError):
+        if find_shipped(choice.model) is not None or is_model_pretrained(choice.model):
+            choice.check()
+            return True
+    return False
 
 
 def _is_pattern(name: str) -> bool:

@@ -52,7 +52,31 @@ exit codes: 0 measured, 2 bad input (one line says what is legal), 130 interrupt
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 measured, 2 bad input, 130 interrupted."""
-    args = _parser().parse_args(argv)
+    parser = CommandParser(
+        prog="python -m eval.approximate",
+        description="Search embeddings approximately, by FAISS, and measure the recall against exact search.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("gallery", type=Path, metavar="GALLERY", help=".npy, or .safetensors with a tensor 'vectors'")
+    parser.add_argument("--queries", type=Path, metavar="FILE", help="likewise (default: rows of the gallery)")
+    parser.add_argument(
+        "--distance", choices=("cosine", "euclidean"), default="cosine", help="between embeddings (default: cosine)"
+    )
+    parser.add_argument(
+        "--index",
+        nargs="+",
+        metavar="FACTORY",
+        help="FAISS factory strings (default: by the gallery's size)",
+    )
+    parser.add_argument("--recall", type=share, default=0.99, help="to reach, above 0 and at most 1 (default: 0.99)")
+    parser.add_argument("--search-parameters", metavar="NAME=VALUE[,...]", help="FAISS's own, instead of tuning")
+    parser.add_argument("-k", type=positive, default=10, metavar="K", help="neighbours (default: 10)")
+    parser.add_argument("--sample", type=_two, default=2000, metavar="N", help="the most queries (default: 2000)")
+    parser.add_argument("--seed", type=count, default=0, help="of the queries and rows drawn (default: 0)")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the best index, and FILE.json beside it")
+    parser.add_argument("--load", type=Path, metavar="FILE", help="an index that --save kept, of this very gallery")
+    parser.add_argument("--results-file", type=Path, metavar="FILE", help="write the results as JSON")
+    args = parser.parse_args(argv)
     return run_command(lambda: _run(args))
 
 
@@ -228,34 +252,6 @@ def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: lis
         }
         write_json(args.results_file, document)
         print(f"wrote {args.results_file}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = CommandParser(
-        prog="python -m eval.approximate",
-        description="Search embeddings approximately, by FAISS, and measure the recall against exact search.",
-        epilog=_EPILOG,
-    )
-    parser.add_argument("gallery", type=Path, metavar="GALLERY", help=".npy, or .safetensors with a tensor 'vectors'")
-    parser.add_argument("--queries", type=Path, metavar="FILE", help="likewise (default: rows of the gallery)")
-    parser.add_argument(
-        "--distance", choices=("cosine", "euclidean"), default="cosine", help="between embeddings (default: cosine)"
-    )
-    parser.add_argument(
-        "--index",
-        nargs="+",
-        metavar="FACTORY",
-        help="FAISS factory strings (default: by the gallery's size)",
-    )
-    parser.add_argument("--recall", type=share, default=0.99, help="to reach, above 0 and at most 1 (default: 0.99)")
-    parser.add_argument("--search-parameters", metavar="NAME=VALUE[,...]", help="FAISS's own, instead of tuning")
-    parser.add_argument("-k", type=positive, default=10, metavar="K", help="neighbours (default: 10)")
-    parser.add_argument("--sample", type=_two, default=2000, metavar="N", help="the most queries (default: 2000)")
-    parser.add_argument("--seed", type=count, default=0, help="of the queries and rows drawn (default: 0)")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the best index, and FILE.json beside it")
-    parser.add_argument("--load", type=Path, metavar="FILE", help="an index that --save kept, of this very gallery")
-    parser.add_argument("--results-file", type=Path, metavar="FILE", help="write the results as JSON")
-    return parser
 
 
 def _two(text: str) -> int:

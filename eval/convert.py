@@ -27,8 +27,8 @@ exit codes: 0 written, 2 bad input (one line says what is legal), 130 interrupte
 """
 
 
-def build_parser() -> CommandParser:
-    """The parser of `python -m eval.convert`. Imports nothing heavy."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 interrupted."""
     parser = CommandParser(
         prog="python -m eval.convert", description="Write a saved result in a format of the field.", epilog=_EPILOG
     )
@@ -40,12 +40,7 @@ def build_parser() -> CommandParser:
     add("--split", default="test", help="of mteb (default: test)")
     add("--dataset", metavar="ID", help="of eval-results: the benchmark data set on the Hub")
     add("--revision", metavar="COMMIT", help="of eval-results: its commit")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 interrupted."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     return run_command(lambda: _run(args), interrupted="interrupted; nothing was written")
 
 

@@ -33,8 +33,8 @@ exit codes: 0 nothing wrong, 1 something is wrong, 2 bad input (one line says wh
 """
 
 
-def build_parser() -> CommandParser:
-    """The parser of `python -m eval.audit`. Imports nothing heavy."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 nothing wrong, 1 something wrong, 2 bad input, 130 interrupted."""
     parser = CommandParser(
         prog="python -m eval.audit",
         description="Look at a ranking from elsewhere: self-matches, ties, truncation, duplicates, metrics by name.",
@@ -61,12 +61,7 @@ def build_parser() -> CommandParser:
         help="how far ties may move a metric before that is wrong, in per cent points (default: 0.1)",
     )
     add_results_file(parser)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 nothing wrong, 1 something wrong, 2 bad input, 130 interrupted."""
-    args = build_parser().parse_args(argv)
+    args = parser.parse_args(argv)
     wrong: list[int] = []
     return run_command(lambda: wrong.append(_run(args))) or int(any(wrong))
 

@@ -28,8 +28,10 @@ exit codes: 0 written, 2 bad input or no model scored (one line says why), 130 i
 """
 
 
-def build_parser() -> CommandParser:
-    """The parser of `python -m eval.leaderboard`. Imports nothing heavy."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 interrupted."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    own, rest = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
     parser = CommandParser(
         prog="python -m eval.leaderboard",
         description="Score many models on one image set and order them.",
@@ -40,14 +42,7 @@ def build_parser() -> CommandParser:
     add_image_options(parser)
     add("--output", type=Path, default=Path("leaderboard"), metavar="FOLDER", help="(default: %(default)s)")
     add("--metric", default="map", help="orders the models (default: map)")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 interrupted."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    own, rest = (given[: given.index("--")], given[given.index("--") + 1 :]) if "--" in given else (given, [])
-    args = build_parser().parse_args(own)
+    args = parser.parse_args(own)
     return run_command(lambda: _run(args, rest), interrupted="interrupted; the same command goes on")
 
 

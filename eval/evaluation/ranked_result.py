@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from eval.results.facts import (
     Facts,
     Gain,
     IntervalsRecord,
-    NearDuplicates,
     ProtocolRecord,
     RecipeRecord,
     Timings,
@@ -26,8 +25,8 @@ from eval.results.facts import (
 )
 from eval.results.neighbours import first_ranked
 from eval.results.result import HEADLINE, RetrievalResult, Settings
-from eval.scoring.reranked import score_reranking
-from eval.scoring.retrieval_scores import RetrievalScores, places, score_retrieval
+from eval.scoring.reranked import RerankedScores, score_reranking
+from eval.scoring.retrieval_scores import places, score_retrieval
 from eval.scoring.statistics.intervals import class_means
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol
@@ -82,76 +81,51 @@ def ranked_result(
     Raises:
         DataError: the recipe does not go with the distance or the vectors.
     """
-    recipe = settings.recipe
+    recipe, protocol = settings.recipe, ranking.protocol
     if recipe.method is not None and settings.distance != "cosine":
         raise DataError(f"--rerank {recipe.method} came with {settings.distance} distance; it is over cosine only")
     near = None
     if ranking.signatures is not None:
-        near = NearPictures(ranking.signatures, ranking.protocol, ranking.splits, ranking.device)
+        near = NearPictures(ranking.signatures, protocol, ranking.splits, ranking.device)
     scoring = _Scoring(ranking, settings, near, progress, world)
-    plain = _plain(scoring, facts, images)
-    if not recipe.name:
-        return plain
-    began = time.perf_counter()
-    found = scoring.by_recipe()
-    timings = plain.facts.timings.model_copy(
-        update={"scoring_seconds": round(time.perf_counter() - began, 3), "scoring_products": found.scores.products}
-    )
-    of_scores = {
-        "timings": timings,
-        "intervals": IntervalsRecord(population=found.scores.population or "none"),
-        "near_duplicates": found.near_duplicates,
-    }
-    better = replace(plain, **found.columns(), facts=plain.facts.model_copy(update=of_scores), plain=plain)
-    record = _record(better, plain, recipe, fitted_on)
-    return replace(better, facts=better.facts.model_copy(update={"recipe": record}))
-
-
-def _plain(scoring: _Scoring, facts: Callable[[dict[str, Any]], Facts], images: ImageSet | None) -> RetrievalResult:
-    ranking, protocol = scoring.ranking, scoring.ranking.protocol
     began = time.perf_counter()
     found = scoring.exactly(ranking.vectors)
-    scores = found.scores
-    common = {
-        "protocol": ProtocolRecord(
-            name=protocol.name,
-            description=protocol.description,
-            split_rule=protocol.split_rule,
-            splits=list(protocol.splits),
-            queries=len(protocol.query),
-            queries_scored=int(scores.scored.sum()),
-            queries_without_relevant=int((~scores.scored).sum()),
-            gallery=len(protocol.gallery),
-            distance=scoring.settings.distance,
-        ),
-        "intervals": IntervalsRecord(population=scores.population or "none"),
-        "near_duplicates": found.near_duplicates,
-        "timings": Timings(scoring_seconds=round(time.perf_counter() - began, 3), scoring_products=scores.products),
-    }
-    return RetrievalResult(
+    scored = found.scores.scored
+    of_protocol = ProtocolRecord(
+        name=protocol.name,
+        description=protocol.description,
+        split_rule=protocol.split_rule,
+        splits=list(protocol.splits),
+        queries=len(protocol.query),
+        queries_scored=int(scored.sum()),
+        queries_without_relevant=int((~scored).sum()),
+        gallery=len(protocol.gallery),
+        distance=settings.distance,
+    )
+    common = {"protocol": of_protocol, "timings": Timings(**_seconds(began, found)), **scoring.facts(found)}
+    plain = RetrievalResult(
         ids=ranking.ids,
         labels=ranking.labels,
         class_names=ranking.class_names,
         query=protocol.query,
         gallery=protocol.gallery,
-        **found.columns(),
+        **scoring.columns(found),
         facts=facts(common),
         images=images,
     )
+    if not recipe.name:
+        return plain
+    began = time.perf_counter()
+    found = scoring.by_recipe()
+    timings = plain.facts.timings.model_copy(update=_seconds(began, found))
+    known = plain.facts.model_copy(update={"timings": timings, **scoring.facts(found)})
+    better = replace(plain, **scoring.columns(found), facts=known, plain=plain)
+    record = _record(better, plain, recipe, fitted_on)
+    return replace(better, facts=known.model_copy(update={"recipe": record}))
 
 
-class _Scored(NamedTuple):
-    """Metrics, the first rows ranked for each query, their scores, and what near-duplicates do to the metrics."""
-
-    scores: RetrievalScores
-    neighbours: NDArray[np.int64]
-    values: NDArray[np.float32]
-    near_duplicates: NearDuplicates | None
-
-    def columns(self) -> dict[str, Any]:
-        """What a result holds of it."""
-        of_scores = {name: getattr(self.scores, name) for name in ("per_query", "averages", "influence")}
-        return {"neighbours": self.neighbours, "scores": self.values, **of_scores}
+def _seconds(began: float, found: RerankedScores) -> dict[str, Any]:
+    return {"scoring_seconds": round(time.perf_counter() - began, 3), "scoring_products": found.scores.products}
 
 
 @dataclass(frozen=True)
@@ -164,7 +138,20 @@ class _Scoring:
     progress: ProgressBar
     world: World
 
-    def exactly(self, vectors: Vectors) -> _Scored:
+    def columns(self, found: RerankedScores) -> dict[str, Any]:
+        """What a result holds of scores."""
+        of_scores = {name: getattr(found.scores, name) for name in ("per_query", "averages", "influence")}
+        return {"neighbours": self.ranking.protocol.gallery[found.rows], "scores": found.values, **of_scores}
+
+    def facts(self, found: RerankedScores) -> dict[str, Any]:
+        """What a result says of them."""
+        near, without, ranking = self.near, found.without_near, self.ranking
+        return {
+            "intervals": IntervalsRecord(population=found.scores.population or "none"),
+            "near_duplicates": near.record(ranking.ids, ranking.labels, without) if near and without else None,
+        }
+
+    def exactly(self, vectors: Vectors) -> RerankedScores:
         """By the distance of the vectors, without rounding."""
         ranking, settings, near, world = self.ranking, self.settings, self.near, self.world
         query, gallery = ranking.protocol.query, ranking.protocol.gallery
@@ -183,17 +170,17 @@ class _Scoring:
                 on_progress=on_progress,
                 world=world,
             )
-        neighbours, values = first_ranked(
+        rows, values = first_ranked(
             vectors, query, gallery, settings.depth, distance, device=ranking.device, memory_budget=memory, world=world
         )
-        if near is None:
-            return _Scored(scores, neighbours, values, None)
-        without = near.scored_without(
-            vectors, ranking.labels, scores.per_query, ks=ks, distance=distance, memory_budget=memory, world=world
-        )
-        return _Scored(scores, neighbours, values, near.record(ranking.ids, ranking.labels, without))
+        without = None
+        if near is not None:
+            without = near.scored_without(
+                vectors, ranking.labels, scores.per_query, ks=ks, distance=distance, memory_budget=memory, world=world
+            )
+        return RerankedScores(scores, rows, values, without)
 
-    def by_recipe(self) -> _Scored:
+    def by_recipe(self) -> RerankedScores:
         """By the recipe. A re-ranking has two thirds of the memory; counting a block has the rest."""
         ranking, settings, near, recipe = self.ranking, self.settings, self.near, self.settings.recipe
         query, gallery = ranking.protocol.query, ranking.protocol.gallery
@@ -210,7 +197,7 @@ class _Scoring:
         own = torch.from_numpy(places(query, gallery))
         reranker = recipe.reranker(queries, ranked, own=own, memory=2 * memory)
         with self.progress(recipe.name, "query", len(query)) as on_progress:
-            found = score_reranking(
+            return score_reranking(
                 reranker,
                 ranking.labels[query],
                 ranking.labels[gallery],
@@ -222,10 +209,6 @@ class _Scoring:
                 on_progress=on_progress,
                 world=self.world,
             )
-        without = None
-        if near is not None and found.without_near is not None:
-            without = near.record(ranking.ids, ranking.labels, found.without_near)
-        return _Scored(found.scores, gallery[found.rows], found.values, without)
 
 
 def _record(better: RetrievalResult, plain: RetrievalResult, recipe: Recipe, fitted_on: str) -> RecipeRecord:

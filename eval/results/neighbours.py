@@ -30,7 +30,7 @@ def first_ranked(
     `depth` are kept, fewer where the gallery has fewer; the rest is as `score_retrieval` takes it.
 
     Returns:
-        (Q, K) int64 rows of `embeddings`, nearest first, and (Q, K) float32 cosine similarities or distances.
+        (Q, K) int64 places in `gallery`, nearest first, and (Q, K) float32 cosine similarities or distances.
     """
     there = scoring_device(device)
     points = fixed_point(resident(embeddings, there, memory_budget)[0], distance, device=there)
@@ -43,5 +43,5 @@ def first_ranked(
     for some in slices(share.start, share.stop, _QUERIES):
         itself = own[some] if within else None
         found = nearest(points.take(query[some]), ranked, width, self_index=itself, device=there)
-        rows[some], scores[some] = gallery[found.rows], points.in_units(found.scores)
+        rows[some], scores[some] = found.rows, points.in_units(found.scores)
     return world.sum(torch.from_numpy(rows)).numpy(), world.sum(torch.from_numpy(scores)).numpy()

@@ -4,14 +4,10 @@ from timm_gam.rerank.methods.database_augmentation import DatabaseAugmentation a
 from timm_gam.rerank.methods.diffusion import Diffusion as Diffusion
 from timm_gam.rerank.methods.k_reciprocal import KReciprocal as KReciprocal
 from timm_gam.rerank.methods.query_expansion import QueryExpansion as QueryExpansion
-from timm_gam.rerank.methods.query_expansion import expand_queries as expand_queries
-from timm_gam.rerank.preparation import prepared as prepared
 from timm_gam.rerank.recipe import METHODS as METHODS
 from timm_gam.rerank.recipe import Recipe as Recipe
 from timm_gam.rerank.recipe import read_method as read_method
 from timm_gam.rerank.reranker import Reranker as Reranker
-from timm_gam.rerank.sparse.lists import NeighbourLists as NeighbourLists
-from timm_gam.rerank.sparse.lists import neighbour_lists as neighbour_lists
 from timm_gam.rerank.unit_vectors import UnitVectors as UnitVectors
 from timm_gam.rerank.whitening import Whitening as Whitening
 from timm_gam.rerank.whitening import fit_whitening as fit_whitening

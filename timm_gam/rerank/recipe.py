@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timm_gam.core import DataError
+from timm_gam.core import DataError, OutputError
 from timm_gam.embed import power_of
 from timm_gam.rerank.methods.database_augmentation import DatabaseAugmentation
 from timm_gam.rerank.methods.diffusion import Diffusion
 from timm_gam.rerank.methods.k_reciprocal import KReciprocal
 from timm_gam.rerank.methods.query_expansion import QueryExpansion
-from timm_gam.rerank.preparation import prepared
 from timm_gam.rerank.reranker import Reranker
-from timm_gam.rerank.unit_vectors import Vectors
+from timm_gam.rerank.unit_vectors import Vectors, tensor_of
 from timm_gam.rerank.whitening import Whitening, fit_whitening
 
 METHODS: Final[dict[str, type[Reranker]]] = {
@@ -29,28 +30,19 @@ METHODS: Final[dict[str, type[Reranker]]] = {
 """Ways to re-rank, by the names of the command line."""
 
 
-class _Range(NamedTuple):
-    kind: type
-    low: float
-    high: float
-
-
-_OPTIONS: Final[dict[str, dict[str, _Range]]] = {
-    "qe": {"neighbours": _Range(int, 1, 10_000), "alpha": _Range(float, 0, 100)},
-    "dba": {"neighbours": _Range(int, 1, 10_000), "alpha": _Range(float, 0, 100)},
+_RANGES: Final[dict[str, dict[str, tuple[float, float]]]] = {
+    "qe": {"neighbours": (1, 10_000), "alpha": (0, 100)},
+    "dba": {"neighbours": (1, 10_000), "alpha": (0, 100)},
     "diffusion": {
-        "neighbours": _Range(int, 1, 10_000),
-        "gamma": _Range(float, 0, 100),
-        "alpha": _Range(float, 0, 0.9999),
-        "steps": _Range(int, 1, 10_000),
-        "mix": _Range(float, 0, 1),
+        "neighbours": (1, 10_000),
+        "gamma": (0, 100),
+        "alpha": (0, 0.9999),
+        "steps": (1, 10_000),
+        "mix": (0, 1),
     },
-    "k-reciprocal": {
-        "neighbours": _Range(int, 1, 1_000),
-        "local": _Range(int, 1, 1_000),
-        "mix": _Range(float, 0, 1),
-    },
+    "k-reciprocal": {"neighbours": (1, 1_000), "local": (1, 1_000), "mix": (0, 1)},
 }
+_BLOCK_BYTES = 2**23
 
 
 @dataclass(frozen=True)
@@ -87,13 +79,13 @@ class Recipe:
             return
         if self.method not in METHODS:
             raise DataError(f"no way to re-rank is called '{self.method}'; legal: {', '.join(METHODS)}")
-        legal = _OPTIONS[self.method]
+        legal, usual = _RANGES[self.method], _defaults(self.method)
         for name, value in self.options.items():
             if name not in legal:
                 raise DataError(f"{self.method} has no option '{name}'; legal: {', '.join(legal)}")
-            kind, low, high = legal[name]
-            if not low <= value <= high or (kind is int and value != int(value)):
-                what = "a whole number" if kind is int else "a number"
+            (low, high), whole = legal[name], isinstance(usual[name], int)
+            if not low <= value <= high or (whole and value != int(value)):
+                what = "a whole number" if whole else "a number"
                 raise DataError(f"{name} of {self.method} is {value:g}; {what} from {low:g} to {high:g} is legal")
 
     @property
@@ -123,8 +115,7 @@ class Recipe:
         """Those of the method, by default and as they are named."""
         if self.method is None:
             return {}
-        usual = inspect.signature(METHODS[self.method].__init__).parameters
-        return {name: self.options.get(name, usual[name].default) for name in _OPTIONS[self.method]}
+        return {name: type(usual)(self.options.get(name, usual)) for name, usual in _defaults(self.method).items()}
 
     def check(self, images: int, *, within: bool) -> None:
         """Refuse, before anything is computed, what a gallery of so many images is too small for.
@@ -169,8 +160,17 @@ class Recipe:
             DataError: the whitening is not fitted yet, or for other vectors.
             OutputError: the folder for temporary files has no room.
         """
-        transform = None if self.unchanged else self.transform
-        return prepared(vectors, transform, rows=rows, dim=self.dimensions, device=device, memory=memory)
+        source, place = tensor_of(vectors), torch.device(device)
+        if self.unchanged and rows is None:
+            return source.to(place)
+        count, width = len(source) if rows is None else len(rows), self.dimensions or source.shape[1]
+        made = _room(count, width, source.dtype, place, memory)
+        step = max(1, _BLOCK_BYTES // (8 * source.shape[1]))
+        for start in range(0, count, step):
+            some = slice(start, min(start + step, count))
+            block = source[some] if rows is None else source[torch.from_numpy(rows[some])]
+            made[some] = self.transform(block.to(place))
+        return made
 
     def transform(self, vectors: Tensor) -> Tensor:
         """(N, D) vectors as they are ranked, (N, D or W).
@@ -193,9 +193,31 @@ class Recipe:
         """
         if self.method is None:
             raise DataError(f"the recipe has no re-ranking; name one of {', '.join(METHODS)}")
-        kinds = _OPTIONS[self.method]
-        options: dict[str, Any] = {name: kinds[name].kind(value) for name, value in self.options.items()}
-        return METHODS[self.method](queries, gallery, own=own, transductive=self.transductive, memory=memory, **options)
+        method, transductive = METHODS[self.method], self.transductive
+        return method(queries, gallery, own=own, transductive=transductive, memory=memory, **self.all_options)
+
+
+def _defaults(method: str) -> dict[str, float]:
+    """Of a method's options, by its signature; counts are int."""
+    usual = inspect.signature(METHODS[method].__init__).parameters
+    return {name: usual[name].default for name in _RANGES[method]}
+
+
+def _room(count: int, width: int, dtype: torch.dtype, device: torch.device, memory: int) -> Tensor:
+    size = count * width * dtype.itemsize
+    if device.type != "cpu" or size <= memory:
+        return torch.empty(count, width, dtype=dtype, device=device)
+    try:
+        with tempfile.TemporaryFile() as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error here, not a signal later
+            kind = np.dtype(str(dtype).removeprefix("torch."))
+            return torch.from_numpy(np.memmap(file, dtype=kind, mode="r+", shape=(count, width)))
+    except OSError as error:
+        raise OutputError(
+            f"no room for {size / 2**20:.0f} MB of vectors in '{tempfile.gettempdir()}': {error.strerror}; name "
+            "another folder in TMPDIR, or raise --memory-budget"
+        ) from error
 
 
 def read_method(text: str) -> tuple[str, dict[str, float]]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from timm_gam.core import OutputError
-from timm_gam.rerank import Recipe, UnitVectors, fit_whitening, prepared
+from timm_gam.rerank import Recipe, UnitVectors, fit_whitening
 
 IMAGES, DIM = 8000, 1280
 BUDGET = 768 * IMAGES / 100_000
@@ -69,7 +69,7 @@ def test_what_memory_cannot_hold_is_in_a_file_and_the_same(tmp_path: Path, monke
     expected = recipe.transform(vectors)[torch.from_numpy(rows.copy())]
     for memory in (0, 2**20):
         torch.testing.assert_close(recipe.prepare(mapped, rows=rows, memory=memory), expected)
-    assert Recipe().prepare(vectors) is vectors and prepared(vectors.half(), None).dtype == torch.float32
+    assert Recipe().prepare(vectors) is vectors and Recipe().prepare(vectors.half()).dtype == torch.float32
     torch.testing.assert_close(fit_whitening(mapped, 4)(vectors), fit_whitening(vectors.double(), 4)(vectors))
     monkeypatch.setattr("os.posix_fallocate", _no_room, raising=False)
     with pytest.raises(OutputError, match="raise --memory-budget"):

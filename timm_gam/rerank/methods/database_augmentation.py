@@ -7,9 +7,8 @@ from torch import Tensor
 
 from timm_gam.rerank.methods.query_expansion import expanded
 from timm_gam.rerank.reranker import Reranker
-from timm_gam.rerank.sparse.lists import csr_of_lists, neighbour_lists, similarity_weights
+from timm_gam.rerank.sparse.lists import ListedBy, csr_of_lists, neighbour_lists, similarity_weights
 from timm_gam.rerank.unit_vectors import Vectors
-from timm_gam.rerank.without_own import ListedBy
 
 
 class DatabaseAugmentation(Reranker):
@@ -45,10 +44,9 @@ class DatabaseAugmentation(Reranker):
         super().__init__(queries, gallery, **others)  # type: ignore[arg-type]
         self.check({"neighbours": neighbours}, len(self.gallery), within=self.within, transductive=not self.strict)
         all_rows = torch.arange(len(self.gallery), device=self.gallery.device)
-        lists = neighbour_lists(
-            self.gallery, self.gallery, neighbours + self.strict, own=all_rows, memory=self.memory // 2
-        )
-        self._rows, self._weights = lists.rows, similarity_weights(lists.similarities, alpha)
+        width, memory = neighbours + self.strict, self.memory // 2
+        self._rows, near = neighbour_lists(self.gallery, self.gallery, width, own=all_rows, memory=memory)
+        self._weights = similarity_weights(near, alpha)
         self._neighbours, self._alpha = neighbours, alpha
         self._moves = csr_of_lists(self._rows[:, :neighbours], self._weights[:, :neighbours])
         self._squares, self._moved_squares, self._moved_by_next = self._inner_products()
@@ -91,13 +89,13 @@ class DatabaseAugmentation(Reranker):
         """
         assert self._listed_by is not None
         near_own = self.gallery.similarities(self.gallery[own.clamp(min=0)])
-        listing = self._listed_by.of(own)
+        places, nodes, ranks = self._listed_by.of(own)
         step = max(1, self.memory // (64 * self._neighbours))
-        for start in range(0, len(listing.node), step):
+        for start in range(0, len(nodes), step):
             some = slice(start, start + step)
-            node, place = listing.node[some], listing.place[some]
+            node, place = nodes[some], places[some]
             out, following = own[place], self._rows[node, -1]
-            a, b = self._weights[node, listing.rank[some]], self._weights[node, -1]
+            a, b = self._weights[node, ranks[some]], self._weights[node, -1]
             listed = near_own[place[:, None], self._rows[node, :-1]]
             m_by_own = near_own[place, node] + (self._weights[node, :-1] * listed).sum(dim=1)
             square = self._moved_squares[node] + a**2 * self._squares[out] + b**2 * self._squares[following]

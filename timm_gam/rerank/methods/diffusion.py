@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from timm_gam.rerank.reranker import Reranker
-from timm_gam.rerank.sparse.lists import hide, neighbour_lists, similarity_weights
+from timm_gam.rerank.sparse.lists import ListedBy, hide, neighbour_lists, similarity_weights
 from timm_gam.rerank.unit_vectors import Vectors
-from timm_gam.rerank.without_own import ListedBy
 
 
 class Diffusion(Reranker):
@@ -63,11 +62,9 @@ class Diffusion(Reranker):
         self.k, self.gamma, self.alpha, self.steps, self.mix = neighbours, gamma, alpha, steps, mix
         count, device = len(self.gallery), self.gallery.device
         all_rows = torch.arange(count, device=device)
-        lists = neighbour_lists(
-            self.gallery, self.gallery, neighbours + self.within, own=all_rows, memory=self.memory // 2
-        )
-        self._rows, self._similarities = lists.rows, lists.similarities
-        self._weights = similarity_weights(lists.similarities, gamma)
+        width, memory = neighbours + self.within, self.memory // 2
+        self._rows, self._similarities = neighbour_lists(self.gallery, self.gallery, width, own=all_rows, memory=memory)
+        self._weights = similarity_weights(self._similarities, gamma)
         first = slice(0, neighbours)
         self._affinity = _symmetric(self._rows[:, first], self._weights[:, first])
         self._degrees = self._affinity @ torch.ones(count, 1, dtype=self.gallery.dtype, device=device)
@@ -120,7 +117,7 @@ class _Changes:
         # the next on their list, as two equal similarities may differ by rounding.
         self.listing = None if graph._listed_by is None else graph._listed_by.of(own)
         if self.listing is not None:
-            self.column, self.node = self.listing.place, self.listing.node
+            self.column, self.node, self.rank = self.listing
             self.next = graph._rows[self.node, graph.k]
             self.weight = graph._weights[self.node, graph.k] / 2
 
@@ -130,7 +127,7 @@ class _Changes:
         if self.listing is not None and self.graph.strict:
             graph = self.graph
             # A row that lists the own one loses that edge, and so does a row that the own one lists.
-            lost = graph._weights[self.node, self.listing.rank] / 2
+            lost = graph._weights[self.node, self.rank] / 2
             column = self.queries.repeat_interleave(graph.k)
             listed, back = graph._rows[self.gone, : graph.k].flatten(), graph._weights[self.gone, : graph.k].flatten()
             changed.index_put_((self.node, self.column), self.weight - lost, accumulate=True)

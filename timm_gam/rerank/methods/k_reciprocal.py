@@ -8,7 +8,7 @@ from torch import Tensor
 from timm_gam.core import DataError
 from timm_gam.rerank.reranker import Reranker
 from timm_gam.rerank.sparse.lists import neighbour_lists
-from timm_gam.rerank.sparse.rows import SparseRows, joined
+from timm_gam.rerank.sparse.rows import SparseRows, entries_of, joined
 from timm_gam.rerank.unit_vectors import UnitVectors, Vectors
 
 
@@ -65,9 +65,8 @@ class KReciprocal(Reranker):
         for start in range(0, len(inside), step):
             some = inside[start : start + step]
             mine, there = self.queries[some], self.gallery[self.own[some]]
-            if not torch.allclose(
-                mine, there, rtol=0, atol=torch.finfo(mine.dtype).eps ** 0.5
-            ):  # equal but for rounding
+            rounding = torch.finfo(mine.dtype).eps ** 0.5
+            if not torch.allclose(mine, there, rtol=0, atol=rounding):
                 raise DataError("a query is not the gallery row that is said to be its own")
         self.mix, self._count = mix, len(self.gallery)
         self._node = self.own.clone()
@@ -75,7 +74,7 @@ class KReciprocal(Reranker):
         images = self.gallery.followed_by(self.queries[outside])
         all_rows = torch.arange(len(images), device=images.device)
         width = max(neighbours, local - 1)
-        near = neighbour_lists(images, images, width, own=all_rows, memory=self.memory // 2).rows
+        near, _ = neighbour_lists(images, images, width, own=all_rows, memory=self.memory // 2)
         lists = torch.cat([all_rows[:, None], near], dim=1)
         encoded = _encodings(images, lists[:, : neighbours + 1], self.memory // 2)
         self._rows = _averaged(encoded, lists[:, :local], self.memory // 2)
@@ -92,7 +91,7 @@ class KReciprocal(Reranker):
         for place in range(len(node)):  # one by one: what each shares with all others fits into cache
             entries = slice(int(self._rows.first[node[place]]), int(self._rows.first[node[place] + 1]))
             columns, values = self._rows.columns[entries], self._rows.values[entries]
-            which, found = self._columns.rows(columns)
+            which, found = entries_of(self._columns.first, columns)
             least = torch.minimum(values[which], self._columns.values[found])
             shared = torch.zeros(len(self._rows), dtype=scores.dtype, device=scores.device)
             shared = shared.index_add_(0, self._columns.columns[found], least)[: self._count]
@@ -147,7 +146,7 @@ def _averaged(encoded: SparseRows, lists: Tensor, memory: int) -> SparseRows:
     parts = []
     for start in range(0, len(lists), step):
         some = lists[start : start + step]
-        which, found = encoded.rows(some.flatten())
+        which, found = entries_of(encoded.first, some.flatten())
         rows, values = which // local, encoded.values[found] / local
         parts.append(SparseRows.of_pairs(rows, encoded.columns[found], values, (len(some), encoded.width)))
     return joined(parts)

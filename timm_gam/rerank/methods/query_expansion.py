@@ -10,62 +10,27 @@ from timm_gam.rerank.sparse.lists import neighbour_lists, similarity_weights, un
 from timm_gam.rerank.unit_vectors import UnitVectors, Vectors
 
 
-def expand_queries(
-    queries: Tensor,
-    gallery: Vectors,
-    *,
-    neighbours: int = 10,
-    alpha: float = 3.0,
-    own: Tensor | None = None,
-    memory: int = 256 * 2**20,
-) -> Tensor:
-    """Move each query towards what it finds: q' = (q + sum over its k nearest g of max(0, q.g)^alpha g) / |...|.
-
-    Radenovic, Tolias, Chum, "Fine-tuning CNN Image Retrieval with No Human Annotation" (TPAMI 2019), section 3.4;
-    alpha = 0 is the average query expansion of Chum et al. (ICCV 2007). A query's own row is never among its
-    neighbours, so this is strict by nature.
-
-    Args:
-        queries: (Q, D) float; normalised here.
-        gallery: (N, D) likewise, same dtype and device.
-        neighbours: k.
-        alpha: Power of the similarity, at least 0.
-        own: (Q,) int64 gallery row that is the query itself, -1 for none; default none.
-        memory: Bytes this may use beyond the vectors.
-
-    Returns:
-        (Q, D) of length 1.
-
-    Raises:
-        DataError: the gallery has fewer rows than k.
-        EmbeddingError: a vector holds NaN or infinity.
-
-    >>> gallery = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> expand_queries(torch.tensor([[0.6, 0.8]]), gallery, neighbours=1, alpha=1)[0].tolist()
-    [0.3511..., 0.9363...]
-    """
-    return expanded(UnitVectors(queries)[:], UnitVectors(gallery), neighbours, alpha, own, memory)
-
-
 def expanded(
     queries: Tensor, gallery: UnitVectors, neighbours: int, alpha: float, own: Tensor | None, memory: int
 ) -> Tensor:
-    """`expand_queries` of rows that have length 1 already."""
-    lists = neighbour_lists(queries, gallery, neighbours, own=own, memory=memory)
-    weights = similarity_weights(lists.similarities, alpha)
+    """(Q, D) rows of length 1 as `QueryExpansion` moves them, of length 1."""
+    rows, similarities = neighbour_lists(queries, gallery, neighbours, own=own, memory=memory)
+    weights = similarity_weights(similarities, alpha)
     step = max(1, memory // (3 * gallery.row_bytes * (neighbours + 1)))
     sums = torch.empty_like(queries)
     for start in range(0, len(queries), step):
         some = slice(start, start + step)
-        near = gallery[lists.rows[some].flatten()].view(-1, neighbours, queries.shape[1])
+        near = gallery[rows[some].flatten()].view(-1, neighbours, queries.shape[1])
         sums[some] = queries[some] + torch.einsum("pk,pkd->pd", weights[some], near)
     return unit(sums)
 
 
 class QueryExpansion(Reranker):
-    """Gallery images score by their cosine with the expanded query, see `expand_queries`.
+    """Each query moves towards what it finds, and gallery images score by their cosine with where it comes to.
 
-    The strict and the transductive form are the same.
+    q' = (q + sum over its k nearest g of max(0, q.g)^alpha g) / |...|. Radenovic, Tolias, Chum, "Fine-tuning CNN Image
+    Retrieval with No Human Annotation" (TPAMI 2019), section 3.4; alpha = 0 is the average query expansion of Chum et
+    al. (ICCV 2007). A query's own row is never among its neighbours: the strict and the transductive form are the same.
 
     Args:
         neighbours: k.

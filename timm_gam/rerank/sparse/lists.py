@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from timm_gam.core import DataError
+from timm_gam.rerank.sparse.rows import entries_of
 from timm_gam.rerank.unit_vectors import UnitVectors
-
-
-@dataclass(frozen=True)
-class NeighbourLists:
-    """The W nearest of each of Q vectors, nearest first.
-
-    Attributes:
-        rows: (Q, W) int64 gallery rows.
-        similarities: (Q, W) cosine similarities in [-1, 1], descending.
-    """
-
-    rows: Tensor
-    similarities: Tensor
 
 
 def unit(vectors: Tensor) -> Tensor:
@@ -43,8 +30,8 @@ def neighbour_lists(
     *,
     own: Tensor | None = None,
     memory: int = 256 * 2**20,
-) -> NeighbourLists:
-    """The nearest gallery rows of each query by cosine similarity.
+) -> tuple[Tensor, Tensor]:
+    """The nearest gallery rows of each query by cosine similarity, nearest first.
 
     Args:
         queries: (Q, D) float rows of length 1.
@@ -53,11 +40,14 @@ def neighbour_lists(
         own: (Q,) int64 gallery row that is left out of a query's list, -1 for none; default none.
         memory: Bytes that a block of similarities may take.
 
+    Returns:
+        (Q, W) int64 gallery rows, and (Q, W) cosine similarities in [-1, 1], descending.
+
     Raises:
         DataError: the gallery has fewer rows.
 
     >>> vectors = torch.eye(3) + 0.1
-    >>> neighbour_lists(unit(vectors), UnitVectors(vectors), 1).rows.tolist()
+    >>> neighbour_lists(unit(vectors), UnitVectors(vectors), 1)[0].tolist()
     [[0], [1], [2]]
     """
     check_width(width, len(gallery) - (own is not None))
@@ -71,7 +61,27 @@ def neighbour_lists(
         if own is not None:
             hide(block, own[some])
         similarities[some], rows[some] = block.topk(width, dim=1)
-    return NeighbourLists(rows, similarities)
+    return rows, similarities
+
+
+class ListedBy:
+    """Finds for any rows the gallery rows that list them.
+
+    Args:
+        rows: (N, k) int64 lists.
+    """
+
+    def __init__(self, rows: Tensor) -> None:
+        self.width = rows.shape[1]
+        listed, self._order = rows.flatten().sort(stable=True)
+        self._first = torch.searchsorted(listed, torch.arange(len(rows) + 1, device=rows.device))
+
+    def of(self, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Who list (B,) own rows, none a -1: (P,) places in the block, rows that list them, ranks there from 0."""
+        here = torch.nonzero(own >= 0)[:, 0]
+        which, found = entries_of(self._first, own[here])
+        entry = self._order[found]
+        return here[which], entry // self.width, entry % self.width
 
 
 def csr_of_lists(rows: Tensor, weights: Tensor) -> Tensor:

@@ -8,6 +8,14 @@ import torch
 from torch import Tensor
 
 
+def entries_of(first: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
+    """Entries of (W,) rows, those of row r from first[r] on: (P,) which of the wanted, (P,) which entry."""
+    counts = first[wanted + 1] - first[wanted]
+    which = torch.repeat_interleave(torch.arange(len(wanted), device=wanted.device), counts)
+    within = torch.arange(len(which), device=wanted.device) - (counts.cumsum(0) - counts)[which]
+    return which, first[wanted][which] + within
+
+
 @dataclass(frozen=True)
 class SparseRows:
     """An (R, C) matrix by its entries, row by row.
@@ -34,13 +42,6 @@ class SparseRows:
 
     def __len__(self) -> int:
         return len(self.first) - 1
-
-    def rows(self, wanted: Tensor) -> tuple[Tensor, Tensor]:
-        """Entries of (W,) rows: (P,) which of the wanted, and (P,) their places in `columns` and `values`."""
-        counts = self.first[wanted + 1] - self.first[wanted]
-        which = torch.repeat_interleave(torch.arange(len(wanted), device=wanted.device), counts)
-        within = torch.arange(len(which), device=wanted.device) - (counts.cumsum(0) - counts)[which]
-        return which, self.first[wanted][which] + within
 
     def transposed(self) -> SparseRows:
         """(C, R)."""

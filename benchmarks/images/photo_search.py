@@ -83,7 +83,7 @@ def milvus(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     right = found_by(index.store(_COLLECTION), queries)
     exact_seconds = latency(index.store(_COLLECTION), queries)
     disk = disk_bytes(index.folder)
-    index.choose(StoreChoice("milvus", components=args.dim))
+    index.choice = StoreChoice("milvus", components=args.dim)
     store, before = index.store(_COLLECTION), resident_bytes()
     output = store.plan(args.count, args.dim)
     began = time.perf_counter()
@@ -99,7 +99,7 @@ def milvus(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     }
     assert isinstance(store, MilvusStore)
     store.milvus.close()
-    index.choose(StoreChoice("milvus", components=args.dim, search={"ef": 10}))  # a parameter that is passed is felt
+    index.choice = StoreChoice("milvus", components=args.dim, search={"ef": 10})  # a parameter that is passed is felt
     narrow = index.store(_COLLECTION)
     return {
         "dim": args.dim,

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,7 @@ from timm_gam.core.leftovers import temporary_beside
 from timm_gam.core.text import redacted
 
 
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> AbstractContextManager[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
 
     Where `path` is a link, the file it names is written and the link stays. What a killed process left is removed.
@@ -24,33 +24,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the folder cannot be written.
     """
-    path = path.resolve()
-    try:
-        with temporary_beside(path) as temporary:
-            yield temporary
-            umask = os.umask(0)
-            os.umask(umask)
-            temporary.chmod(0o666 & ~umask)  # it was private; a result is as readable as any other file
-            temporary.replace(path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
+    return _replaced(path.resolve(), folder=False)
 
 
-@contextlib.contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> AbstractContextManager[Path]:
     """Likewise for a folder that is not there yet, nor need its parent be.
 
     Raises:
         OutputError: it cannot be made.
     """
+    return _replaced(folder, folder=True)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with temporary_beside(folder, folder=True) as temporary:
+        if folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary_beside(path, folder=folder) as temporary:
             yield temporary
-            temporary.chmod(0o755)
-            temporary.replace(folder)
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(
+                (0o777 if folder else 0o666) & ~umask
+            )  # it was private; a result is as readable as any other
+            temporary.replace(path)
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise _cannot_write(path, error) from error
 
 
 def check_writable(path: Path) -> None:

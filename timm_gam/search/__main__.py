@@ -111,7 +111,11 @@ def _add_query(parser: argparse.ArgumentParser) -> None:
         help="order by what is near in the whole collection, not by cosine alone: qe, dba, diffusion or k-reciprocal, "
         "with options as of timm-gam score; reads every vector",
     )
-    _add_filter(parser)
+    group = parser.add_argument_group("only photographs")
+    group.add_argument("--folder", default="", metavar="PATH", help="in this folder below PHOTOS")
+    group.add_argument("--since", default="", metavar="DATE", help="taken then or later: YYYY[-MM[-DD]] (EXIF)")
+    group.add_argument("--until", default="", metavar="DATE", help="taken then or before")
+    group.add_argument("--size", default="", metavar="WxH", help="at least so many pixels, lying or standing")
     add_decoding_arguments(parser)
     _add_sheets(parser)
     _add_device(parser)
@@ -143,14 +147,6 @@ def _add_duplicates(parser: argparse.ArgumentParser) -> None:
 def _add_sheets(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a contact sheet as a page")
     parser.add_argument("--png", type=Path, metavar="FILE", help="write a contact sheet as a picture")
-
-
-def _add_filter(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("only photographs")
-    group.add_argument("--folder", default="", metavar="PATH", help="in this folder below PHOTOS")
-    group.add_argument("--since", default="", metavar="DATE", help="taken then or later: YYYY[-MM[-DD]] (EXIF)")
-    group.add_argument("--until", default="", metavar="DATE", help="taken then or before")
-    group.add_argument("--size", default="", metavar="WxH", help="at least so many pixels, lying or standing")
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

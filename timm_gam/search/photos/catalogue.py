@@ -47,25 +47,6 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Content:
-    """What a photograph is found by, of all files with its bytes.
-
-    Attributes:
-        digest: SHA-256 of the bytes.
-        folders: Each that holds one of the files, itself or below.
-        taken: As of `Photo`, or "".
-        short_side: In pixels.
-        long_side: Likewise.
-    """
-
-    digest: bytes
-    folders: tuple[str, ...]
-    taken: str
-    short_side: int
-    long_side: int
-
-
-@dataclass(frozen=True)
 class PhotoFilter:
     """Which photographs may be found; the default is all.
 
@@ -204,16 +185,13 @@ class Catalogue:
                 names.add(path)
         return sorted(names)
 
-    def contents(self) -> Iterator[Content]:
-        """Every readable photograph once, whatever the number of its files, by digest."""
-        rows = self._all(
-            "select digest, path, width, height, taken from photos where problem is null order by digest, path"
-        )
-        for _, group in groupby(rows, key=lambda row: row[0]):
-            files = list(group)
-            folders = {path[:place] for _, path, *_ in files for place, letter in enumerate(path) if letter == "/"}
-            digest, _, width, height, taken = files[0]
-            yield Content(digest, tuple(sorted(folders)), taken or "", min(width, height), max(width, height))
+    def contents(self) -> Iterator[tuple[Photo, list[str]]]:
+        """The first file of every readable photograph, by digest, and each folder that holds one of its files."""
+        rows = self._all(f"select {_COLUMNS} from photos where problem is null order by digest, path")
+        for _, group in groupby((Photo(*row) for row in rows), key=lambda photo: photo.digest):
+            photos = list(group)
+            folders = {p.path[:place] for p in photos for place, letter in enumerate(p.path) if letter == "/"}
+            yield photos[0], sorted(folders)
 
     def version(self) -> tuple[int, int]:
         """Another one after every change."""

@@ -32,7 +32,7 @@ def index(args: argparse.Namespace) -> None:
     """`index PHOTOS`."""
     with _begun(args.photos, args.index) as made:
         choice = made.choice if args.store is None else StoreChoice(args.store, components=made.choice.components)
-        made.choose(choice if args.components is None else replace(choice, components=args.components))
+        made.choice = choice if args.components is None else replace(choice, components=args.components)
         settings = EmbedSettings(
             batch_size=args.batch_size,
             workers=args.workers,

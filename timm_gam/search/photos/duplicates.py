@@ -65,7 +65,7 @@ def find_duplicates(index: PhotoIndex, near: float | None = None, progress: Prog
         DataError: nothing has been indexed yet.
     """
     places, digests = index.catalogue.places(), index.catalogue.digests()
-    pixels = {content.digest: content.short_side * content.long_side for content in index.catalogue.contents()}
+    pixels = {photo.digest: photo.width * photo.height for photo, _ in index.catalogue.contents()}
     embeddings = index.embeddings(index.collection())
     digests = digests.take(~embeddings.missing(digests))
     table = embeddings.signatures(digests) if len(digests) else np.zeros((0, SIGNATURE_BYTES), dtype=np.int8)

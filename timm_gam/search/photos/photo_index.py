@@ -91,7 +91,7 @@ class PhotoIndex:
         folder: Of the index.
         root: The folder of photographs.
         collections: The one that was updated last is first.
-        choice: Where its vectors are searched.
+        choice: Where its vectors are searched; another one is kept by the next update that succeeds.
         name: Letters and digits that no other index has, as several may use one server.
         catalogue: Of its files.
     """
@@ -192,12 +192,6 @@ class PhotoIndex:
         with suppress(OSError):
             self.folder.rmdir()
 
-    def choose(self, choice: StoreChoice) -> None:
-        """Search elsewhere; it is kept by the next update that succeeds."""
-        if choice != self.choice:
-            self.choice = choice
-            self._stores.clear()
-
     def embeddings(self, collection: Collection, *, verify: bool = False) -> FileStore:
         """The embeddings that were made for a collection.
 
@@ -209,7 +203,7 @@ class PhotoIndex:
 
     def store(self, collection: Collection) -> SearchStore:
         """Where the vectors of a collection are searched: exactly, or in Milvus."""
-        name = json.dumps(asdict(collection), sort_keys=True)
+        name = json.dumps([asdict(collection), asdict(self.choice)], sort_keys=True)
         if name not in self._stores:
             embeddings, key = self.embeddings(collection), json.dumps(collection.key, sort_keys=True)
             named = f"{self.name}_{hashlib.sha256(key.encode()).hexdigest()[:12]}"

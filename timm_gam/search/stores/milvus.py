@@ -20,7 +20,7 @@ from timm_gam.embed import FileStore
 from timm_gam.images import Digests
 from timm_gam.rerank import Whitening, fit_whitening, load_whitening
 from timm_gam.search.blocks import slices
-from timm_gam.search.photos.catalogue import Catalogue, Content, PhotoFilter
+from timm_gam.search.photos.catalogue import Catalogue, PhotoFilter
 from timm_gam.search.stores.milvus_client import (
     await_index,
     create_collection,
@@ -81,7 +81,7 @@ class MilvusStore:
     ) -> None:
         self._choice, self._folder, self._uri = choice, folder, choice.uri(folder)
         self._catalogue, self._embeddings, self._of = catalogue, embeddings, name
-        self._marker = folder / f"milvus-{name}.json"
+        self._marker, self._prefix = folder / f"milvus-{name}.json", f"photos_{name}_"
         self._fits: dict[str, Fit] = {}
 
     @functools.cached_property
@@ -138,24 +138,25 @@ class MilvusStore:
         """Make a collection hold what the catalogue has."""
         create_collection(self.milvus, name, width, self._choice)
         have = facts_of_rows(self.milvus, name)
-        lacking: list[tuple[Content, int]] = []
-        changed: list[tuple[Content, int]] = []
-        for content in self._catalogue.contents():
-            facts, there = _facts(content), have.pop(content.digest, None)
-            if there != facts:
-                (lacking if there is None else changed).append((content, facts))
+        lacking: list[dict[str, Any]] = []
+        changed: list[dict[str, Any]] = []
+        for photo, folders in self._catalogue.contents():
+            row = row_of(photo, folders)
+            there = have.pop(row["digest"], None)
+            if there != row["facts"]:
+                (lacking if there is None else changed).append(row)
         since = 0
         with progress("into Milvus", "vector", len(lacking) + len(changed)) as on_progress:
-            for put, contents in ((self.milvus.insert, lacking), (self.milvus.upsert, changed)):
-                for batch in (contents[part] for part in slices(0, len(contents), _BATCH)):
-                    vectors = fit(self._embeddings.read(Digests.of(content.digest for content, _ in batch)))
-                    put(name, [row_of(*pair, vector) for pair, vector in zip(batch, vectors, strict=True)])
+            for put, rows in ((self.milvus.insert, lacking), (self.milvus.upsert, changed)):
+                for batch in (rows[part] for part in slices(0, len(rows), _BATCH)):
+                    vectors = fit(self._embeddings.read(Digests.of(bytes.fromhex(row["digest"]) for row in batch)))
+                    put(name, [{**row, "vector": v} for row, v in zip(batch, vectors.tolist(), strict=True)])
                     on_progress(len(batch))
                     since += len(batch)
                     if since >= _FLUSH:  # to disk, out of memory
                         self.milvus.flush(name)
                         since = 0
-            gone = [digest.hex() for digest in have]
+            gone = list(have)
             for part in slices(0, len(gone), _BATCH):
                 self.milvus.delete(name, ids=gone[part])
             if lacking or changed or gone:
@@ -179,10 +180,6 @@ class MilvusStore:
             parameters["ef"] = max(int(parameters["ef"]), k)
         with milvus_errors(self._uri):
             return search_collection(self.milvus, name, fit(queries), k, chosen or PhotoFilter(), parameters)
-
-    @property
-    def _prefix(self) -> str:
-        return f"photos_{self._of}_"
 
     def _name(self, fit: Fit) -> str:
         index = [self._choice.index_type, sorted(self._choice.build.items())]
@@ -225,12 +222,6 @@ class MilvusStore:
             if match := pattern.fullmatch(path.name):
                 whitening = load_whitening(path)
                 yield Fit(whitening, int(match[1]), _hash(whitening.projection.numpy().tobytes()))
-
-
-def _facts(content: Content) -> int:
-    """What filters ask for, as one number."""
-    key = json.dumps([content.folders, content.taken, content.short_side, content.long_side])
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
 
 
 def _hash(data: bytes) -> str:

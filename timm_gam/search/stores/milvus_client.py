@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, TimmGamError
-from timm_gam.search.photos.catalogue import Content, PhotoFilter
+from timm_gam.search.photos.catalogue import Photo, PhotoFilter
 from timm_gam.search.stores.store import Found, StoreChoice
 
 MOST_FOUND = 16384
@@ -77,28 +79,27 @@ def create_collection(client: Any, name: str, dim: int, choice: StoreChoice) -> 
     client.create_collection(name, schema=schema, index_params=index)
 
 
-def facts_of_rows(client: Any, name: str) -> dict[bytes, int]:
+def facts_of_rows(client: Any, name: str) -> dict[str, int]:
     """Digest -> `facts` of every row of a collection."""
-    found: dict[bytes, int] = {}
+    found: dict[str, int] = {}
     client.load_collection(name)
     rows = client.query_iterator(name, batch_size=_PAGE, output_fields=["digest", "facts"])
     while batch := rows.next():
-        found.update((bytes.fromhex(row["digest"]), row["facts"]) for row in batch)
+        found.update((row["digest"], row["facts"]) for row in batch)
     rows.close()
     return found
 
 
-def row_of(content: Content, facts: int, vector: NDArray[np.float32]) -> dict[str, Any]:
-    """What a collection keeps of a photograph."""
-    return {
-        "digest": content.digest.hex(),
-        "vector": vector.tolist(),
-        "folders": [f for f in content.folders if len(f.encode()) <= _MOST_BYTES][:_MOST_FOLDERS],
-        "taken": content.taken,
-        "short_side": content.short_side,
-        "long_side": content.long_side,
-        "facts": facts,
+def row_of(photo: Photo, folders: Sequence[str]) -> dict[str, Any]:
+    """What a collection keeps of a photograph beside its vector; "facts" is what filters ask for as one number."""
+    facts = {
+        "folders": [f for f in folders if len(f.encode()) <= _MOST_BYTES][:_MOST_FOLDERS],
+        "taken": photo.taken or "",
+        "short_side": min(photo.width, photo.height),
+        "long_side": max(photo.width, photo.height),
     }
+    number = int.from_bytes(hashlib.sha256(json.dumps(facts).encode()).digest()[:8], "big", signed=True)
+    return {"digest": photo.digest.hex(), **facts, "facts": number}
 
 
 def search_collection(

@@ -69,10 +69,11 @@ def assert_same(model: nn.Module, oracle: nn.Module, channels: int = 3, training
         assert torch.equal(ours(x), theirs(x))
 
 
-@each_kind
 @pytest.mark.parametrize(
-    "arguments",
-    [{}, {"num_classes": 7}, {"num_classes": 0}, {"features_only": True}, {"in_chans": 1}, {"output_stride": 16}],
+    ("kind", "arguments"),
+    [(kind, arguments) for kind in KINDS for arguments in ({}, {"features_only": True})]
+    + [("gam", arguments) for arguments in ({"num_classes": 7}, {"num_classes": 0}, {"in_chans": 1})]
+    + [("cbam", {"output_stride": 16})],
     ids=str,
 )
 def test_features_are_the_plain_networks(kind: str, arguments: dict[str, Any], on_hub: LoopbackHub) -> None:

@@ -48,35 +48,24 @@ def assert_same_but_for_timings(several: dict[str, Any], one: dict[str, Any]) ->
     assert {**several, "timings": None} == {**one, "timings": None}
 
 
-def test_two_processes_with_uneven_shares_and_an_unreadable_image(tmp_path: Path) -> None:
-    photos = write_class_folders(tmp_path / "photos", classes=3, images=7)
-    (photos / "class1" / "3.jpg").write_bytes(b"no image")
-    options = ["--data-dir", photos, "--skip-unreadable", "-b", "4", "-j", "1", "--rerank", "dba:neighbours=3"]
-    options.append("--results-file")
-    process = torchrun(2, *options, tmp_path / "two.json")
-    alone(*options, tmp_path / "one.json")
-    out = finish(process)
-    assert out.count("wrote") == 1, "only the first process prints"
-    for place in (1, 0):  # re-ranked, and plain
-        two, one = result(tmp_path / "two.json", place), result(tmp_path / "one.json", place)
-        assert_same_but_for_timings(two, one)
-    assert [entry["id"] for entry in two["data"]["unreadable"]] == ["class1/3.jpg"]
-    assert (two["timings"]["processes"], two["timings"]["images_embedded"]) == (2, 20)
-
-
-def test_three_processes_for_two_batches_with_a_gallery_and_a_cache(tmp_path: Path) -> None:
+def test_two_processes_of_which_one_has_no_batch_of_queries(tmp_path: Path) -> None:
     queries = write_class_folders(tmp_path / "queries", classes=2, images=2)
-    gallery = write_class_folders(tmp_path / "gallery", classes=2, images=5, suffix=".png")
-    options = ["--data-dir", queries, "--gallery-dir", gallery, "-b", "8", "-j", "0", "--cache-dir", tmp_path / "cache"]
-    finish(torchrun(3, *options, "--results-file", tmp_path / "three.json"))
-    three = result(tmp_path / "three.json")
-    assert three["timings"]["images_embedded"] == 14
+    gallery = write_class_folders(tmp_path / "gallery", classes=2, images=6, suffix=".png")
+    (gallery / "class1" / "3.png").write_bytes(b"no image")
+    options = ["--data-dir", queries, "--gallery-dir", gallery, "--skip-unreadable", "-b", "8", "-j", "0"]
+    options += ["--rerank", "dba:neighbours=3", "--cache-dir", tmp_path / "cache", "--results-file"]
+    process = torchrun(2, *options, tmp_path / "two.json")
+    alone(*options[:-3], options[-1], tmp_path / "one.json")
+    assert finish(process).count("wrote") == 1, "only the first process prints"
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1, "the parts of all are one file now"
-    alone(*options, "--results-file", tmp_path / "cached.json")
-    assert result(tmp_path / "cached.json")["timings"]["images_embedded"] == 0, "kept by the three"
-    alone(*options[:-2], "--results-file", tmp_path / "one.json")
-    for name in ("three.json", "cached.json"):
-        assert_same_but_for_timings(result(tmp_path / name), result(tmp_path / "one.json"))
+    alone(*options, tmp_path / "cached.json")
+    for place in (1, 0):  # re-ranked, and plain
+        one, two, cached = (result(tmp_path / f"{name}.json", place) for name in ("one", "two", "cached"))
+        assert_same_but_for_timings(two, one)
+        assert_same_but_for_timings(cached, one)
+    assert [entry["id"] for entry in two["data"]["unreadable"]] == ["gallery/class1/3.png"]
+    assert (two["timings"]["processes"], two["timings"]["images_embedded"]) == (2, 15)
+    assert cached["timings"]["images_embedded"] == 0, "kept by the two"
 
 
 SLOW_READS = """

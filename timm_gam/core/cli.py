@@ -163,13 +163,10 @@ def print_line(line: str) -> None:
 
 
 def _at_least(least: int, text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
-    return value
+    with contextlib.suppress(ValueError):
+        if int(text) >= least:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
 
 
 positive = partial(_at_least, 1)

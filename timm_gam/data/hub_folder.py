@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from timm_gam.core import DataError, TimmGamError, one_line, progress_bar, write_json
+from timm_gam.core import DataError, TimmGamError, counted, one_line, progress_bar, write_json
 from timm_gam.data.folder import PathReader, image_set_of_tree
 from timm_gam.data.image_set import ImageReader, ImageSet
 from timm_gam.data.walk import tree_of_paths
@@ -75,10 +75,7 @@ def _download(name: str, repo_id: str, commit: str, files: Sequence[str]) -> Pat
 
     with ThreadPoolExecutor(_AT_ONCE) as threads, progress_bar("downloading", "img", len(files)) as advance:
         try:
-            paths = []
-            for path in threads.map(one, files):
-                paths.append(path)
-                advance(1)
+            paths = list(counted(threads.map(one, files), advance))
         except Exception as error:  # the library's and the HTTP client's, of many kinds
             threads.shutdown(cancel_futures=True)
             raise DataError(f"'{name}' cannot be downloaded: {one_line(error)}") from error

@@ -31,7 +31,7 @@ class Folder:
     @property
     def holds_images(self) -> bool:
         """Whether there is an image in it or below it."""
-        return bool(self.images) or any(folder.holds_images for folder in self.folders.values())
+        return next(self._images(), None) is not None
 
     def images_below(self) -> list[str]:
         """Sorted paths, relative to the top, of all images in it and below it."""

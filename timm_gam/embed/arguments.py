@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,10 +78,7 @@ def with_head(loaded: LoadedModel, head: str | None) -> LoadedModel:
 
 
 def _scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.05 <= value <= 4:
-        raise argparse.ArgumentTypeError(f"'{text}' is no scale from 0.05 to 4, such as 0.7")
-    return value
+    with suppress(ValueError):
+        if 0.05 <= float(text) <= 4:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"'{text}' is no scale from 0.05 to 4, such as 0.7")

@@ -53,12 +53,6 @@ class TimedBytes(io.BytesIO):
         return super().read(size)
 
 
-def check_file_size(byte_count: int, image_id: str, limits: DecodeLimits) -> None:
-    """Refuse, by UnreadableImageError, a file that is by itself larger than what decoding may take."""
-    if byte_count > limits.megabytes * 2**20:
-        raise UnreadableImageError(image_id, _too_much(f"a file of {byte_count / 2**20:,.0f} MB", limits))
-
-
 def check_header(image: Image.Image, data: bytes, image_id: str, limits: DecodeLimits) -> None:
     """Refuse an opened image that takes too much, before its pixels are decoded, whole or reduced.
 
@@ -80,7 +74,7 @@ def check_header(image: Image.Image, data: bytes, image_id: str, limits: DecodeL
         return
     needed = len(data) + _bytes_to_decode(image, keeps_coefficients=several)
     if needed > limits.megabytes * 2**20:
-        raise UnreadableImageError(image_id, _too_much(f"{needed / 2**20:,.0f} MB", limits))
+        raise UnreadableImageError(image_id, too_much(f"{needed / 2**20:,.0f} MB", limits))
 
 
 def _has_several_scans(image: JpegImageFile, data: bytes) -> bool:
@@ -128,5 +122,6 @@ def _tile_pixels(image: TiffImageFile) -> int:
     return width * length if isinstance(width, int) and isinstance(length, int) else 0
 
 
-def _too_much(needed: str, limits: DecodeLimits) -> str:
+def too_much(needed: str, limits: DecodeLimits) -> str:
+    """Why an image that needs so much memory is refused."""
     return f"{needed} to decode it, {limits.megabytes:,} MB are given; --max-decode-mb allows more"

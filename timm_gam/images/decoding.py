@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from timm_gam.core import UnreadableImageError, silent_libraries
 from timm_gam.data import FORMATS, EncodedImage
-from timm_gam.images.bombs import SMALL, TimedBytes, check_file_size, check_header, too_large
+from timm_gam.images.bombs import SMALL, TimedBytes, check_header, too_large, too_much
 from timm_gam.images.limits import DecodeLimits
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else what it logs goes to stderr; others still get it
@@ -90,8 +90,8 @@ def _read_bytes(encoded: bytes | Path, image_id: str, limits: DecodeLimits | Non
         status = encoded.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would block until somebody writes
             raise UnreadableImageError(image_id, "not a regular file")
-        if limits is not None:
-            check_file_size(status.st_size, image_id, limits)
+        if limits is not None and status.st_size > limits.megabytes * 2**20:  # by itself
+            raise UnreadableImageError(image_id, too_much(f"a file of {status.st_size / 2**20:,.0f} MB", limits))
         return encoded.read_bytes()
     except OSError as error:
         raise UnreadableImageError(image_id, error.strerror or type(error).__name__) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -126,15 +126,10 @@ def resolve_preprocessing(
         raise ModelError(f"the model's input is fixed at {height} x {width}; leave out --img-size {img_size}")
     if crop_pct is not None and not 0 < crop_pct <= 1:
         raise ModelError(f"crop share is {crop_pct}; legal: above 0, at most 1")
-    chosen = Preprocessing(
-        input_size=(channels, img_size or height, img_size or width),
-        crop_pct=crop_pct or own.crop_pct,
-        crop_mode=crop_mode or own.crop_mode,
-        interpolation=interpolation or own.interpolation,
-        mean=tuple(mean or own.mean),
-        std=tuple(std or own.std),
-        shrink_on_load=shrink_on_load,
-    )
+    given: dict[str, Any] = {"crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation}
+    given |= {"mean": tuple(mean or ()), "std": tuple(std or ()), "shrink_on_load": shrink_on_load}
+    given["input_size"] = (channels, img_size or height, img_size or width)
+    chosen = replace(own, **{name: value for name, value in given.items() if value})
     try:
         str_to_interp_mode(chosen.interpolation)
     except (KeyError, ValueError) as error:

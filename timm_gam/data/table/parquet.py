@@ -100,9 +100,6 @@ def load_files(by_split: dict[str, list[str]], label_column: str | None, **optio
 
     datasets.disable_progress_bars()
     names = {file: class_names(file, label_column) for files in by_split.values() for file in files}
-    if len({repr(value) for value in names.values()}) <= 1:
-        tables = datasets.load_dataset("parquet", data_files=by_split, **options)
-        return [(split, tables[split]) for split in by_split]
     parts = []
     for split, files in by_split.items():
         for _, alike in groupby(files, key=lambda file: repr(names[file])):

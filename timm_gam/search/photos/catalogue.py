@@ -109,8 +109,8 @@ class Catalogue:
         with self._open() as database:
             database.executescript(_SCHEMA)
 
-    def look(self, files: Iterable[PhotoFile]) -> list[PhotoFile]:
-        """Note which files there are now; those that are new or have changed, by path, are to be read."""
+    def look(self, files: Iterable[PhotoFile]) -> tuple[int, list[PhotoFile]]:
+        """Note which files there are now; how many, and those that are new or have changed, by path: to be read."""
         with self._open() as database:
             database.execute("drop table if exists found")
             database.execute("create table found (path text primary key, bytes integer, mtime_ns integer)")
@@ -119,11 +119,8 @@ class Catalogue:
             fresh = database.execute(
                 "select path, bytes, mtime_ns from found except select path, bytes, mtime_ns from photos order by path"
             )
-            return [PhotoFile(*row) for row in fresh]
-
-    def found(self) -> int:
-        """How many files the last `look` found."""
-        return int(self._all("select count(*) from found")[0][0])
+            fresh_files = [PhotoFile(*row) for row in fresh]
+            return int(database.execute("select count(*) from found").fetchone()[0]), fresh_files
 
     def keep(self, rows: Sequence[tuple[PhotoFile, PhotoFacts, str | None]]) -> None:
         """Keep files with their facts, and why one cannot be decoded, or None."""

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from timm_gam.core import check_writable, printable, progress_bar
+from timm_gam.core import TimmGamError, check_writable, printable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings, chosen_views
 from timm_gam.images import NEAR, DecodeLimits, content_digest
 from timm_gam.rerank import Recipe, read_method
 from timm_gam.search.photos.catalogue import PhotoFilter
 from timm_gam.search.photos.duplicates import find_duplicates
 from timm_gam.search.photos.photo_index import INDEX_NAME, Collection, Match, PhotoIndex
-from timm_gam.search.photos.query import QueryModel, load_collection, load_default, search_reranked
+from timm_gam.search.photos.query import DEFAULT_MODELS, QueryModel, load_collection, search_reranked
 from timm_gam.search.photos.sheet import Section, draw_picture, write_page
 from timm_gam.search.photos.update import Update, update_index
 from timm_gam.search.stores.store import StoreChoice
@@ -166,10 +166,15 @@ def _model(
         if not settings.views:
             settings = replace(settings, **last.views)
         return load_collection(last.model, last.checkpoint, head=head or last.head, settings=settings)
-    collection, embedder, note = load_default(settings)
-    if note:
-        print(note, file=sys.stderr)
-    return collection, embedder
+    try:
+        return load_collection(DEFAULT_MODELS[0], settings=settings)
+    except TimmGamError as error:
+        print(
+            f"{error}\nusing {DEFAULT_MODELS[1]} of the package instead: tiny, trained on few kinds of photographs; "
+            "a larger network finds more (--model, --checkpoint)",
+            file=sys.stderr,
+        )
+    return load_collection(DEFAULT_MODELS[1], settings=settings)
 
 
 def _summary(made: PhotoIndex, collection: Collection, update: Update) -> str:

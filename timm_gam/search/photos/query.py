@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import normalize
 
-from timm_gam.core import DataError, ModelError, TimmGamError
+from timm_gam.core import DataError, ModelError, UnreadableImageError
 from timm_gam.data import ImageSet
 from timm_gam.embed import EmbeddedBatch, Embedder, EmbedSettings, LocationSplit, location_split, with_head
 from timm_gam.images import DecodeLimits, as_seen, content_digest, load_image, resolve_preprocessing
@@ -46,18 +46,6 @@ def load_collection(
     file = None if checkpoint is None else str(Path(checkpoint).resolve())
     kept = head if head in (None, "none") else str(Path(head).resolve())
     return Collection(model, file, embedder.settings.amp_dtype is not None, embedder.key, kept), embedder
-
-
-def load_default(settings: EmbedSettings = EmbedSettings()) -> tuple[Collection, Embedder, str]:
-    """As `load_collection` of the first default that can be had, and a note of why it is not the best, or ""."""
-    try:
-        return *load_collection(DEFAULT_MODELS[0], settings=settings), ""
-    except TimmGamError as error:
-        note = (
-            f"{error}\nusing {DEFAULT_MODELS[1]} of the package instead: tiny, trained on few kinds of photographs; "
-            "a larger network finds more (--model, --checkpoint)"
-        )
-        return *load_collection(DEFAULT_MODELS[1], settings=settings), note
 
 
 @dataclass(frozen=True)
@@ -104,11 +92,11 @@ class QueryModel:
         name = "dropped" if isinstance(photo, bytes) else str(photo)
         images = ImageSet(name, (name,), np.zeros(1, dtype=np.int64), ("photos",), _One(photo))
         found: list[EmbeddedBatch] = []
-        with self._lock:
-            self._embedder.embed(images, np.arange(1), found.append)
-        if not found or not len(found[0].rows):
-            reason = next(iter(found[0].unreadable.values())) if found else "cannot be read"
-            raise DataError(f"cannot read photo '{name}': {reason}; name an image file")
+        try:
+            with self._lock:
+                self._embedder.embed(images, np.arange(1), found.append)
+        except UnreadableImageError as error:
+            raise DataError(f"cannot read photo '{name}': {error.reason}; name an image file") from error
         vector: NDArray[np.float32] = found[0].vectors[0]
         return vector
 
@@ -148,7 +136,6 @@ class QueryModel:
             workers=0,
             device=self._device,
             amp_dtype=torch.bfloat16 if collection.amp else None,
-            on_unreadable="skip",
             limits=self._limits,
             **collection.views,
         )

@@ -68,13 +68,13 @@ def update_index(
     """
     catalogue, store = index.catalogue, index.embeddings(collection, verify=True)
     with progress("looking", "file", None) as on_progress:
-        fresh = catalogue.look(counted(find_photos(index.root), on_progress))
-    if catalogue.found() == 0:
+        found, fresh = catalogue.look(counted(find_photos(index.root), on_progress))
+    if found == 0:
         raise DataError(
             f"no photographs (jpg, jpeg, png, webp) in '{index.root}'; name another folder"
             + ("; the index is left as it is" if catalogue.count() else "")
         )
-    if plan := index.store(collection).plan(catalogue.found(), int(getattr(embedder.loaded.model, "num_features", 0))):
+    if plan := index.store(collection).plan(found, int(getattr(embedder.loaded.model, "num_features", 0))):
         log(plan)
     known = catalogue.digests()
     files = {file.path: file for file in fresh}

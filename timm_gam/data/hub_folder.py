@@ -15,6 +15,7 @@ from pathlib import Path
 from timm_gam.core import DataError, TimmGamError, counted, one_line, progress_bar, write_json
 from timm_gam.data.folder import PathReader, image_set_of_tree
 from timm_gam.data.image_set import ImageReader, ImageSet
+from timm_gam.data.table.rows import read_address
 from timm_gam.data.walk import tree_of_paths
 
 _FILES = "timm-gam-files"  # beside the snapshots of a repository in the cache: what it held, for work offline
@@ -104,10 +105,7 @@ class _RemoteReader:
                 threads.shutdown(cancel_futures=True)
 
     def _content(self, index: int) -> bytes:
-        from datasets.download.streaming_download_manager import xopen
-
         try:
-            with xopen(self.root + self.files[index], "rb") as file:
-                return bytes(file.read())
+            return read_address(self.root + self.files[index])
         except Exception as error:
             raise DataError(f"'{self.files[index]}' of '{self.name}' cannot be read: {one_line(error)}") from error

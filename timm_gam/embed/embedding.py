@@ -97,9 +97,8 @@ def embed_images(
     read = made.digests.known
     if not read.any():
         raise EmbeddingError(f"none of {len(wanted)} images of '{images.name}' could be read")
-    vectors, digests, signatures = made.vectors, made.digests.take(read), made.signatures[read]
-    vectors, seconds = vectors if read.all() else vectors[read], time.perf_counter() - began
-    return Embeddings(wanted[read], vectors, digests, made.unreadable, signatures, seconds)
+    vectors, seconds = made.vectors if read.all() else made.vectors[read], time.perf_counter() - began
+    return Embeddings(wanted[read], vectors, made.digests.take(read), made.unreadable, made.signatures[read], seconds)
 
 
 class BatchTable:

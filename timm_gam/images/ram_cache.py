@@ -28,8 +28,7 @@ def cache_decoded(
     Raises:
         UnreadableImageError: an image cannot be decoded.
     """
-    places = np.full(len(images), -1, dtype=np.int64)
-    pixels: list[NDArray[np.uint8]] = []
+    pixels: dict[int, NDArray[np.uint8]] = {}
     used = 0
     if budget:
         for row, encoded in images.reader.read(rows.tolist()):
@@ -37,20 +36,17 @@ def cache_decoded(
             used += array.nbytes
             if used > budget:
                 break
-            places[row] = len(pixels)
-            pixels.append(array)
-    return replace(images, reader=_CachingReader(images.reader, places, tuple(pixels), images.reader.parallel))
+            pixels[row] = array
+    return replace(images, reader=_CachingReader(images.reader, pixels, images.reader.parallel))
 
 
 @dataclass(frozen=True)
 class _CachingReader:
     inner: ImageReader
-    places: NDArray[np.int64]  # of each row among `pixels`, -1 where it is not decoded
-    pixels: tuple[NDArray[np.uint8], ...]  # (H, W, 3) each
+    pixels: dict[int, NDArray[np.uint8]]  # (H, W, 3) of each decoded row
     parallel: bool
 
     def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
-        encoded = self.inner.read([row for row in indices if self.places[row] < 0])
+        encoded = self.inner.read([row for row in indices if row not in self.pixels])
         for row in indices:
-            place = self.places[row]
-            yield (row, Image.fromarray(self.pixels[place])) if place >= 0 else next(encoded)
+            yield (row, Image.fromarray(self.pixels[row])) if row in self.pixels else next(encoded)

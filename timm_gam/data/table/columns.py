@@ -70,9 +70,6 @@ def may_be_label(column: str, feature: Any) -> bool:
 def _holds_bytes(feature: Any) -> bool:
     """Whether a column holds encoded images although its file does not say so, as other writers of parquet leave it."""
     if isinstance(feature, dict):
-        return feature.keys() == {"bytes", "path"} and _is(feature["bytes"], _BYTES) and _is(feature["path"], _TEXT)
-    return _is(feature, _BYTES)
-
-
-def _is(feature: Any, types: tuple[str, ...]) -> bool:
-    return getattr(feature, "dtype", None) in types
+        types = {name: getattr(inner, "dtype", None) for name, inner in feature.items()}
+        return types.keys() == {"bytes", "path"} and types["bytes"] in _BYTES and types["path"] in _TEXT
+    return getattr(feature, "dtype", None) in _BYTES

@@ -8,15 +8,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from timm_gam.core import DataError, HubError, check_repository
 from timm_gam.data.hub_folder import read_hub_folder, remember_files, remembered_files
 from timm_gam.data.image_set import ImageSet, wanted_splits
 from timm_gam.data.table.columns import ColumnNames
 from timm_gam.data.table.parquet import class_names, configurations, load_files
 from timm_gam.data.table.parts import image_set_from_parts
-from timm_gam.data.table.rows import cause_line, library_errors, root_cause
+from timm_gam.data.table.rows import library_errors, loading_reason
 
 _HUB_FILE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>[^/]+)/(?P<path>.+)")
 
@@ -147,20 +145,7 @@ def _roots(name: str, *, archives: bool) -> tuple[str, ...]:
 
 def _loading(repo_id: str) -> AbstractContextManager[None]:
     """Within: whatever the library raises is one line that names the data set."""
-    return library_errors(repo_id, lambda error: f"data set '{repo_id}' cannot be loaded: {_reason(error, repo_id)}")
-
-
-def _reason(error: Exception, repo_id: str) -> str:
-    if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
-        import datasets
-
-        name, _, revision = repo_id.partition("@")
-        with library_errors(repo_id):
-            names = ", ".join(datasets.get_dataset_config_names(name, revision=revision or None))
-        if "BuilderConfig" in str(error):
-            return f"it has no such configuration; legal as --config-name: {names}"
-        return f"it has several configurations; name one with --config-name: {names}"
-    cause = root_cause(error)
-    if isinstance(cause, yaml.YAMLError):
-        return f"its README.md: {' '.join(str(cause).split())}"
-    return cause_line(cause)
+    name, _, revision = repo_id.partition("@")
+    return library_errors(
+        repo_id, lambda error: f"data set '{repo_id}' cannot be loaded: {loading_reason(error, name, revision or None)}"
+    )

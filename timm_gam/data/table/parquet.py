@@ -15,7 +15,7 @@ from timm_gam.data.image_set import ImageSet, wanted_splits
 from timm_gam.data.split_names import splits_of_files
 from timm_gam.data.table.columns import ColumnNames, may_be_label
 from timm_gam.data.table.parts import Part, image_set_from_parts
-from timm_gam.data.table.rows import library_errors
+from timm_gam.data.table.rows import library_errors, loading_reason
 
 
 def is_parquet(path: Path) -> bool:
@@ -144,11 +144,10 @@ def _configured(folder: Path, config_name: str | None) -> dict[str, list[str]] |
         return None
     import datasets
 
-    if config_name is None and len(about) > 1:
-        names = ", ".join(str(one.get("config_name", "default")) for one in about)
-        if "default" not in names and not any(one.get("default") for one in about):
-            raise DataError(f"'{folder}' has several configurations; name one with --config-name: {names}")
-    with library_errors(str(folder)):
+    named = "" if config_name is None else f" with --config-name '{config_name}'"
+    with library_errors(
+        str(folder), lambda error: f"'{folder}' cannot be read{named}: {loading_reason(error, str(folder))}"
+    ):
         builder = datasets.load_dataset_builder(str(folder), config_name)
     files: dict[str, list[str]] = {str(s): list(f) for s, f in (builder.config.data_files or {}).items()}
     return files

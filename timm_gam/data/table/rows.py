@@ -10,6 +10,8 @@ from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from timm_gam.core import DataError, TimmGamError, one_line
 from timm_gam.data.image_set import EncodedImage
 
@@ -71,6 +73,20 @@ def library_errors(name: str, message: Callable[[Exception], str] | None = None)
             logger.setLevel(level)
 
 
+def loading_reason(error: Exception, name: str, revision: str | None = None) -> str:
+    """Why a data set, on the Hub or in a folder, cannot be loaded, and which configurations it has."""
+    if "Config name is missing" in str(error) or "BuilderConfig" in str(error):
+        import datasets
+
+        with library_errors(name):
+            names = ", ".join(datasets.get_dataset_config_names(name, revision=revision))
+        if "BuilderConfig" in str(error):
+            return f"it has no such configuration; legal as --config-name: {names}"
+        return f"it has several configurations; name one with --config-name: {names}"
+    cause = root_cause(error)
+    return f"its README.md: {' '.join(str(cause).split())}" if isinstance(cause, yaml.YAMLError) else cause_line(cause)
+
+
 def root_cause(error: Exception) -> Exception:
     """The first of the errors that led to this one: the library's own say little."""
     while isinstance(error.__cause__, Exception):
@@ -125,8 +141,13 @@ def _remote(path: str, roots: Sequence[str]) -> bytes:
     own = any("://" in root and outermost.startswith(root) for root in roots)
     if not own or not all(hop.startswith(("zip://", "tar://")) for hop in within) or "/../" in path:
         raise DataError(f"the data names the address '{path}' outside of its own repository; it is not read")
+    with library_errors(path):
+        return read_address(path)
+
+
+def read_address(address: str) -> bytes:
+    """The bytes at an address, as `datasets` opens it."""
     from datasets.download.streaming_download_manager import xopen
 
-    with library_errors(path), xopen(path, "rb") as file:
-        content: bytes = file.read()
-        return content
+    with xopen(address, "rb") as file:
+        return bytes(file.read())

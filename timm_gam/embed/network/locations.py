@@ -9,7 +9,9 @@ Souvenir, Pless, "Visualizing Deep Similarity Networks", WACV 2019).
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -78,21 +80,16 @@ def attention_maps(model: nn.Module, pixels: Tensor) -> dict[str, NDArray[np.flo
     """
     found: dict[str, NDArray[np.float64]] = {}
 
-    handles = []
-    for name, module in attention_layers(model):
+    def record(name: str, _: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        x, y = inputs[0].double(), output.double()
+        used = x.abs() > 1e-6  # a gate multiplies: where nothing comes in, nothing is seen of it
+        gates = torch.where(used, y / torch.where(used, x, 1.0), 0.0)
+        found[name] = (gates.sum(1) / used.sum(1).clamp(min=1)).cpu().numpy()
 
-        def record(_: nn.Module, inputs: tuple[Tensor], output: Tensor, name: str = name) -> None:
-            x, y = inputs[0].double(), output.double()
-            used = x.abs() > 1e-6  # a gate multiplies: where nothing comes in, nothing is seen of it
-            gates = torch.where(used, y / torch.where(used, x, 1.0), 0.0)
-            found[name] = (gates.sum(1) / used.sum(1).clamp(min=1)).cpu().numpy()
-
-        handles.append(module.register_forward_hook(record))
-    try:
+    with ExitStack() as hooks:
+        for name, module in attention_layers(model):
+            hooks.callback(module.register_forward_hook(partial(record, name)).remove)
         model(pixels)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found
 
 

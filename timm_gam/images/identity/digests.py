@@ -55,8 +55,7 @@ class Digests(Sequence[bytes]):
 
     def groups(self) -> NDArray[np.int64]:
         """(N,) a number below N for each: the same for equal digests alone."""
-        _, groups = np.unique(self.values, return_inverse=True)
-        return groups.astype(np.int64)
+        return np.unique(self.values, return_inverse=True)[1].astype(np.int64)
 
     def shortened(self) -> NDArray[np.uint64]:
         """(N,) the first 8 bytes of each as a number, 0 where there is none: enough to know an image again."""

@@ -28,16 +28,12 @@ NEAR = 0.85
 _ROWS, _COLUMNS = 1024, 4096  # compared at once: 16 MB, and 64 MB more where all are alike
 
 
-def _transform() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The (16, 16) orthonormal cosine transform, and the root of each frequency pair's eigenvalue."""
-    frequency, place = np.arange(_SIDE)[:, None], np.arange(_SIDE) + 0.5
-    cosines = np.sqrt(2 / _SIDE) * np.cos(np.pi / _SIDE * frequency * place)
-    cosines[0] /= np.sqrt(2)
-    eigenvalues = 4 * np.sin(np.pi * np.arange(_SIDE) / (2 * _SIDE)) ** 2
-    return cosines.astype(np.float32), np.sqrt(eigenvalues[:, None] + eigenvalues).astype(np.float32)
-
-
-_COSINES, _WEIGHTS = _transform()
+# The (16, 16) orthonormal cosine transform, and the root of each frequency pair's eigenvalue.
+_FREQUENCIES = np.arange(_SIDE)
+_SCALES = np.sqrt(np.where(_FREQUENCIES == 0, 1, 2) / _SIDE)[:, None]
+_COSINES = (_SCALES * np.cos(np.pi / _SIDE * _FREQUENCIES[:, None] * (_FREQUENCIES + 0.5))).astype(np.float32)
+_EIGENVALUES = 4 * np.sin(np.pi * _FREQUENCIES / (2 * _SIDE)) ** 2
+_WEIGHTS = np.sqrt(_EIGENVALUES[:, None] + _EIGENVALUES).astype(np.float32)
 
 
 def signature(image: Image.Image) -> NDArray[np.int8]:

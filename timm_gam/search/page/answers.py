@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,8 @@ class Answers:
         some = self.index.catalogue.page(PhotoFilter(), 0, 1)
         if some:
             self.search([some[0].digest.hex()], PhotoFilter(), 1)
-        try:
+        with suppress(DataError, ModelError):  # said to whoever drops a photograph
             self._model.load()
-        except (DataError, ModelError):
-            return  # said to whoever drops a photograph
 
     def _vector(self, name: str) -> NDArray[np.float32]:
         if name in self._dropped:

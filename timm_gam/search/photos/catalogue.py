@@ -130,13 +130,10 @@ class Catalogue:
                 [(*astuple(file), *astuple(fact), problem) for file, fact, problem in rows],
             )
 
-    def remove_missing(self) -> list[str]:
-        """Remove what the last `look` did not find."""
+    def remove_missing(self) -> int:
+        """Remove what the last `look` did not find; how many files that were."""
         with self._open() as database:
-            gone = "from photos where path not in (select path from found)"
-            paths = [path for (path,) in database.execute(f"select path {gone} order by path")]
-            database.execute(f"delete {gone}")
-        return paths
+            return database.execute("delete from photos where path not in (select path from found)").rowcount
 
     def digests(self, chosen: PhotoFilter | None = None) -> Digests:
         """Of all readable photographs, or of those that a filter lets through; each once, in order."""

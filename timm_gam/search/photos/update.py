@@ -101,7 +101,7 @@ def update_index(
     if len(photos):
         index.store(collection).update(progress)
     index.use(collection)
-    return Update(new, moved, changed, len(deleted), embedded, catalogue.count(), catalogue.unreadable())
+    return Update(new, moved, changed, deleted, embedded, catalogue.count(), catalogue.unreadable())
 
 
 def _facts(index: PhotoIndex, files: dict[str, PhotoFile], paths: list[str]) -> list[tuple[PhotoFile, PhotoFacts]]:

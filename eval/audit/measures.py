@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from eval.audit.judged import Judged
-from eval.scoring.metrics import (
-    average_precision,
-    average_precision_at_k,
-    average_precision_at_r,
-    graded_ndcg_at_k,
-    hit_at_k,
-    precision_at_k,
-    r_precision,
-    recall_at_k,
-    reciprocal_rank,
-)
+from eval.scoring.metrics import AT_K, WHOLE, average_precision_at_k, graded_ndcg_at_k
 
 Floats = NDArray[np.float64]
 
@@ -52,20 +43,11 @@ def per_query(judged: Judged, ks: Sequence[int]) -> dict[str, Floats]:
     """
     groups = judged.groups()
     gains, ideal = torch.from_numpy(judged.group_gains()), torch.from_numpy(judged.ideal)
-    at_k = {}
-    for k in ks:
-        at_k[f"precision@{k}"] = precision_at_k(groups, k)
-        at_k[f"hit@{k}"] = hit_at_k(groups, k)
-        at_k[f"recall@{k}"] = recall_at_k(groups, k)
-        at_k[f"ndcg@{k}"] = graded_ndcg_at_k(groups, gains, ideal, k)
-        at_k[f"map@{k}"] = average_precision_at_k(groups, k)
-    whole = {
-        "map": average_precision(groups),
-        "map@r": average_precision_at_r(groups),
-        "r_precision": r_precision(groups),
-        "mrr": reciprocal_rank(groups),
-    }
-    return {name: values.numpy() for name, values in (at_k | whole).items()}
+    graded = partial(graded_ndcg_at_k, groups, gains, ideal)
+    at_k = AT_K | {"ndcg": lambda groups, k: graded(k), "map": average_precision_at_k}
+    found = {f"{name}@{k}": metric(groups, k) for k in ks for name, metric in at_k.items()}
+    found |= {name: metric(groups) for name, metric in WHOLE.items()}
+    return {name: values.numpy() for name, values in found.items()}
 
 
 def measure(judged: Judged, ks: Sequence[int]) -> dict[str, Measure]:

@@ -132,11 +132,12 @@ def evaluate(
     """
     settings = settings or Settings()
     image_set = images if isinstance(images, ImageSet) else read_images(str(images), None)  # before weights are pulled
-    loaded = _loaded(model)
+    if not isinstance(model, LoadedModel):
+        model = load_model(model) if isinstance(model, str) else loaded_module(model)
     protocol = protocol or choose_protocol(image_set)
     within = bool(np.isin(protocol.query, protocol.gallery).any())
     settings.recipe.check(len(protocol.gallery), within=within)
-    embedder = Embedder(loaded, preprocessing, settings.embed)
+    embedder = Embedder(model, preprocessing, settings.embed)
     embedded = embed_for(embedder, image_set, protocol, settings, progress, world)
     recipe, fitted_on = settings.recipe, "other vectors"
     if isinstance(recipe.whitening, int):
@@ -152,12 +153,6 @@ def evaluate(
         progress=progress,
         world=world,
     )
-
-
-def _loaded(model: str | nn.Module | LoadedModel) -> LoadedModel:
-    if isinstance(model, LoadedModel):
-        return model
-    return load_model(model) if isinstance(model, str) else loaded_module(model)
 
 
 def _array(values: Any, what: str) -> NDArray[Any]:

@@ -35,9 +35,9 @@ def choose_queries(results: Sequence[RetrievalResult], most_images: int) -> list
     for number in range(_MOST, 0, -1):
         chosen = [_choose(result, number) for result in results]
         shown = {i for r, c in zip(results, chosen, strict=True) for i in images_shown(r, c.places())}
-        if len(shown) <= most_images or number == 1:
-            return chosen
-    raise AssertionError("unreachable")
+        if len(shown) <= most_images:
+            break
+    return chosen
 
 
 def images_shown(result: RetrievalResult, places: Sequence[int]) -> Iterator[str]:

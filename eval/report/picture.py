@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from PIL import Image
+
+from eval.results.result import RetrievalResult
+from timm_gam.data import ImageSet
 from timm_gam.images import picture_grid, small_picture
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from eval.results.result import RetrievalResult
-    from timm_gam.data import ImageSet
 
 _QUERY, _RIGHT, _WRONG = "#222222", "#2e9e5b", "#d33f3f"
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.results.result import RetrievalResult
+from eval.scoring.statistics.influence import Influence
 from eval.scoring.statistics.intervals import Population, difference
 from eval.scoring.statistics.significance import p_of_pairs
 from timm_gam.core import DataError
-
-if TYPE_CHECKING:
-    from eval.results.result import RetrievalResult
 
 
 @dataclass(frozen=True, repr=False)
@@ -68,10 +66,7 @@ def compare_metrics(a: RetrievalResult, b: RetrievalResult, metrics: Sequence[st
     scored = np.isfinite(differences).all(axis=1)
     if not scored.any():
         raise DataError("no query was scored in both results; compare results of the same protocol")
-    population = _population(a, b)
-    both = None
-    if population != "queries" and a.influence is not None and b.influence is not None:
-        both = (a.influence, b.influence)
+    population, both = _population(a, b)
     found, by_permutation = {}, p_of_pairs(differences[scored])
     for column, metric, permuted in zip(differences.T, metrics, by_permutation, strict=True):
         mean, interval, p = difference(metric, column, a.query_labels, population=population, influences=both)
@@ -90,13 +85,12 @@ def compare_metrics(a: RetrievalResult, b: RetrievalResult, metrics: Sequence[st
     return found
 
 
-def _population(a: RetrievalResult, b: RetrievalResult) -> Population:
-    """What both results' intervals are for, where both know what their gallery images do; else queries."""
-    mine, theirs = a.facts.intervals.population, b.facts.intervals.population
-    if mine != theirs or mine == "none" or a.influence is None or b.influence is None:
-        return "queries"
-    same = np.array_equal(a.influence.image, b.influence.image)
-    return mine if same else "queries"
+def _population(a: RetrievalResult, b: RetrievalResult) -> tuple[Population, tuple[Influence, Influence] | None]:
+    """What both results' intervals are for, and what their gallery images do where both know it; else queries."""
+    mine, one, other = a.facts.intervals.population, a.influence, b.influence
+    if mine != b.facts.intervals.population or mine == "none" or mine == "queries" or one is None or other is None:
+        return "queries", None
+    return (mine, (one, other)) if np.array_equal(one.image, other.image) else ("queries", None)
 
 
 def check_same_queries(a: RetrievalResult, b: RetrievalResult) -> None:

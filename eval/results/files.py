@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.results.record import document
+from eval.results.result import RetrievalResult
+from eval.tables.metric_tables import markdown_table
 from timm_gam.core import OutputError, atomic_path, write_json, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from eval.results.result import RetrievalResult
 
 RESULTS_SUFFIXES = (".json", ".csv", ".md", ".parquet")
 PER_QUERY_SUFFIXES = (".csv", ".parquet")
@@ -29,9 +30,6 @@ def write_results(results: Sequence[RetrievalResult], path: Path, rank_by: str, 
     Raises:
         OutputError: another suffix, or the file cannot be written.
     """
-    from eval.results.record import document
-    from eval.tables.metric_tables import markdown_table
-
     check_suffix(path, RESULTS_SUFFIXES)
     suffix = path.suffix.lower()
     if suffix == ".json":
@@ -40,7 +38,7 @@ def write_results(results: Sequence[RetrievalResult], path: Path, rank_by: str, 
     if suffix == ".md":
         write_text(path, markdown_table(results, rank_by))
         return
-    import pandas as pd
+    import pandas as pd  # comes with datasets
 
     _write_table(pd.DataFrame([flat_row(result) for result in results], dtype=object), path)
 
@@ -82,10 +80,10 @@ def write_per_query(results: Sequence[RetrievalResult], path: Path) -> None:
     Raises:
         OutputError: another suffix, or the file cannot be written.
     """
-    check_suffix(path, PER_QUERY_SUFFIXES)
-    frames = [result.to_pandas().reset_index() for result in results]
     import pandas as pd
 
+    check_suffix(path, PER_QUERY_SUFFIXES)
+    frames = [result.to_pandas().reset_index() for result in results]
     for frame, result in zip(frames, results, strict=True):
         frame.insert(0, "model", result.name)
     _write_table(pd.concat(frames, ignore_index=True), path)

@@ -5,17 +5,15 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ValidationError
 
 from eval.results.document import SCHEMA, AverageRecord, Document, Entry
+from eval.results.result import RetrievalResult
 from eval.scoring.metrics import DEFINITIONS
+from eval.scoring.statistics.intervals import Average
 from timm_gam.core import DataError, hardware, versions
-
-if TYPE_CHECKING:
-    from eval.results.result import RetrievalResult
-    from eval.scoring.statistics.intervals import Average
 
 
 def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -30,12 +28,14 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
     >>> document([result])["results"][0]["metrics"]["map"]["micro"]
     1.0
     """
+    weights = [result.facts.weights for result in results]
+    seeds = [one.reference for one in weights if one is not None and one.kind == "random"]
     content = Document.model_validate(
         {
             "schema": SCHEMA,
             "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "notes": list(notes),
-            "seed": next((s for s in map(_random_seed, results) if s is not None), 0),
+            "seed": int(seeds[0].removeprefix("seed ")) if seeds else 0,
             "definitions": DEFINITIONS,
             "versions": versions(),
             "hardware": hardware(),
@@ -43,11 +43,6 @@ def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> d
         }
     )
     return content.model_dump(mode="json", by_alias=True)
-
-
-def _random_seed(result: RetrievalResult) -> int | None:
-    weights = result.facts.weights
-    return int(weights.reference.removeprefix("seed ")) if weights is not None and weights.kind == "random" else None
 
 
 def read_document(path: Path) -> Document:

@@ -162,13 +162,13 @@ def graded_ndcg_at_k(groups: TieGroups, gains: Tensor, ideal: Tensor, k: int) ->
     return quotient(groups.total(per_group), ideal[:, :width] @ discounts.diff()[:width])
 
 
-_AT_K: dict[str, Callable[[TieGroups, int], Tensor]] = {
+AT_K: dict[str, Callable[[TieGroups, int], Tensor]] = {
     "precision": precision_at_k,
     "hit": hit_at_k,
     "recall": recall_at_k,
     "ndcg": ndcg_at_k,
 }
-_WHOLE: dict[str, Callable[[TieGroups], Tensor]] = {
+WHOLE: dict[str, Callable[[TieGroups], Tensor]] = {
     "map": average_precision,
     "map@r": average_precision_at_r,
     "r_precision": r_precision,
@@ -195,7 +195,7 @@ def metric_names(ks: Sequence[int] = DEFAULT_KS) -> list[str]:
     >>> eval.metric_names((1,))[:2]
     ['precision@1', 'hit@1']
     """
-    return [f"{name}@{k}" for name in _AT_K for k in ks] + list(_WHOLE)
+    return [f"{name}@{k}" for name in AT_K for k in ks] + list(WHOLE)
 
 
 def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[str, NDArray[np.float64]]:
@@ -217,8 +217,8 @@ def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[
     """
     groups = TieGroups.of(ranks)
     first = groups.reaching(max(ks, default=0))
-    at_k = {f"{name}@{k}": metric(first, k) for name, metric in _AT_K.items() for k in ks}
-    found = at_k | {name: metric(groups) for name, metric in _WHOLE.items()}
+    at_k = {f"{name}@{k}": metric(first, k) for name, metric in AT_K.items() for k in ks}
+    found = at_k | {name: metric(groups) for name, metric in WHOLE.items()}
     return {name: values.cpu().numpy() for name, values in found.items()}
 
 

@@ -49,8 +49,14 @@ def finish(setting: Setting, run: Run) -> str | None:
             "command pretrains it again"
         )
     size = (3, recipe.img_size or 224, recipe.img_size or 224)
+    evaluator, keep = TransferEvaluator(run.kind == "final", run.seed), start if run.kind == "pretrain" else None
     try:
-        measured = _resident(setting, run, images) if setting.resident else _from_files(setting, run, images)
+        if setting.resident:  # short, so one that was interrupted begins anew
+            measured = train_resident(
+                recipe, images, evaluator, graphs=setting.graphs, deadline=setting.deadline, keep=keep
+            )
+        else:
+            measured = _from_files(setting, run, images, evaluator)
     except TimeUpError:
         return None
     except DivergedError as error:
@@ -80,22 +86,9 @@ def finish(setting: Setting, run: Run) -> str | None:
     )
 
 
-def _resident(setting: Setting, run: Run, images: ImageSet) -> Measured:
-    """Of a run over images in memory: short, so one that was interrupted begins anew."""
-    return train_resident(
-        recipe_of_run(setting, run),
-        images,
-        TransferEvaluator(run.kind == "final", run.seed),
-        graphs=setting.graphs,
-        deadline=setting.deadline,
-        keep=start_path(setting, run) if run.kind == "pretrain" else None,
-    )
-
-
-def _from_files(setting: Setting, run: Run, images: ImageSet) -> Measured:
+def _from_files(setting: Setting, run: Run, images: ImageSet, evaluator: TransferEvaluator) -> Measured:
     """Of a run that trains as `python -m timm_gam.train` does, and is resumed as it is."""
     folder = RunFolder(work_path(setting, run))
-    evaluator = TransferEvaluator(run.kind == "final", run.seed)
     resume, recipe = folder.state.exists(), recipe_of_run(setting, run)
     train(recipe, folder.path, evaluator, images=images, resume=resume, log=lambda line: None)
     with folder.metrics.open(encoding="utf-8") as lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +14,11 @@ from numpy.typing import NDArray
 from eval.evaluation.evaluator import score_test
 from eval.results.facts import Model, PreprocessingRecord, Weights
 from eval.results.result import RetrievalResult
-from eval.scoring.statistics.significance import Difference, Summary, compare, summarise
+from eval.scoring.statistics.significance import compare, summarise
 from eval.tables.metric_tables import PAPER_TABLE, bounds, percent
 from timm_gam.core import DataError, hardware, versions, write_text
 from timm_gam.models import count_macs, images_per_second
-from timm_gam.train import DATA_KEYS, Recipe, RunFolder, TrainingData, read_training_data
+from timm_gam.train import DATA_KEYS, Recipe, RunFolder, read_training_data
 
 Runs = dict[str, list[tuple[RunFolder, Recipe]]]
 """Name of a row -> its finished runs, one per seed."""
@@ -39,42 +40,20 @@ def write_table(output: Path, runs: Runs, device: str) -> str:
         TimmGamError: images or weights cannot be had, or the runs' test splits differ.
     """
     results: dict[str, list[RetrievalResult]] = {}
-    read: dict[Recipe, TrainingData] = {}
+    read = functools.cache(read_training_data)
     costs: dict[str, dict[str, Any]] = {}
     for name, members in runs.items():
         for folder, recipe in members:
-            of_data = Recipe(**{name: getattr(recipe, name) for name in DATA_KEYS})
-            if of_data not in read:
-                read[of_data] = read_training_data(of_data)
-            data = read[of_data]
-            result = score_test(
-                folder,
-                recipe,
-                data.images,
-                data.split.needed_test(),
-                device=device,
-                cache_folder=output / "embeddings",
-            )
+            data = read(Recipe(**{name: getattr(recipe, name) for name in DATA_KEYS}))
+            test, kept = data.split.needed_test(), output / "embeddings"
+            result = score_test(folder, recipe, data.images, test, device=device, cache_folder=kept)
             results.setdefault(name, []).append(result)
         costs[name] = _cost(results[name][0], device)
-    labels = _shared_labels(results)
-    summaries: dict[str, dict[str, Summary]] = {name: {} for name in runs}
-    differences: dict[str, list[Difference]] = {}
-    for metric in METRICS:
-        values = {name: _values(members, metric) for name, members in results.items()}
-        for name in runs:
-            summaries[name][metric] = summarise(values[name], labels)
-        differences[metric] = compare(values, labels)
-    document = _document(runs, results, costs, summaries, differences)
+    document = _document(runs, results, costs)
     markdown = _markdown(document)
     for name, text in (("table1.json", json.dumps(document, indent=1) + "\n"), ("table1.md", markdown)):
         write_text(output / name, text)
     return markdown
-
-
-def _values(results: list[RetrievalResult], metric: str) -> NDArray[np.float64]:
-    """(S, Q) values of the scored queries."""
-    return np.stack([result.per_query[metric][result.scored] for result in results])
 
 
 def _shared_labels(results: dict[str, list[RetrievalResult]]) -> NDArray[np.int64]:
@@ -114,10 +93,12 @@ def _document(
     runs: Runs,
     results: dict[str, list[RetrievalResult]],
     costs: dict[str, dict[str, Any]],
-    summaries: dict[str, dict[str, Summary]],
-    differences: dict[str, list[Difference]],
 ) -> dict[str, Any]:
-    first = next(iter(results.values()))[0]
+    first, labels = next(iter(results.values()))[0], _shared_labels(results)
+    values = {
+        metric: {name: np.stack([r.per_query[metric][r.scored] for r in of]) for name, of in results.items()}
+        for metric in METRICS
+    }
     rows = []
     for name, members in runs.items():
         architecture = _network(results[name][0])[0].architecture
@@ -128,7 +109,7 @@ def _document(
                 "architecture": architecture,
                 "seeds": [recipe.seed for _, recipe in members],
                 **costs[name],
-                "metrics": {metric: asdict(summary) for metric, summary in summaries[name].items()},
+                "metrics": {metric: asdict(summarise(of[name], labels)) for metric, of in values.items()},
                 "paper": dict(zip(("model", "parameters", "hit@1", "hit@10"), paper, strict=True)) if paper else None,
                 "weights": [_network(result)[1].sha256 for result in results[name]],
                 "start": [folder.read_json(folder.data)["start"] for folder, _ in members],
@@ -147,7 +128,7 @@ def _document(
         "input_size": list(_network(first)[2].input_size),
         "epochs": sorted({recipe.epochs for members in runs.values() for _, recipe in members}),
         "rows": rows,
-        "differences": {metric: [asdict(d) for d in members] for metric, members in differences.items()},
+        "differences": {metric: [asdict(d) for d in compare(of, labels)] for metric, of in values.items()},
         "versions": versions(),
         "hardware": hardware(),
     }
@@ -188,11 +169,12 @@ def _markdown(document: dict[str, Any]) -> str:
     for i, pair in enumerate(document["differences"][METRICS[0]]):
         cells = [_difference(document["differences"][metric][i]) for metric in METRICS]
         lines.append(f"| `{pair['a']}` - `{pair['b']}` | {' | '.join(cells)} |")
+    least = max((d["p_runs_least"] for d in document["differences"][METRICS[0]]), default=1.0)
     lines += [
         "",
         "p over queries / over runs, two-sided permutation tests, Holm-adjusted over the pairs. The first takes the "
         "weights as given; the second asks whether another training would differ, and with so many runs its "
-        f"least value before adjustment is {_least(document):.3g}.",
+        f"least value before adjustment is {least:.3g}.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -204,7 +186,3 @@ def _cell(summary: dict[str, Any]) -> str:
 
 def _difference(d: dict[str, Any]) -> str:
     return f"{percent(d['mean'], d['interval'], '+.2f')}, p {d['p_queries']:.2g} / {d['p_runs']:.2g}"
-
-
-def _least(document: dict[str, Any]) -> float:
-    return max((float(d["p_runs_least"]) for d in document["differences"][METRICS[0]]), default=1.0)

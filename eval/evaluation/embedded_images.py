@@ -135,7 +135,8 @@ def embed_rows(
     """
     compiled = settings.embed.optimize or settings.embed.compile_backend is not None
     compiling = " (compiles first, up to a minute)" if compiled else ""
-    world.agree("the images", _listing(images, rows))
+    listing = [(images.ids[row], images.class_names[images.labels[row]]) for row in rows.tolist()]
+    world.agree("the images", json.dumps(listing))
     world.agree("weights, options or package versions", json.dumps(embedder.key, sort_keys=True))
     return collect_embeddings(
         images,
@@ -156,10 +157,6 @@ def head_record(head: Head) -> HeadRecord:
         power=head.facts.power,
         layers=head.layers,
     )
-
-
-def _listing(images: ImageSet, rows: NDArray[np.int64]) -> str:
-    return json.dumps([(images.ids[row], images.class_names[images.labels[row]]) for row in rows.tolist()])
 
 
 def _data_facts(images: ImageSet, embeddings: Embeddings, protocol: Protocol) -> Data:

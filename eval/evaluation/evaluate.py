@@ -63,7 +63,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     given, classes = class_codes(labels)
     if len(given) != len(matrix):
         raise DataError(f"{len(given)} labels came for {len(matrix)} vectors; one label each is needed")
-    names = given[np.unique(classes, return_index=True)[1]]
+    names = tuple(map(str, given[np.unique(classes, return_index=True)[1]].tolist()))
     identities = tuple(map(str, range(len(matrix)))) if ids is None else tuple(ids)
     if len(set(identities)) != len(matrix):
         raise DataError(f"{len(set(identities))} different ids came for {len(matrix)} vectors; one each is needed")
@@ -80,7 +80,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
         matrix,
         identities,
         classes,
-        tuple(str(value) for value in names.tolist()),
+        names,
         protocol,
         str(matrix.device) if isinstance(matrix, Tensor) else "cpu",
     )
@@ -93,7 +93,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
                 fingerprint=None,
                 images=len(matrix),
                 classes=len(names),
-                warnings=warnings_of_classes(classes, tuple(map(str, names.tolist())), protocol),
+                warnings=warnings_of_classes(classes, names, protocol),
             ),
             **scored,
         ),

@@ -23,7 +23,6 @@ from eval.results.facts import (
     Timings,
     WhiteningRecord,
 )
-from eval.results.neighbours import first_ranked
 from eval.results.result import HEADLINE, RetrievalResult, Settings
 from eval.scoring.reranked import RerankedScores, score_reranking
 from eval.scoring.retrieval_scores import places, score_retrieval
@@ -32,7 +31,9 @@ from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol
 from timm_gam.models import weights_digest
 from timm_gam.rerank import Recipe, Whitening
-from timm_gam.search import Vectors, scoring_device
+from timm_gam.search import Vectors, fixed_point, nearest, resident, scoring_device, slices
+
+_QUERIES = 4096  # searched at a time: what a search holds of each is far more than what is kept of it
 
 
 @dataclass(frozen=True)
@@ -170,15 +171,30 @@ class _Scoring:
                 on_progress=on_progress,
                 world=world,
             )
-        rows, values = first_ranked(
-            vectors, query, gallery, settings.depth, distance, device=ranking.device, memory_budget=memory, world=world
-        )
+        rows, values = self._nearest(vectors)
         without = None
         if near is not None:
             without = near.scored_without(
                 vectors, ranking.labels, scores.per_query, ks=ks, distance=distance, memory_budget=memory, world=world
             )
         return RerankedScores(scores, rows, values, without)
+
+    def _nearest(self, vectors: Vectors) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """(Q, K) places in the gallery, nearest first, without rounding, and their cosine similarities or distances."""
+        ranking, settings, world, device = self.ranking, self.settings, self.world, scoring_device(self.ranking.device)
+        query, gallery = ranking.protocol.query, ranking.protocol.gallery
+        vectors, _ = resident(vectors, device, settings.memory_budget)
+        points = fixed_point(vectors, settings.distance, device=device)
+        ranked, own = points.take(gallery), places(query, gallery)
+        within = bool((own >= 0).any())
+        shape = len(query), min(settings.depth, len(gallery) - within)
+        rows, scores = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
+        share = world.share(len(query), _QUERIES)
+        for some in slices(share.start, share.stop, _QUERIES):
+            itself = own[some] if within else None
+            found = nearest(points.take(query[some]), ranked, shape[1], self_index=itself, device=device)
+            rows[some], scores[some] = found.rows, points.in_units(found.scores)
+        return world.sum(torch.from_numpy(rows)).numpy(), world.sum(torch.from_numpy(scores)).numpy()
 
     def by_recipe(self) -> RerankedScores:
         """By the recipe. A re-ranking has two thirds of the memory; counting a block has the rest."""

@@ -26,22 +26,20 @@ _DECISIVE = 4  # queries most won and most lost
 
 @dataclass
 class _Pictures:
-    """Numbers for images, in order of first use."""
+    """Numbers for images, in order of first use, with their classes."""
 
-    number: dict[str, int] = field(default_factory=dict)
-    class_of: dict[str, str] = field(default_factory=dict)
+    known: dict[str, tuple[int, str]] = field(default_factory=dict)
 
     def __call__(self, result: RetrievalResult, row: int) -> int:
-        name = result.ids[row]
-        self.class_of.setdefault(name, result.class_names[result.labels[row]])
-        return self.number.setdefault(name, len(self.number))
+        class_name = result.class_names[result.labels[row]]
+        return self.known.setdefault(result.ids[row], (len(self.known), class_name))[0]
 
     def as_list(self, images: ImageSet | None, limits: DecodeLimits) -> list[dict[str, str | None]]:
         uris: dict[str, str] = {}
         if images is not None:
-            rows = [row for row, name in enumerate(images.ids) if name in self.number]
+            rows = [row for row, name in enumerate(images.ids) if name in self.known]
             uris = {images.ids[row]: uri for row, uri in thumbnails(images, rows, limits=limits)}
-        return [{"id": name, "class": self.class_of[name], "uri": uris.get(name)} for name in self.number]
+        return [{"id": name, "class": of, "uri": uris.get(name)} for name, (_, of) in self.known.items()]
 
 
 def page_content(

@@ -82,7 +82,7 @@ class TransferEvaluator(RetrievalEvaluator):
         rows = split.needed_test().query
         test, classes = pixels(rows), labels[rows]
         order = np.random.Generator(np.random.PCG64(self.seed)).permutation(len(test))
-        self.measured.vectors = _vectors(model, test)
+        self.measured.vectors = embed_pixels(model, test)
         values["test"] = _scores(self.measured.vectors, classes)
         if not any(True for _ in gate_layers(model)):
             return
@@ -93,9 +93,9 @@ class TransferEvaluator(RetrievalEvaluator):
             for name, use in uses.items()
         ]
         with frozen_gates(model, uses):
-            values["test_gates_frozen"] = {"map": _scores(_vectors(model, test), classes)["map"]}
+            values["test_gates_frozen"] = {"map": _scores(embed_pixels(model, test), classes)["map"]}
         with shuffled_gates(model):
-            shuffled = _scores(_vectors(model, test[order]), classes[order])
+            shuffled = _scores(embed_pixels(model, test[order]), classes[order])
         values["test_gates_shuffled"] = {"map": shuffled["map"][np.argsort(order)]}
 
 
@@ -105,10 +105,11 @@ def _scores(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str
     return {name: per_query[name] for name in PER_QUERY}
 
 
-def _vectors(model: nn.Module, pixels: Tensor) -> NDArray[np.float32]:
+def embed_pixels(model: nn.Module, pixels: Tensor) -> NDArray[np.float32]:
+    """(N, D) embeddings of (N, 3, H, W) network input."""
     network = embedding_network(model)
     with torch.inference_mode():
-        vectors: NDArray[np.float32] = torch.cat([network(batch) for batch in _batches(pixels)]).cpu().numpy()
+        vectors: NDArray[np.float32] = torch.cat([network(batch).float() for batch in _batches(pixels)]).cpu().numpy()
     return vectors
 
 

@@ -50,9 +50,9 @@ def read_record(setting: Setting, run: Run) -> dict[str, Any] | None:
     record = _read_complete(path, run)
     found, recipe = json.loads(_as_json(record)), json.loads(_as_json(wanted))["recipe"]
     if found.get("resident", False) != setting.resident:
-        raise RunFolderError(
-            f"'{path}' is of a run {_where(not setting.resident)}, not {_where(setting.resident)}: {_NEXT}"
-        )
+        kinds = ["over images from files", "over --resident images"]
+        other, mine = kinds[not setting.resident], kinds[setting.resident]
+        raise RunFolderError(f"'{path}' is of a run {other}, not {mine}: {_NEXT}")
     for key, value in recipe.items():
         if key not in COMPUTE_KEYS and found["recipe"].get(key, value) != value:
             raise RunFolderError(f"'{path}' is of a run with {key} = {found['recipe'][key]!r}, not {value!r}: {_NEXT}")
@@ -82,10 +82,6 @@ def read_json(path: Path, what: str) -> dict[str, Any]:
 
 
 _NEXT = "name another --output, or give the same options"
-
-
-def _where(resident: bool) -> str:
-    return "over --resident images" if resident else "over images from files"
 
 
 def _read_complete(path: Path, run: Run) -> dict[str, Any]:

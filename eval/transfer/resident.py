@@ -22,10 +22,9 @@ from torch.backends import cudnn
 
 from eval.transfer.device_images import DeviceImages
 from eval.transfer.graphs import capture_updates
-from eval.transfer.measuring import Measured, TransferEvaluator
+from eval.transfer.measuring import Measured, TransferEvaluator, embed_pixels
 from timm_gam.core import Interrupted, RecipeError, StopRequest, TimmGamError, join_world, note_signals
 from timm_gam.data import ImageSet
-from timm_gam.embed import embedding_network
 from timm_gam.images import DecodeLimits, Preprocessing, resolve_preprocessing
 from timm_gam.train import (
     Batch,
@@ -41,7 +40,6 @@ from timm_gam.train import (
     start_model,
 )
 
-_VALIDATION_BATCH = 256
 _time = time.time
 _last: dict[Any, DeviceImages] = {}
 _UNSUPPORTED = {"aa": None, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0, "ema_decay": None,
@@ -141,7 +139,10 @@ def _train(
             "seconds": round(seconds, 3),
         }
         if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
-            scores = evaluator.validate(_validation_vectors(trainer, pixels, split), pixels.labels[split.validation])
+            seen = _seen(pixels, trainer.preprocessing, split.validation)
+            with torch.autocast(trainer.world.device.type, torch.bfloat16, recipe.amp):
+                vectors = embed_pixels(trainer.kept_model.eval(), seen)
+            scores = evaluator.validate(vectors, pixels.labels[split.validation])
             row.update({f"val_{name}": value for name, value in scores.items()})
             if scores["map"] > position.best_map:
                 position.best_epoch, position.best_map = position.epoch, scores["map"]
@@ -159,14 +160,6 @@ def _batches(pixels: DeviceImages, train: NDArray[np.int64], recipe: Recipe, epo
         rows = train[places]
         labels = torch.from_numpy(pixels.labels[rows]).to(pixels.seen.device)
         yield Batch(pixels.crop(rows, boxes[places], flips[places]), labels)
-
-
-def _validation_vectors(trainer: Trainer, pixels: DeviceImages, split: TrainingSplit) -> NDArray[np.float32]:
-    network = embedding_network(trainer.kept_model.eval())
-    with torch.inference_mode(), torch.autocast(trainer.world.device.type, torch.bfloat16, trainer.recipe.amp):
-        batches = _seen(pixels, trainer.preprocessing, split.validation).split(_VALIDATION_BATCH)  # type: ignore[no-untyped-call]
-        vectors: NDArray[np.float32] = torch.cat([network(batch).float() for batch in batches]).cpu().numpy()
-    return vectors
 
 
 def _seen(pixels: DeviceImages, preprocessing: Preprocessing, rows: NDArray[np.int64]) -> Tensor:

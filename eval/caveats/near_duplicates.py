@@ -17,7 +17,7 @@ from timm_gam.core import World
 from timm_gam.data import Protocol
 from timm_gam.images import NEAR
 from timm_gam.models import weights_digest
-from timm_gam.search import Distance, ExactScorer, Vectors, fixed_point, resident, scoring_device
+from timm_gam.search import ExactScorer, FixedPoint, scoring_device
 
 _last: dict[str, finding.NearDuplicates] = {}
 """What was found last, by the pictures it was found of: models are compared on the same ones."""
@@ -49,29 +49,26 @@ class NearPictures:
 
     def scored_without(
         self,
-        vectors: Vectors,
-        labels: NDArray[np.int64],
+        queries: FixedPoint,
+        ranked: FixedPoint,
+        labels: tuple[NDArray[np.int64], NDArray[np.int64]],
         per_query: dict[str, NDArray[np.float64]],
         *,
         ks: Sequence[int],
-        distance: Distance,
         memory_budget: int,
         world: World,
     ) -> dict[str, NDArray[np.float64]]:
-        """Metrics of the ranking of (N, D) vectors by distance; of queries that have near-duplicates, without these.
+        """Metrics of the exact ranking of vectors; of queries that have near-duplicates, without these.
 
-        `per_query` are the (Q,) metrics with them.
+        `labels` are those of queries and gallery, `per_query` the (Q,) metrics with near-duplicates.
         """
         merged = {name: values.copy() for name, values in per_query.items()}
         flagged = np.flatnonzero(self.found.counts)
         if not len(flagged):
             return merged
-        query, gallery = self.protocol.query, self.protocol.gallery
-        vectors, budget = resident(vectors, self.device, memory_budget)
-        points = fixed_point(vectors, distance, device=self.device)
-        scorer = ExactScorer(points.take(query[flagged]), points.take(gallery), device=self.device)
+        scorer = ExactScorer(queries.take(flagged), ranked, device=self.device)
         without = score_without_near(
-            scorer, self.found, flagged, labels[query], labels[gallery], ks=ks, memory_budget=budget, world=world
+            scorer, self.found, flagged, *labels, ks=ks, memory_budget=memory_budget, world=world
         )
         for name, values in without.items():
             merged[name][flagged] = values

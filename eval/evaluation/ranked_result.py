@@ -25,13 +25,13 @@ from eval.results.facts import (
 )
 from eval.results.result import HEADLINE, RetrievalResult, Settings
 from eval.scoring.reranked import RerankedScores, score_reranking
-from eval.scoring.retrieval_scores import places, score_retrieval
+from eval.scoring.retrieval_scores import places, score_rankings
 from eval.scoring.statistics.intervals import class_means
 from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol
 from timm_gam.models import weights_digest
 from timm_gam.rerank import Recipe, Whitening
-from timm_gam.search import Vectors, fixed_point, nearest, resident, scoring_device, slices
+from timm_gam.search import ExactScorer, FixedPoint, Vectors, fixed_point, nearest, resident, scoring_device, slices
 
 _QUERIES = 4096  # searched at a time: what a search holds of each is far more than what is kept of it
 
@@ -154,46 +154,43 @@ class _Scoring:
 
     def exactly(self, vectors: Vectors) -> RerankedScores:
         """By the distance of the vectors, without rounding."""
-        ranking, settings, near, world = self.ranking, self.settings, self.near, self.world
+        ranking, settings, near, device = self.ranking, self.settings, self.near, scoring_device(self.ranking.device)
         query, gallery = ranking.protocol.query, ranking.protocol.gallery
-        ks, distance, memory = settings.ks, settings.distance, settings.memory_budget
+        labels, own = (ranking.labels[query], ranking.labels[gallery]), places(query, gallery)
+        vectors, memory = resident(vectors, device, settings.memory_budget)
+        points = fixed_point(vectors, settings.distance, device=device)
+        queries, ranked = points.take(query), points.take(gallery)
         with self.progress("scoring", "query", len(query)) as on_progress:
-            scores = score_retrieval(
-                vectors,
-                ranking.labels,
-                query=query,
-                gallery=gallery,
-                ks=ks,
-                distance=distance,
+            scores = score_rankings(
+                ExactScorer(queries, None if np.array_equal(query, gallery) else ranked, device=device),
+                *labels,
+                self_index=own,
+                ks=settings.ks,
                 intervals=settings.intervals,
                 memory_budget=memory,
-                device=ranking.device,
                 on_progress=on_progress,
-                world=world,
+                world=self.world,
             )
-        rows, values = self._nearest(vectors)
+        rows, values = self._nearest(queries, ranked, own)
         without = None
         if near is not None:
             without = near.scored_without(
-                vectors, ranking.labels, scores.per_query, ks=ks, distance=distance, memory_budget=memory, world=world
+                queries, ranked, labels, scores.per_query, ks=settings.ks, memory_budget=memory, world=self.world
             )
         return RerankedScores(scores, rows, values, without)
 
-    def _nearest(self, vectors: Vectors) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _nearest(
+        self, queries: FixedPoint, ranked: FixedPoint, own: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """(Q, K) places in the gallery, nearest first, without rounding, and their cosine similarities or distances."""
-        ranking, settings, world, device = self.ranking, self.settings, self.world, scoring_device(self.ranking.device)
-        query, gallery = ranking.protocol.query, ranking.protocol.gallery
-        vectors, _ = resident(vectors, device, settings.memory_budget)
-        points = fixed_point(vectors, settings.distance, device=device)
-        ranked, own = points.take(gallery), places(query, gallery)
-        within = bool((own >= 0).any())
-        shape = len(query), min(settings.depth, len(gallery) - within)
+        within, world = bool((own >= 0).any()), self.world
+        shape = len(queries), min(self.settings.depth, len(ranked) - within)
         rows, scores = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
-        share = world.share(len(query), _QUERIES)
+        share = world.share(len(queries), _QUERIES)
         for some in slices(share.start, share.stop, _QUERIES):
-            itself = own[some] if within else None
-            found = nearest(points.take(query[some]), ranked, shape[1], self_index=itself, device=device)
-            rows[some], scores[some] = found.rows, points.in_units(found.scores)
+            itself, part = own[some] if within else None, queries.take(np.arange(some.start, some.stop))
+            found = nearest(part, ranked, shape[1], self_index=itself, device=scoring_device(self.ranking.device))
+            rows[some], scores[some] = found.rows, queries.in_units(found.scores)
         return world.sum(torch.from_numpy(rows)).numpy(), world.sum(torch.from_numpy(scores)).numpy()
 
     def by_recipe(self) -> RerankedScores:

@@ -56,8 +56,10 @@ def test_metrics_are_those_of_galleries_without_them(images, name: str, monkeypa
             expected[key][place] = value
     splits = (everything % 2).astype(np.int64)
     pictures = NearPictures(signatures, Protocol(name, "", "none", query, gallery), splits, "cpu")
+    points, near_too = evaluation.fixed_point(vectors), with_them.per_query
+    truth = labels[query], labels[gallery]
     without = pictures.scored_without(
-        vectors, labels, with_them.per_query, ks=(1, 5), distance="cosine", memory_budget=2**20, world=ALONE
+        points.take(query), points.take(gallery), truth, near_too, ks=(1, 5), memory_budget=2**20, world=ALONE
     )
     found = pictures.record([str(i) for i in range(COUNT)], labels, without)
     there = near[np.ix_(query, gallery)]

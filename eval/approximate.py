@@ -162,7 +162,7 @@ def _run(args: argparse.Namespace) -> None:
     tuning, measured = _sample(args, gallery).halves(args.seed)
     results: list[dict[str, Any]] = []
     notes: list[str] = []
-    best: tuple[tuple[bool, float], ApproximateIndex] | None = None
+    best_rank = False, -1.0
     for index in _built(args, gallery) if kept is None else [kept]:
         reached = True
         if args.search_parameters is not None:
@@ -174,11 +174,11 @@ def _run(args: argparse.Namespace) -> None:
         result = measure(index, measured)
         results.append(result)
         rank = reached, result["queries_per_second"] if reached else result[f"recall@{args.k}"]
-        if best is None or rank > best[0]:
-            best = rank, index
-    if best is not None and args.save:
-        best[1].save(args.save)
-    _publish(args, results, notes, best[1].facts.factory if best is not None else "")
+        if rank > best_rank:
+            best_rank, best = rank, index
+    if args.save:
+        best.save(args.save)
+    _publish(args, results, notes, best.facts.factory)
 
 
 def _loaded(args: argparse.Namespace, gallery: NDArray[np.floating]) -> ApproximateIndex:

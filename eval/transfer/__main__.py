@@ -99,14 +99,14 @@ def _run(args: argparse.Namespace, deadline: float) -> None:
     write_data(setting)
     with experiment.side_by_side(args.jobs):
         for group in (arms, *size, *rate):
-            experiment.pretrain(group)
+            experiment.finish("pretrain", group)
             if args.common_lr is None:
-                experiment.tune(group)
+                experiment.finish("tune", group)
             elif group in rate:
-                experiment.tune(arms)
-            experiment.final(group, args.common_lr)
+                experiment.finish("tune", arms)
+            experiment.finish("final", group, args.common_lr)
         if args.common_lr is not None:
-            experiment.tune(arms)
+            experiment.finish("tune", arms)
     if time.time() > setting.deadline:
         print_line(f"out of time; the same command goes on from '{setting.output}'")
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
+from typing import Literal
 
 from eval.transfer.arms import Arm
 from eval.transfer.records import read_json, read_record, write_record
@@ -16,6 +17,9 @@ from eval.transfer.runs import finish
 from eval.transfer.setting import Run, Setting, halves, work_path
 from timm_gam.core import ALONE, RecipeError, RunFolderError, terminable
 from timm_gam.train import TrainingData, check_batch, split_for_training
+
+Kind = Literal["pretrain", "tune", "final"]
+KINDS: tuple[Kind, ...] = ("pretrain", "tune", "final")
 
 TUNING_SEED = 1000
 """Of the runs that choose a learning rate; no final run has it."""
@@ -72,45 +76,36 @@ class Experiment:
             RecipeError: a value is illegal.
             RunFolderError: a record is damaged, or of a run by another recipe.
         """
-        for run in self._pretraining(arms) + self._tuning(arms) + self._final(arms, common_lr):
-            read_record(self.setting, run)
-
-    def pretrain(self, arms: Sequence[Arm]) -> None:
-        """The plain networks that these arms start from, one run per seed."""
-        self._finish(self._pretraining(arms))
-
-    def tune(self, arms: Sequence[Arm]) -> None:
-        """One run per arm and learning rate, judged by validation alone."""
-        self._finish(self._tuning(arms))
+        for kind in KINDS:
+            for run in self._runs(kind, arms, common_lr):
+                read_record(self.setting, run)
 
     def best_lr(self, arm: Arm) -> float | None:
         """The arm's learning rate of the best validation mAP; None where time was up before they were all tried."""
-        records = {run.lr: read_record(self.setting, run) for run in self._tuning([arm])}
+        records = {run.lr: read_record(self.setting, run) for run in self._runs("tune", [arm])}
         known = {lr: float(record["val_map"]) for lr, record in records.items() if record is not None}
         return max(known, key=known.__getitem__) if len(known) == len(records) else None
 
-    def final(self, arms: Sequence[Arm], common_lr: float | None = None) -> None:
-        """One run per arm and seed, seed by seed, so that a set that time cuts short is balanced.
+    def _runs(self, kind: Kind, arms: Sequence[Arm], common_lr: float | None = None) -> list[Run]:
+        if kind == "pretrain":
+            backbones, lr = {arm.backbone: arm for arm in arms}.values(), self.setting.pretrain_lr
+            return [Run(kind, arm, seed, lr, seed) for seed in self.seeds for arm in backbones]
+        if kind == "tune":
+            return [Run(kind, arm, TUNING_SEED, lr, self.seeds[0]) for arm in arms for lr in self.lrs]
+        rates = [(arm, common_lr if common_lr is not None else self.best_lr(arm)) for arm in arms]
+        return [Run(kind, arm, seed, lr, seed) for seed in self.seeds for arm, lr in rates if lr is not None]
+
+    def finish(self, kind: Kind, arms: Sequence[Arm], common_lr: float | None = None) -> None:
+        """Finish the runs of a kind that have no record yet.
 
         Args:
-            arms: Tuned before, or else
+            kind: "pretrain": the plain networks that these arms start from, one run per seed. "tune": one run per arm
+                and learning rate, judged by validation alone. "final": one run per arm and seed, seed by seed, so that
+                a set that time cuts short is balanced.
+            arms: For final runs tuned before, or else
             common_lr: The learning rate of them all.
         """
-        self._finish(self._final(arms, common_lr))
-
-    def _pretraining(self, arms: Sequence[Arm]) -> list[Run]:
-        backbones = {arm.backbone: arm for arm in arms}.values()
-        lr = self.setting.pretrain_lr
-        return [Run("pretrain", arm, seed, lr, seed) for seed in self.seeds for arm in backbones]
-
-    def _final(self, arms: Sequence[Arm], common_lr: float | None) -> list[Run]:
-        rates = [(arm, common_lr if common_lr is not None else self.best_lr(arm)) for arm in arms]
-        return [Run("final", arm, seed, lr, seed) for seed in self.seeds for arm, lr in rates if lr is not None]
-
-    def _tuning(self, arms: Sequence[Arm]) -> list[Run]:
-        return [Run("tune", arm, TUNING_SEED, lr, self.seeds[0]) for arm in arms for lr in self.lrs]
-
-    def _finish(self, runs: Sequence[Run]) -> None:
+        runs = self._runs(kind, arms, common_lr)
         missing = [run for run in runs if read_record(self.setting, run) is None]
         for run in set(runs).difference(missing):  # of one that was ended between its record and its end
             shutil.rmtree(work_path(self.setting, run), ignore_errors=True)

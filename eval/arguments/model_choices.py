@@ -50,17 +50,14 @@ class ModelChoice:
         """Find the weights, and see that those of a file are of this model, without reading them.
 
         Raises:
-            ModelError: no such model or tag, no such file, or weights that cannot be had.
+            TimmGamError: no such model or tag, no such file, or weights that cannot be had.
         """
-        try:
-            if self.checkpoint is not None:
-                check_fit(self.model, self.checkpoint)
-            elif self.pretrained:
-                find_pretrained(self.model)
-            else:
-                check_model_name(self.model)
-        except TimmGamError as error:
-            raise ModelError(str(error)) from error
+        if self.checkpoint is not None:
+            check_fit(self.model, self.checkpoint)
+        elif self.pretrained:
+            find_pretrained(self.model)
+        else:
+            check_model_name(self.model)
 
     @property
     def remark(self) -> str | None:
@@ -95,7 +92,7 @@ def choose_models(
         The models, and of patterns the names that were left out because they have no weights.
 
     Raises:
-        ModelError: something named is not there, or is there twice.
+        TimmGamError: something named is not there, or is there twice.
     """
     skipped: list[str] = []
     if checkpoints is not None:
@@ -162,7 +159,7 @@ def _of_file(name: str, model: str, file: Path) -> ModelChoice:
 
 def _has_weights(choice: ModelChoice) -> bool:
     """Whether a model that a pattern matched has weights that can be had."""
-    with suppress(ModelError):
+    with suppress(TimmGamError):
         if find_shipped(choice.model) is not None or is_model_pretrained(choice.model):
             choice.check()
             return True

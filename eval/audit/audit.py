@@ -71,11 +71,11 @@ def audit_ranking(
     """
     judged = judge(ranking, qrels)
     measures = measure(judged, ks)
-    one_class = np.zeros(len(judged.queries), dtype=np.int64)  # judgements know no classes
+    one_class = np.zeros(len(judged.ranked), dtype=np.int64)  # judgements know no classes
     averages = average(per_query(judged, ks), one_class)
     return Audit(
         name=ranking.name,
-        queries=len(judged.queries),
+        queries=len(judged.ranked),
         ranked=int(judged.ranked.sum()),
         rows=len(ranking.query),
         findings=audit_findings(ranking, qrels, ks, measures, tolerance),

@@ -6,7 +6,6 @@ Each entry says which library, the name it prints, what it divides by, and what 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import compress
 
 import numpy as np
 import torch
@@ -74,7 +73,6 @@ def _ranked_only(judged: Judged) -> Judged:
     kept = judged.ranked
     return replace(
         judged,
-        queries=tuple(compress(judged.queries, kept)),
         query=(np.cumsum(kept) - 1)[judged.query],
         ideal=judged.ideal[kept],
         num_relevant=judged.num_relevant[kept],

@@ -143,7 +143,7 @@ def _queries(ranking: Ranking, qrels: Qrels) -> Iterator[Finding]:
 
 def _truncation(ranking: Ranking, qrels: Qrels, ks: Sequence[int], measures: dict[str, Measure]) -> Iterator[Finding]:
     judged = judge(ranking, qrels)
-    depth = np.bincount(judged.query, minlength=len(judged.queries))[judged.ranked]
+    depth = np.bincount(judged.query, minlength=len(judged.ranked))[judged.ranked]
     relevant = int(judged.num_relevant[judged.ranked].sum())
     lost = relevant - int((judged.gain > 0).sum())
     if lost:

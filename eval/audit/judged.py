@@ -24,8 +24,7 @@ class Judged:
     """P ranked rows of Q judged queries, best first within each query.
 
     Attributes:
-        queries: Q ids, all with a relevant item, whether the ranking has them or not.
-        query: (P,) int64 ascending index into `queries`.
+        query: (P,) int64 ascending, in [0, Q): of judged queries with a relevant item, ranked or not.
         score: (P,) float64, descending within a query.
         gain: (P,) float64 grade of a relevant row, 0 of others.
         ideal: (Q, most relevant) float64 grades of each query's relevant items, descending, 0 where it has fewer.
@@ -33,7 +32,6 @@ class Judged:
         ranked: (Q,) bool, whether the ranking has the query.
     """
 
-    queries: tuple[str, ...]
     query: NDArray[np.int64]
     score: Floats
     gain: Floats
@@ -59,7 +57,7 @@ class Judged:
         group = np.cumsum(opens) - 1
         above, tied = self.place[opens][group], np.bincount(group)[group]
         pairs = (torch.from_numpy(values[self.gain > 0]) for values in (self.query, above, tied))
-        groups = TieGroups.of(RelevantRanks(torch.arange(len(self.queries)), *pairs))
+        groups = TieGroups.of(RelevantRanks(torch.arange(len(self.ranked)), *pairs))
         return replace(groups, num_relevant=torch.from_numpy(self.num_relevant))  # the unranked too
 
     def group_gains(self) -> Floats:
@@ -83,7 +81,7 @@ class Judged:
     def completed(self) -> Judged:
         """With the relevant items that are not ranked following what is: the most a longer ranking could give."""
         query, gain = [self.query], [self.gain]
-        found = np.bincount(self.query, weights=self.gain > 0, minlength=len(self.queries))
+        found = np.bincount(self.query, weights=self.gain > 0, minlength=len(self.ranked))
         for number in np.flatnonzero(found < self.num_relevant).tolist():
             relevant = Counter(self.ideal[number, : self.num_relevant[number]].tolist())
             missing = list((relevant - Counter(self.gain[self.query == number].tolist())).elements())
@@ -140,4 +138,4 @@ def judge(ranking: Ranking, qrels: Qrels, *, leave_out: bool = True, by_item: bo
         ideal[place, : len(items)] = sorted(items.values(), reverse=True)
     num_relevant = np.array([len(items) for items in grades.values()], dtype=np.int64)
     ranked = np.isin(np.arange(len(grades)), of_ranking)
-    return Judged(tuple(grades), query[kept], score[kept], gain[kept], ideal, num_relevant, ranked)
+    return Judged(query[kept], score[kept], gain[kept], ideal, num_relevant, ranked)

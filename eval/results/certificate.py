@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import json
 import math
 from typing import Any
@@ -96,20 +95,15 @@ def differences(a: dict[str, Any], b: dict[str, Any], prefix: str = "") -> list[
 
 
 def _decoder() -> dict[str, str]:
-    libraries = {"pillow": PIL.__version__}
-    for name in ("libjpeg_turbo", "zlib", "webp"):
-        find = features.version_feature if name == "libjpeg_turbo" else features.version
-        if version := find(name):
-            libraries[name] = version
-    return libraries
+    turbo = features.version_feature("libjpeg_turbo")
+    found = {"libjpeg_turbo": turbo, "zlib": features.version("zlib"), "webp": features.version("webp")}
+    return {"pillow": PIL.__version__, **{name: version for name, version in found.items() if version}}
 
 
 def _drawn() -> Image.Image:
     y, x = np.mgrid[0:96, 0:128]
     channels = (x * 2) % 256, (y * 5 + x) % 256, ((x - 64) ** 2 + (y - 48) ** 2) // 12 % 256
-    buffer = io.BytesIO()
-    Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8)).save(buffer, "PNG")
-    return load_image(buffer.getvalue(), "certificate")[0]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
 
 
 _JPEG = (

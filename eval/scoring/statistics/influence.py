@@ -12,7 +12,7 @@ Equal scores are taken in one order: these are parts of a variance, not metrics.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -101,23 +101,21 @@ class InfluenceCounter:
         most: int = SAMPLE,
     ) -> None:
         self._scorer, self._names, device = scorer, list(names), scorer.device
-        self._image = sample_images(gallery_classes, most)
-        self._label = gallery_classes[self._image]
+        image = sample_images(gallery_classes, most)
         itself = np.flatnonzero(self_index >= 0)[::-1]
         query_of = np.full(len(gallery_classes), -1, dtype=np.int64)
         query_of[self_index[itself]] = itself
-        self._own = query_of[self._image]
-        _, inverse, counts = np.unique(gallery_classes, return_inverse=True, return_counts=True)
-        self._class_size = counts[inverse][self._image]
-        self._classes, self._label_here, self._own_here = (
-            torch.from_numpy(each).to(device) for each in (classes, self._label, self._own)
+        label, class_sizes = gallery_classes[image], np.bincount(gallery_classes)
+        self._found = Influence(image, label, query_of[image], class_sizes[label], scorer.gallery, {})
+        self._classes, self._label, self._own = (
+            torch.from_numpy(each).to(device) for each in (classes, label, self._found.own)
         )
         sizes = np.bincount(classes[scored], minlength=int(classes.max(initial=0)) + 1)
         macro = 1.0 / (np.count_nonzero(sizes) * np.maximum(sizes[classes], 1))
         weights = np.stack([np.full(len(classes), 1.0 / scored.sum()), macro]) * scored
         self._weights = torch.from_numpy(weights).to(device)
         self._even = np.allclose(*weights)
-        self._sums = torch.zeros(2, 2, len(self._image), len(self._names), dtype=torch.float64, device=device)
+        self._sums = torch.zeros(2, 2, len(self._found.image), len(self._names), dtype=torch.float64, device=device)
 
     def add(self, ranks: RelevantRanks) -> None:
         """Take in a group of consecutive queries."""
@@ -126,22 +124,22 @@ class InfluenceCounter:
         first = int(ranks.query[0])
         places = _Places.of(ranks)
         table = _effects(places, self._names)
-        scores = self._scorer.block(slice(first, first + len(ranks.query)), self._image)
+        scores = self._scorer.block(slice(first, first + len(ranks.query)), self._found.image)
         above = places.above(scores)
-        mine = self._classes[ranks.query][:, None] == self._label_here
+        mine = self._classes[ranks.query][:, None] == self._label
         width = places.rank.shape[1]
         # A relevant image stands at the place that it takes itself; the last row of a table is no effect at all.
         place = torch.where(mine, width + 1 + above.clamp(max=width - 1), above)
         place += torch.arange(len(place), device=place.device)[:, None] * (2 * width + 1)
         nothing = table.shape[0] - 1
-        place[ranks.query[:, None] == self._own_here] = nothing
+        place[ranks.query[:, None] == self._own] = nothing
         self._add_same(place, mine, table, ranks.query)
         place[mine] = nothing
         self._add_others(place, table, ranks.query)
 
     def _add_same(self, place: Tensor, mine: Tensor, table: Tensor, query: Tensor) -> None:
         """Effects through queries of an image's own class: few of all pairs."""
-        for part in slices(0, len(place), max(1, _PAIRS // max(1, len(self._image)))):
+        for part in slices(0, len(place), max(1, _PAIRS // max(1, len(self._found.image)))):
             row, image = torch.nonzero(mine[part], as_tuple=True)
             effect = table[place[part][row, image]].double()
             for kind, weight in enumerate(self._weights[:, query[part]]):
@@ -150,7 +148,7 @@ class InfluenceCounter:
     def _add_others(self, place: Tensor, table: Tensor, query: Tensor) -> None:
         """Effects through all other queries."""
         weights = self._weights[:, query].to(table.dtype)
-        for part in slices(0, len(self._image), max(1, _PAIRS // len(place))):
+        for part in slices(0, len(self._found.image), max(1, _PAIRS // len(place))):
             index = place[:, part].T.contiguous()
             for kind, weight in enumerate(weights[: 1 if self._even else 2]):
                 self._sums[kind, 1, part] += F.embedding_bag(
@@ -162,14 +160,8 @@ class InfluenceCounter:
         if self._even:  # all queries weigh alike
             self._sums[1, 1] = self._sums[0, 1]
         sums = world.sum(self._sums).cpu().numpy()
-        return Influence(
-            self._image,
-            self._label,
-            self._own,
-            self._class_size,
-            self._scorer.gallery,
-            {name: np.ascontiguousarray(sums[..., column]) for column, name in enumerate(self._names)},
-        )
+        names = enumerate(self._names)
+        return replace(self._found, effects={name: np.ascontiguousarray(sums[..., column]) for column, name in names})
 
 
 @dataclass(frozen=True)

@@ -180,14 +180,13 @@ def _spreads(
     for kind, weight in enumerate(weights):
         mean = float(weight @ known)
         centred = weight * (known - mean) * scored  # what each query adds to the average
-        effects = None if influence is None else influence.effects[name][kind]
         queries = _Images(centred[scored], labels[scored], weight[scored], sizes[codes], len(codes))
         if population == "classes":
-            found.append(_over_classes(centred[scored], labels[scored], effects, influence))
-        elif population == "images" and effects is not None and influence is not None:
+            found.append(_over_classes(centred[scored], labels[scored], influence, name, kind))
+        elif population == "images" and influence is not None:
             shares = influence.class_size if kind else np.ones(len(influence.image))
             own = influence.own
-            mine = np.where(own >= 0, centred[own], 0.0) - effects.sum(axis=0)
+            mine = np.where(own >= 0, centred[own], 0.0) - influence.effects[name][kind].sum(axis=0)
             gallery = _Images(mine, influence.label, 1.0 / shares, influence.class_size, influence.gallery)
             found.append(_within_classes(gallery, *([queries] if (own < 0).all() else [])))
         else:
@@ -231,18 +230,18 @@ def _within_classes(*parts: _Images) -> Spread | None:
 
 
 def _over_classes(
-    centred: Floats, labels: NDArray[np.int64], effects: Floats | None, influence: Influence | None
+    centred: Floats, labels: NDArray[np.int64], influence: Influence | None, name: str, kind: int
 ) -> Spread | None:
     """The variance where whole classes are drawn: a class's queries, and its images in the others' galleries."""
     names, codes = np.unique(labels, return_inverse=True)
     if len(names) < LEAST_CLASSES:
         return None
     total = np.bincount(codes, centred).astype(np.float64)
-    if effects is not None and influence is not None:
+    if influence is not None:
         there, first, places, sampled = np.unique(
             influence.label, return_index=True, return_inverse=True, return_counts=True
         )
-        lost = np.bincount(places, effects[1]) * influence.class_size[first] / sampled
+        lost = np.bincount(places, influence.effects[name][kind, 1]) * influence.class_size[first] / sampled
         both, mine, theirs = np.intersect1d(names, there, return_indices=True)
         if len(both) < LEAST_CLASSES:
             return None

@@ -11,14 +11,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import add_repository_arguments, add_tag_argument, run_publishing
+from hub.arguments import INTERRUPTED, add_repository_arguments, add_tag_argument, options_of
 from timm_gam.core import (
     CommandParser,
-    ProgressBar,
     RefusedError,
     TimmGamError,
     UploadError,
-    no_progress,
+    print_line,
+    progress_bar,
+    run_command,
     temporary_folder,
 )
 from timm_gam.images import DecodeLimits, add_decoding_arguments, add_near_argument
@@ -52,7 +53,7 @@ def publish_dataset(
     out: Path | None = None,
     limits: DecodeLimits | None = None,
     log: Callable[[str], None] = lambda line: None,
-    progress: ProgressBar = no_progress,
+    on_progress: Callable[[int], None] = lambda images: None,
 ) -> tuple[Audit, Pushed | None]:
     """Audit photographs, build parquet shards, publish them in one commit and read them back.
 
@@ -68,7 +69,7 @@ def publish_dataset(
         limits: What one image may take to decode; default `DecodeLimits()`.
         out: Folder for the repository; default a temporary one.
         log: Called with each line of progress.
-        progress: Makes a bar for the images that are read.
+        on_progress: Called with the number of images just read.
 
     Returns:
         The audit, and where the data set is; None for a dry run.
@@ -88,8 +89,7 @@ def publish_dataset(
     from timm_gam.data import read_folder
     from timm_gam.images import NEAR
 
-    with progress("reading", "img", None) as on_progress:
-        audit = audit_images(read_folder(folder), NEAR if near is None else near, on_progress, limits or DecodeLimits())
+    audit = audit_images(read_folder(folder), NEAR if near is None else near, on_progress, limits or DecodeLimits())
     log(_findings(audit))
     if audit.unreadable and not skip_unreadable:
         name, reason = next(iter(audit.unreadable.items()))
@@ -172,7 +172,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
-    return run_publishing(build_parser(), argv, publish_dataset)
+    args = build_parser().parse_args(argv)
+    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
+
+
+def _run(args: argparse.Namespace) -> None:
+    with progress_bar("reading", "img") as on_progress:
+        publish_dataset(**options_of(args), log=print_line, on_progress=on_progress)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import add_repository_arguments, add_weights_arguments, run_publishing
+from hub.arguments import INTERRUPTED, add_repository_arguments, add_weights_arguments
 from timm_gam.core import (
     CommandParser,
     ProgressBar,
     no_progress,
+    print_line,
+    progress_bar,
+    run_command,
     temporary_folder,
 )
 
@@ -88,7 +91,8 @@ def publish_model(
         progress: Makes a bar for what is embedded for the card's picture.
 
     Raises:
-        TimmGamError: any of the errors in `timm_gam.core.errors`.
+        PublishError: any of the errors in `timm_gam.core.errors`.
+        TimmGamError: `out` cannot be written.
 
     >>> run = Path("runs/test_resnet_gam-0")
     >>> published = publish_model("test_resnet_gam", run, namespace="me", dry_run=True)
@@ -155,7 +159,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
-    return run_publishing(build_parser(), argv, publish_model)
+    args = build_parser().parse_args(argv)
+    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
+
+
+def _run(args: argparse.Namespace) -> None:
+    publish_model(**vars(args), log=print_line, progress=progress_bar)
 
 
 if __name__ == "__main__":

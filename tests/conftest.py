@@ -5,20 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
-import socket
+import signal
 import tempfile
 from pathlib import Path
 
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
+from tests.helpers import free_port
 
 # Before anything imports the Hub client: no test may depend on what the machine has cached, or on the network.
 # Nothing answers at the endpoint unless a test serves a Hub there (`hub` below).
-HUB_PORT = _free_port()
+HUB_PORT = free_port()
 os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{HUB_PORT}"
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="timm-gam-tests-")
 os.environ["HF_HUB_DISABLE_XET"] = "1"
@@ -27,6 +22,10 @@ os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 os.environ.pop("HF_TOKEN", None)
 os.environ["GRPC_VERBOSITY"] = "ERROR"  # of Milvus in this process, whenever another test forks one
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+
+# Where these tests run in the background, Ctrl-C is ignored by them, and by the commands they start and send it to.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from collections.abc import Iterator  # noqa: E402
 

@@ -1,8 +1,9 @@
-"""Small image folders, and pictures, made at test time."""
+"""Small image folders, and pictures, made at test time; a free port."""
 
 from __future__ import annotations
 
 import io
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -38,3 +39,9 @@ def recompressed(image: Image.Image, quality: int) -> Image.Image:
 def score_command(photos: Path) -> list[str]:
     """Options of `eval.retrieval` that score a folder soon, by a network of the package."""
     return ["--model", "test_resnet.corel", "--data-dir", str(photos), "--interval", "none", "--img-size", "32"]
+
+
+def free_port() -> int:
+    """Of the loopback interface, where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

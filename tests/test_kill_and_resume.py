@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,21 +14,22 @@ from huggingface_hub import constants
 
 from tests.helpers import write_class_folders
 from tests.hub.runs import evaluate_checkpoint, write_checkpoint
-
-SLOW_WRITES = """
-import sys, time
-from pathlib import Path
+from tests.processes import start
 from timm_gam.core import leftovers
-made = leftovers._made
-def slow(path, folder):
-    result = made(path, folder)
-    Path(sys.argv[1], "writing").write_text(path.name)
-    time.sleep(30 if sys.argv[2] in path.name else 0)
-    return result
-leftovers._made = slow
-from {module} import main
-sys.exit(main(sys.argv[3:]))
-"""
+
+
+def slowly(root: Path, while_writing: str, module: str, argv: list[str]) -> int:
+    """The command; it says what it writes, and stays at what it is to be killed at."""
+    made = leftovers._made
+
+    def slow(path: Path, folder: bool) -> object:
+        result = made(path, folder)
+        Path(root, "writing").write_text(path.name)
+        time.sleep(30 if while_writing in path.name else 0)
+        return result
+
+    leftovers._made = slow  # type: ignore[assignment]
+    return int(import_module(module).main(argv))
 
 
 def training(root: Path) -> tuple[str, list[str], list[str]]:
@@ -90,15 +88,13 @@ def test_nothing_is_left(
 ) -> None:
     write_class_folders(tmp_path / "photos", classes=3, images=12)
     module, first, again = prepare(tmp_path)
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "HF_TOKEN": "", "HF_HUB_OFFLINE": "1"}
-    program = [sys.executable, "-c", SLOW_WRITES.format(module=module), str(tmp_path), while_writing, *first]
-    process = subprocess.Popen(program, stdout=subprocess.DEVNULL, env=environment)
+    environment = {"TMPDIR": str(tmp_path), "HF_TOKEN": "", "HF_HUB_OFFLINE": "1"}
     writing = tmp_path / "writing"
-    while not (writing.exists() and while_writing in writing.read_text()):
-        assert process.poll() is None, "it ended before it wrote that"
-        time.sleep(0.05)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with start(slowly, tmp_path, while_writing, module, first, said=tmp_path / "said", **environment) as process:
+        while not (writing.exists() and while_writing in writing.read_text()):
+            assert process.is_alive(), f"it ended before it wrote that: {(tmp_path / 'said').read_text()}"
+            time.sleep(0.05)
+        process.kill()
     assert list(tmp_path.rglob("*.tmp"))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -1,9 +1,7 @@
-"""Two gloo processes under torchrun: what one process computes, exactly gathered, and an end when one of them dies."""
+"""Two gloo processes: what one computes, exactly gathered, by torchrun; and an end when one of them dies."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +11,8 @@ import pytest
 import torch
 
 from eval import RetrievalEvaluator
+from tests.helpers import free_port
+from tests.processes import start_command
 from tests.timm_gam.train.helpers import losses, metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.core import DataError, World
 from timm_gam.data import ImageSet, read_folder
@@ -65,23 +65,24 @@ def scored_alone(weights: Path, images: ImageSet, recipe: Recipe) -> dict[str, f
 
 
 def test_a_process_that_dies_ends_the_run_with_a_message(uneven: Path, tmp_path: Path) -> None:
-    recipe = small_recipe(data_dir=str(uneven), epochs=100_000)
-    process = torchrun(recipe, tmp_path / "run")
+    config = tmp_path / "run.yaml"
+    config.write_text(small_recipe(data_dir=str(uneven), epochs=100_000).as_yaml())
+    options = ["--config", str(config), "--output", str(tmp_path / "run")]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}  # as torchrun sets them
     folder = RunFolder(tmp_path / "run")
-    while not folder.last.exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.05)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    if not children.exists():
-        process.kill()
-        pytest.skip("needs /proc to find the processes of torchrun")
-    victim = int(children.read_text().split()[-1])
-    os.kill(victim, signal.SIGKILL)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode != 0
-    # torchrun ends the other process as soon as it looks, now and then before that one has noticed.
-    ended_by_torchrun = "Signal 15 (SIGTERM) received" in said
-    assert "lost the others: one of them ended; --resume goes on" in said or ended_by_torchrun
+    with (
+        start_command("timm_gam.train.__main__", options, tmp_path / "0", RANK="0", **common) as first,
+        start_command("timm_gam.train.__main__", options, tmp_path / "1", RANK="1", **common) as second,
+    ):
+        while not folder.last.exists():
+            assert first.is_alive() and second.is_alive(), (tmp_path / "0").read_text() + (tmp_path / "1").read_text()
+            time.sleep(0.05)
+        second.kill()
+        first.join(60)
+    said = (tmp_path / "0").read_text()
+    assert first.exitcode == 2, said
+    error = "error: process 0 of 2 lost the others: one of them ended; --resume goes on"
+    assert [line for line in said.splitlines() if line.startswith("error")] == [error]
     resumed = train_quietly(
         small_recipe(data_dir=str(uneven), epochs=len(losses(folder)) + 1), folder.path, resume=True
     )

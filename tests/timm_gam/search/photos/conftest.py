@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.helpers import write_class_folders
+from tests.helpers import free_port, write_class_folders
 from timm_gam.embed import EmbedSettings
 from timm_gam.search import PhotoIndex, load_collection, update_index
 
@@ -74,11 +74,6 @@ def served(root: Path, **options: Any) -> Iterator[str]:
         server.should_exit = True
         thread.join()
         listening.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.timm_gam.search.photos.conftest import free_port, milvus_server
+from tests.helpers import free_port
+from tests.timm_gam.search.photos.conftest import milvus_server
 from timm_gam.core import DataError, MachineError, TimmGamError
 from timm_gam.embed import FileStore
 from timm_gam.images import Digests

@@ -26,6 +26,7 @@ from eval.transfer.measuring import Measured, TransferEvaluator, embed_pixels
 from timm_gam.core import Interrupted, RecipeError, StopRequest, TimmGamError, join_world, note_signals
 from timm_gam.data import ImageSet
 from timm_gam.images import DecodeLimits, Preprocessing, resolve_preprocessing
+from timm_gam.models import save_tensors
 from timm_gam.train import (
     Batch,
     Position,
@@ -34,7 +35,6 @@ from timm_gam.train import (
     TrainingSplit,
     create_objective,
     epoch_order,
-    save_tensors,
     seed_for,
     split_for_training,
     start_model,

@@ -14,7 +14,7 @@ from hub.model.card import ModelPage, hub_results, render_model_card
 from hub.model.picture import write_retrieval_picture
 from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import ProgressBar, RefusedError, atomic_path, no_progress, write_json, write_text
-from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_weights
+from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_tensors
 
 EVAL_RESULTS = ".eval_results"  # the folder the Hub reads
 
@@ -42,7 +42,8 @@ def write_model_repository(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = _as_half(trained) if half else dict(trained.tensors)
     data_config = _data_config(trained)
-    save_weights(folder / WEIGHTS_NAME, tensors, replace(trained.training, preprocessing=data_config or {}))
+    about = replace(trained.training, preprocessing=data_config or {}).as_plain()
+    save_tensors(folder / WEIGHTS_NAME, tensors, about)
     with atomic_path(folder / "config.json") as temporary:
         save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=data_config)
     if trained.head is not None:

@@ -59,7 +59,11 @@ def optimize(model: nn.Module, *, dtype: torch.dtype | None = None, compiled: bo
 def fold_batch_norms(model: nn.Module) -> nn.Module:
     """A frozen copy of `model` in eval mode, its batch norms folded into the convolutions before them where it can be
     traced."""
-    return _folded(reparameterize_model(copy.deepcopy(model).eval().requires_grad_(False), inplace=True))
+    network: nn.Module = reparameterize_model(copy.deepcopy(model).eval().requires_grad_(False), inplace=True)
+    try:
+        return fuse(network, inplace=True)
+    except Exception:  # torch.fx refuses control flow that depends on data, with many kinds of error
+        return network
 
 
 class OptimizedNetwork(nn.Module):
@@ -91,7 +95,9 @@ class OptimizedNetwork(nn.Module):
                 return self._compiled(x).float()
             except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
                 out: Tensor = self.network(x).float()  # where the batch is at fault, its own error comes from here
-                self._disable_compiled(error)
+                reason = one_line(error)
+                self._compiled, self.applied[-1] = None, f"not compiled: {reason}"
+                warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=2)
                 return out
 
     def _prepare(self, x: Tensor) -> torch.memory_format:
@@ -124,22 +130,9 @@ class OptimizedNetwork(nn.Module):
         self._compiled = config.patch(freezing=True)(run)
         self.applied.append("compiled with frozen weights")
 
-    def _disable_compiled(self, error: Exception) -> None:
-        reason = one_line(error)
-        self._compiled, self.applied[-1] = None, f"not compiled: {reason}"
-        warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=3)
-
 
 _LAYOUTS = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}
 _SAMPLE = 8  # images that are measured
-
-
-def _folded(network: nn.Module) -> nn.Module:
-    """Batch norms folded into the convolutions before them, where the network can be traced; else as it was."""
-    try:
-        return fuse(network, inplace=True)
-    except Exception:  # torch.fx refuses control flow that depends on data, with many kinds of error
-        return network
 
 
 def _batch_norms(network: nn.Module) -> int:

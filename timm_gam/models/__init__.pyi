@@ -40,4 +40,4 @@ from timm_gam.models.weights.tags import corel_repository as corel_repository
 from timm_gam.models.weights.training_record import METADATA_KEY as METADATA_KEY
 from timm_gam.models.weights.training_record import TrainingRecord as TrainingRecord
 from timm_gam.models.weights.training_record import read_training_record as read_training_record
-from timm_gam.models.weights.training_record import save_weights as save_weights
+from timm_gam.models.weights.training_record import save_tensors as save_tensors

@@ -53,17 +53,15 @@ class Whitening:
             save_file({"mean": self.mean.float(), "projection": self.projection.float().contiguous()}, temporary)
 
 
-def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0.5, power: float = 1.0) -> Whitening:
-    """Directions of the training vectors, the spread of each levelled: P = diag(l)^(-shrink) E'.
+def fit_whitening(vectors: Vectors, dim: int | None = None, *, power: float = 1.0) -> Whitening:
+    """Directions of the training vectors, the spread of each levelled: P = diag(l)^(-1/2) E'.
 
     l and E are the largest `dim` eigenvalues and eigenvectors of the covariance of vectors of length 1. Jegou, Chum,
-    "Negative Evidences and Co-occurrences in Image Retrieval" (ECCV 2012), section 3: shrink = 1/2 is whitening,
-    0 only turns and cuts (PCA).
+    "Negative Evidences and Co-occurrences in Image Retrieval" (ECCV 2012), section 3.
 
     Args:
         vectors: (N, D) floats, of training images only: what is scored with it must not be among them. Read in blocks.
         dim: Directions to keep; default all that the vectors span.
-        shrink: In [0, 1/2].
         power: What every component of the vectors is raised to first, its sign kept, in (0, 1].
 
     Raises:
@@ -93,7 +91,7 @@ def fit_whitening(vectors: Vectors, dim: int | None = None, *, shrink: float = 0
             f"whitening to {kept} dimensions was asked for; {count} training vectors span {spanned}: "
             f"1 to {spanned} can be had"
         )
-    return Whitening(mean.to(source), (directions[:, :kept] * values[:kept] ** -shrink).T.to(source))
+    return Whitening(mean.to(source), (directions[:, :kept] * values[:kept] ** -0.5).T.to(source))
 
 
 def _doubles(vectors: Tensor, power: float) -> Iterator[Tensor]:

@@ -2,12 +2,10 @@ from timm_gam.train.arguments import build_parser as build_parser
 from timm_gam.train.checks import check_batch as check_batch
 from timm_gam.train.data import TrainingData as TrainingData
 from timm_gam.train.data import read_training_data as read_training_data
-from timm_gam.train.head import HEAD_LOSSES as HEAD_LOSSES
 from timm_gam.train.head import HeadRecipe as HeadRecipe
 from timm_gam.train.head import train_head as train_head
 from timm_gam.train.loop import Trainer as Trainer
 from timm_gam.train.output.checkpoint import Position as Position
-from timm_gam.train.output.checkpoint import save_tensors as save_tensors
 from timm_gam.train.output.run_folder import COLUMNS as COLUMNS
 from timm_gam.train.output.run_folder import RunFolder as RunFolder
 from timm_gam.train.recipe import COMPUTE_KEYS as COMPUTE_KEYS

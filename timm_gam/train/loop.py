@@ -67,7 +67,8 @@ class Trainer:
             self._forward = DistributedDataParallel(self.objective, device_ids=ids)
         scale = 255 * torch.tensor([preprocessing.mean, preprocessing.std], device=world.device).view(2, 1, 3, 1, 1)
         self._mean, self._std = scale[0], scale[1]
-        self._mixup = _mixup(recipe, num_classes)
+        mixing = {"label_smoothing": recipe.label_smoothing, "num_classes": num_classes}
+        self._mixup = Mixup(recipe.mixup, recipe.cutmix, **mixing) if recipe.mixup or recipe.cutmix else None
         self._erase = RandomErasing(recipe.reprob, mode="pixel", device=world.device) if recipe.reprob else None
 
     @property
@@ -158,7 +159,8 @@ class Trainer:
             pixels, target = self._prepared(batch, (*where, number))
             seed_network(seed_for(self.recipe.seed, "network", *where, number, self.world.rank))
             last = number == len(batches) - 1
-            with self._synchronised(last), self._autocast():
+            autocast = torch.autocast(self.world.device.type, dtype=self._amp_dtype, enabled=self.recipe.amp)
+            with self._synchronised(last), autocast:
                 loss = self._forward(pixels, target) / len(batches)
             with self._synchronised(last):
                 self.scaler.scale(loss).backward()
@@ -193,14 +195,3 @@ class Trainer:
         if isinstance(self._forward, DistributedDataParallel) and not last:
             return self._forward.no_sync()
         return nullcontext()
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if not self.recipe.amp:
-            return nullcontext()
-        return torch.autocast(self.world.device.type, dtype=self._amp_dtype)
-
-
-def _mixup(recipe: Recipe, num_classes: int) -> Mixup | None:
-    if not recipe.mixup and not recipe.cutmix:
-        return None
-    return Mixup(recipe.mixup, recipe.cutmix, label_smoothing=recipe.label_smoothing, num_classes=num_classes)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from timm_gam.core import (
     Interrupted,
@@ -111,7 +110,8 @@ def train(
             saver.resumed()
         with show_progress(recipe, position, updates, show=world.leads, log=log) as progress:
             since = f"resumed in epoch {position.epoch + 1}" if resume else f"start: {start.kind}, {start.source}"
-            progress.log(f"{_describe(model, frozen)}, {since}; {printable(str(data))}")
+            size = f"{sum(p.numel() for p in model.parameters()):,} parameters ({frozen:,} frozen)"
+            progress.log(f"{recipe.model.partition('.')[0]}: {size}, {since}; {printable(str(data))}")
             if not record.keeps_images:
                 progress.log("warning: over two million images: the weights will not say which they were trained on")
             for line in data.warnings:
@@ -129,11 +129,6 @@ def train(
             f"{position.best_map:.4f}; the test split was read once, after training"
         )
         return evaluator.test(folder, recipe, data.images, data.split, device=str(world.device), note=note)
-
-
-def _describe(model: nn.Module, frozen: int) -> str:
-    count = sum(p.numel() for p in model.parameters())
-    return f"{model.pretrained_cfg['architecture']}: {count:,} parameters ({frozen:,} frozen)"  # type: ignore[index]
 
 
 def _train_epochs(

@@ -21,10 +21,7 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: no such file, a folder, a pickle, or a damaged file.
     """
     check_safetensors(path)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"cannot read '{path}': {error}") from error
+    return load_file(path)
 
 
 def check_safetensors(path: str | Path) -> None:

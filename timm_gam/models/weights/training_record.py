@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from timm_gam.core import CheckpointError, atomic_path, one_line
+from timm_gam.core import CheckpointError, OutputError, atomic_path, one_line
 
 METADATA_KEY = "timm_gam.train"
 """One JSON value: several keys would stand in random order, and the same weights would not give the same bytes."""
@@ -86,16 +86,19 @@ def read_training_record(path: str | Path) -> TrainingRecord:
     return TrainingRecord(preprocessing, trained, validated)
 
 
-def save_weights(path: Path, tensors: Mapping[str, Tensor], record: TrainingRecord) -> None:
-    """Write weights as safetensors with their record; the same give the same bytes.
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write tensors as they compute as safetensors, with `about` in the metadata; the same give the same bytes.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written; what was there before stays.
     """
-    plain = record.as_plain()
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(dict(tensors), temporary, {"format": "pt", **({METADATA_KEY: json.dumps(plain)} if plain else {})})
-        _order_metadata(temporary)
+        try:
+            save_file(plain, temporary, {"format": "pt", **({METADATA_KEY: json.dumps(about)} if about else {})})
+            _order_metadata(temporary)
+        except SafetensorError as error:
+            raise OutputError(f"cannot write '{path}': {error}; make room, then --resume") from error
 
 
 def _order_metadata(path: Path) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from timm_gam.core import OutputError, RunFolderError, atomic_path, one_line
-from timm_gam.models import METADATA_KEY
+from timm_gam.core import RunFolderError, one_line
+from timm_gam.models import METADATA_KEY, save_tensors
 
 _FORMAT = "timm-gam/training-state/1"
 
@@ -84,10 +84,11 @@ def load_state(
     Raises:
         RunFolderError: no such file, a damaged one, or one of another run.
     """
+    if not path.exists():
+        raise RunFolderError(f"no '{path}' to resume from; start the run without --resume")
+    plain = read_about(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            plain = _read_metadata(file)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        tensors = load_file(path)
         if plain["format"] != _FORMAT:
             raise ValueError(f"its format is {plain['format']}, not {_FORMAT}")
         for name, module in modules.items():
@@ -103,8 +104,6 @@ def load_state(
         if scaler.is_enabled():
             scaler.load_state_dict(plain["scaler"])
         return Position(**plain["position"])
-    except FileNotFoundError as error:
-        raise RunFolderError(f"no '{path}' to resume from; start the run without --resume") from error
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise _not_of_this_run(path, error) from error
 
@@ -117,32 +116,11 @@ def read_about(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return _read_metadata(file)
+            about: dict[str, Any] = json.loads((file.metadata() or {})[METADATA_KEY])
+            return about
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise _not_of_this_run(path, error) from error
 
 
-def _read_metadata(file: Any) -> dict[str, Any]:
-    about: dict[str, Any] = json.loads((file.metadata() or {})[METADATA_KEY])
-    return about
-
-
 def _not_of_this_run(path: Path, error: Exception) -> RunFolderError:
     return RunFolderError(f"'{path}' is not the state of this run: {one_line(error)}; start anew in another folder")
-
-
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write tensors as they compute, on the CPU and contiguous, whole or not at all.
-
-    `about` becomes one JSON value in the metadata, under METADATA_KEY: several keys would stand in random order, and
-    the same run would not give the same bytes.
-
-    Raises:
-        OutputError: they cannot be written.
-    """
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with atomic_path(path) as temporary:
-        try:
-            save_file(plain, temporary, {METADATA_KEY: json.dumps(about)})
-        except SafetensorError as error:
-            raise OutputError(f"cannot write '{path}': {error}; make room, then --resume") from error

@@ -11,9 +11,9 @@ import time
 
 from torch import Tensor
 
-from timm_gam.models import TrainingRecord
+from timm_gam.models import TrainingRecord, save_tensors
 from timm_gam.train.loop import Trainer
-from timm_gam.train.output.checkpoint import Position, read_about, save_state, save_tensors
+from timm_gam.train.output.checkpoint import Position, read_about, save_state
 from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.validation import SELECTION_METRIC
 

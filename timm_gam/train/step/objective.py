@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.loss import SoftTargetCrossEntropy
 from torch import Tensor, nn
 
 from timm_gam.core import RecipeError
@@ -33,13 +32,10 @@ class ClassifierObjective(Objective):
     def __init__(self, model: nn.Module, label_smoothing: float = 0.0) -> None:
         super().__init__()
         self.model, self.label_smoothing = model, label_smoothing
-        self.soft = SoftTargetCrossEntropy()
 
     def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
-        logits = self.model(pixels).float()
-        if target.ndim == 2:
-            return self.soft(logits, target)  # type: ignore[no-any-return]
-        return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing if target.ndim == 1 else 0.0  # mixup has smoothed the shares
+        return F.cross_entropy(self.model(pixels).float(), target, label_smoothing=smoothing)
 
 
 class ProxyObjective(Objective):

@@ -87,13 +87,13 @@ def finish(recipe: Recipe, path: Path, graphs: bool, deadline: float) -> str:
     }
     try:
         evaluator = TransferEvaluator(final=True, seed=recipe.seed)
-        measured = train_resident(recipe, images, evaluator, graphs=graphs, deadline=deadline)
+        train_resident(recipe, images, evaluator, graphs=graphs, deadline=deadline)
     except TimeUpError:
         return f"{path.stem}: out of time"
     except DivergedError as error:
         record["diverged"] = str(error)
     else:
-        record |= {"epochs": measured.epochs, **measured.values}
+        record |= {"epochs": evaluator.epochs, **evaluator.values}
     record |= {"seconds": round(time.monotonic() - began, 1), "versions": versions(), "hardware": hardware()}
     lines = [f" {json.dumps(key)}: {json.dumps(_plain(value))}" for key, value in record.items()]
     with atomic_path(path) as temporary:

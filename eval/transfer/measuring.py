@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,8 @@ _BATCH = {"cpu": 64, "cuda": 256}
 _GATE_IMAGES = 1000
 
 
-@dataclass
-class Measured:
-    """What a record keeps of a run.
+class TransferEvaluator(RetrievalEvaluator):
+    """Validates as training does; reads the test split of final runs alone, and looks at their gates as well.
 
     Attributes:
         epochs: A row of metrics.csv per epoch.
@@ -34,17 +32,11 @@ class Measured:
         vectors: (Q, D) float32 test embeddings of a final run.
     """
 
-    epochs: list[dict[str, float]] = field(default_factory=list)
-    values: dict[str, Any] = field(default_factory=dict)
-    vectors: NDArray[np.float32] | None = None
-
-
-class TransferEvaluator(RetrievalEvaluator):
-    """Validates as training does; reads the test split of final runs alone, and looks at their gates as well."""
-
     def __init__(self, final: bool, seed: int) -> None:
         self.final, self.seed = final, seed
-        self.measured = Measured()
+        self.epochs: list[dict[str, float]] = []
+        self.values: dict[str, Any] = {}
+        self.vectors: NDArray[np.float32] | None = None
 
     def test(  # type: ignore[override]
         self, folder: RunFolder, recipe: Recipe, images: ImageSet, split: TrainingSplit, *, device: str, note: str
@@ -75,15 +67,15 @@ class TransferEvaluator(RetrievalEvaluator):
             labels: (N,) class of every image.
             split: Its test queries are read of a final run alone.
         """
-        values = self.measured.values
+        values = self.values
         values["parameters"] = sum(p.numel() for p in model.parameters())
         if not self.final:
             return
         rows = split.needed_test().query
         test, classes = pixels(rows), labels[rows]
         order = np.random.Generator(np.random.PCG64(self.seed)).permutation(len(test))
-        self.measured.vectors = embed_pixels(model, test)
-        values["test"] = _scores(self.measured.vectors, classes)
+        self.vectors = embed_pixels(model, test)
+        values["test"] = _scores(self.vectors, classes)
         if not any(True for _ in gate_layers(model)):
             return
         # The mean is taken over a share of the training images: test images decide nothing.

@@ -22,7 +22,7 @@ from torch.backends import cudnn
 
 from eval.transfer.device_images import DeviceImages
 from eval.transfer.graphs import capture_updates
-from eval.transfer.measuring import Measured, TransferEvaluator, embed_pixels
+from eval.transfer.measuring import TransferEvaluator, embed_pixels
 from timm_gam.core import Interrupted, RecipeError, StopRequest, TimmGamError, join_world, note_signals
 from timm_gam.data import ImageSet
 from timm_gam.images import DecodeLimits, Preprocessing, resolve_preprocessing
@@ -58,7 +58,7 @@ def train_resident(
     graphs: bool = False,
     deadline: float = float("inf"),
     keep: Path | None = None,
-) -> Measured:
+) -> None:
     """Train by a recipe over images on the device, and measure the best weights.
 
     Args:
@@ -87,14 +87,13 @@ def train_resident(
         trainer = Trainer(objective, preprocessing, recipe, world, len(images.class_names), updates)
         first = next(_batches(pixels, split.train, recipe, 0))
         graphed = graphs and world.device.type == "cuda" and capture_updates(trainer, first)
-        evaluator.measured.values["graphs"] = graphed
+        evaluator.values["graphs"] = graphed
         best = _train(trainer, pixels, split, evaluator, stop, deadline)
         model.load_state_dict(best)
         if keep is not None:
             keep.parent.mkdir(parents=True, exist_ok=True)
             save_tensors(keep, model.state_dict(), {"model": recipe.model})
         evaluator.measure(model.eval(), partial(_seen, pixels, preprocessing), images.labels, split)
-    return evaluator.measured
 
 
 def _on_device(
@@ -147,7 +146,7 @@ def _train(
             if scores["map"] > position.best_map:
                 position.best_epoch, position.best_map = position.epoch, scores["map"]
                 best = {name: tensor.detach().clone() for name, tensor in trainer.kept_model.state_dict().items()}
-        evaluator.measured.epochs.append(row)
+        evaluator.epochs.append(row)
         position.update, position.loss_sum, position.seconds = 0, 0.0, 0.0
     return best
 

@@ -18,7 +18,7 @@ import numpy as np
 import timm
 import torch
 
-from eval.transfer.measuring import Measured, TransferEvaluator
+from eval.transfer.measuring import TransferEvaluator
 from eval.transfer.records import about, record_path, write_record
 from eval.transfer.resident import TimeUpError, train_resident
 from eval.transfer.setting import Run, Setting, halves, recipe_of_run, start_path, work_path
@@ -52,11 +52,9 @@ def finish(setting: Setting, run: Run) -> str | None:
     evaluator, keep = TransferEvaluator(run.kind == "final", run.seed), start if run.kind == "pretrain" else None
     try:
         if setting.resident:  # short, so one that was interrupted begins anew
-            measured = train_resident(
-                recipe, images, evaluator, graphs=setting.graphs, deadline=setting.deadline, keep=keep
-            )
+            train_resident(recipe, images, evaluator, graphs=setting.graphs, deadline=setting.deadline, keep=keep)
         else:
-            measured = _from_files(setting, run, images, evaluator)
+            _from_files(setting, run, images, evaluator)
     except TimeUpError:
         return None
     except DivergedError as error:
@@ -64,21 +62,21 @@ def finish(setting: Setting, run: Run) -> str | None:
             raise
         _write(setting, run, {**record, "val_map": 0.0, "diverged": str(error)}, began)
         return f"{run.name}: {error}"
-    if measured.vectors is not None:
+    if evaluator.vectors is not None:
         vectors = setting.output / "embeddings" / f"{run.name}.npy"
         vectors.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(vectors) as temporary, temporary.open("wb") as file:
-            np.save(file, measured.vectors, allow_pickle=False)
-    best = max((row for row in measured.epochs if "val_map" in row), key=lambda row: row["val_map"])
+            np.save(file, evaluator.vectors, allow_pickle=False)
+    best = max((row for row in evaluator.epochs if "val_map" in row), key=lambda row: row["val_map"])
     record |= {
         "macs": count_macs(timm.create_model(recipe.model, num_classes=len(images.class_names), device="meta"), size),
         "val_map": best["val_map"],
         "best_epoch": int(best["epoch"]),
-        "epochs": measured.epochs,
-        **measured.values,
+        "epochs": evaluator.epochs,
+        **evaluator.values,
     }
     seconds = _write(setting, run, record, began)
-    test = measured.values.get("test")
+    test = evaluator.values.get("test")
     return (
         f"{run.name}: val mAP {100 * best['val_map']:.2f}"
         + (f", test mAP {100 * float(np.nanmean(test['map'])):.2f}" if test else "")
@@ -86,13 +84,13 @@ def finish(setting: Setting, run: Run) -> str | None:
     )
 
 
-def _from_files(setting: Setting, run: Run, images: ImageSet, evaluator: TransferEvaluator) -> Measured:
+def _from_files(setting: Setting, run: Run, images: ImageSet, evaluator: TransferEvaluator) -> None:
     """Of a run that trains as `python -m timm_gam.train` does, and is resumed as it is."""
     folder = RunFolder(work_path(setting, run))
     resume, recipe = folder.state.exists(), recipe_of_run(setting, run)
     train(recipe, folder.path, evaluator, images=images, resume=resume, log=lambda line: None)
     with folder.metrics.open(encoding="utf-8") as lines:
-        evaluator.measured.epochs = [
+        evaluator.epochs = [
             {k: float(v) for k, v in row.items() if v and k != "memory_mb"} for row in csv.DictReader(lines)
         ]
     if run.kind == "pretrain":
@@ -100,7 +98,6 @@ def _from_files(setting: Setting, run: Run, images: ImageSet, evaluator: Transfe
         start.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(start) as temporary:
             shutil.copyfile(folder.best, temporary)
-    return evaluator.measured
 
 
 def _write(setting: Setting, run: Run, record: dict[str, Any], began: float) -> float:

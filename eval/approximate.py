@@ -154,11 +154,13 @@ def _run(args: argparse.Namespace) -> None:
             check_writable(path)
     if args.load and (args.index or args.save):
         raise DataError("--load came with --index or --save, which would do nothing; name one or the other")
-    from timm_gam.search import import_faiss
+    from timm_gam.search import import_faiss, load_index
 
     import_faiss()
     gallery = read_vectors(args.gallery)
-    kept = _loaded(args, gallery) if args.load else None
+    kept = load_index(args.load, gallery) if args.load else None
+    if kept is not None and kept.facts.distance != args.distance:
+        raise DataError(f"index '{args.load}' is for {kept.facts.distance} distance; name it with --distance")
     tuning, measured = _sample(args, gallery).halves(args.seed)
     results: list[dict[str, Any]] = []
     notes: list[str] = []
@@ -179,15 +181,6 @@ def _run(args: argparse.Namespace) -> None:
     if args.save:
         best.save(args.save)
     _publish(args, results, notes, best.facts.factory)
-
-
-def _loaded(args: argparse.Namespace, gallery: NDArray[np.floating]) -> ApproximateIndex:
-    from timm_gam.search import load_index
-
-    kept = load_index(args.load, gallery)
-    if kept.facts.distance != args.distance:
-        raise DataError(f"index '{args.load}' is for {kept.facts.distance} distance; name it with --distance")
-    return kept
 
 
 def _sample(args: argparse.Namespace, gallery: NDArray[np.floating]) -> QuerySample:

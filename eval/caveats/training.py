@@ -11,6 +11,8 @@ from timm_gam.core import ModelError
 from timm_gam.images import Digests, Preprocessing, resolve_preprocessing
 from timm_gam.models import LoadedModel
 
+_WORDS = {"input_size": "size", "crop_pct": "crop", "crop_mode": "crop mode"}
+
 
 def training_images(loaded: LoadedModel, digests: Digests) -> TrainingImages | None:
     """How many of some images a network was trained on; None where its weights do not say.
@@ -51,7 +53,9 @@ def _preprocessing_warnings(loaded: LoadedModel, preprocessing: Preprocessing) -
     if loaded.knows_preprocessing:
         if not other:
             return []
-        differences = ", ".join(f"{_words(name)} {_shown(used[name])} for {_shown(own[name])}" for name in other)
+        differences = ", ".join(
+            f"{_WORDS.get(name, name)} {_shown(used[name])} for {_shown(own[name])}" for name in other
+        )
         return [f"images are prepared otherwise than for these weights: {differences}"]
     if other:  # chosen by whoever scores it
         return []
@@ -61,10 +65,6 @@ def _preprocessing_warnings(loaded: LoadedModel, preprocessing: Preprocessing) -
         f"{loaded.info.architecture}: {size} pixels, {preprocessing.interpolation}, crop {preprocessing.crop_pct} "
         "(--img-size, --interpolation, --crop-pct, --mean, --std)"
     ]
-
-
-def _words(name: str) -> str:
-    return {"input_size": "size", "crop_pct": "crop", "crop_mode": "crop mode"}.get(name, name)
 
 
 def _shown(value: Any) -> str:

@@ -16,7 +16,7 @@ from eval.results.facts import Data, Facts, HeadRecord, Model, PreprocessingReco
 from eval.results.result import Settings
 from timm_gam.core import ProgressBar, World
 from timm_gam.data import ImageSet, Protocol, class_warnings
-from timm_gam.embed import Embedder, Embeddings, FileStore, Head, collect_embeddings
+from timm_gam.embed import Embedder, Embeddings, FileStore, collect_embeddings
 from timm_gam.images import data_fingerprint
 from timm_gam.models import weights_digest
 
@@ -67,6 +67,15 @@ class EmbeddedImages:
         settings = self.settings
         embed, info, head = self.embedder.settings, self.embedder.loaded.info, self.embedder.head
         timings: Timings = common.pop("timings")
+        of_head = None
+        if head is not None:
+            of_head = HeadRecord(
+                sha256=weights_digest(head.state_dict()),
+                loss=head.facts.loss,
+                trained_on=head.facts.trained_on,
+                power=head.facts.power,
+                layers=head.layers,
+            )
         seen = training_images(self.embedder.loaded, self.embeddings.digests)
         return Facts(
             model=Model(
@@ -77,7 +86,7 @@ class EmbeddedImages:
                 embedding_layer=embed.layer,
                 embedding_dim=self.embeddings.vectors.shape[1],
                 views=embed.views,
-                head=None if head is None else head_record(head),
+                head=of_head,
             ),
             weights=Weights(kind=info.weights.kind, reference=info.weights.reference, sha256=info.weights.sha256),
             data=_data_facts(self.images, self.embeddings, self.protocol),
@@ -145,17 +154,6 @@ def embed_rows(
         store=FileStore(settings.cache_folder, embedder.key) if settings.cache_folder is not None else None,
         world=world,
         progress=lambda count: progress(embedder.loaded.info.name + compiling, "img", count),
-    )
-
-
-def head_record(head: Head) -> HeadRecord:
-    """What a record says of a head."""
-    return HeadRecord(
-        sha256=weights_digest(head.state_dict()),
-        loss=head.facts.loss,
-        trained_on=head.facts.trained_on,
-        power=head.facts.power,
-        layers=head.layers,
     )
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.report.chosen import RANKED, Chosen, choose_queries
 from eval.report.explanation import Explanation, Seen
@@ -159,16 +158,15 @@ def _explanation(explanation: Explanation | None) -> dict[str, Any] | None:
         "note": explanation.note,
         "matches": [{"query": _seen(m.query), "match": _seen(m.match), "score": m.score} for m in explanation.matches],
         "gates": [
-            {"id": g.id, "uri": g.picture, "layers": {name: _grid(gates, 4) for name, gates in g.layers.items()}}
+            {
+                "id": g.id,
+                "uri": g.picture,
+                "layers": {name: gates.round(4).tolist() for name, gates in g.layers.items()},
+            }
             for g in explanation.gates
         ],
     }
 
 
 def _seen(image: Seen) -> dict[str, Any]:
-    return {"id": image.id, "class": image.class_name, "uri": image.picture, "parts": _grid(image.parts)}
-
-
-def _grid(values: NDArray[np.float64], digits: int = 9) -> list[list[float]]:
-    rows: list[list[float]] = values.round(digits).tolist()
-    return rows
+    return {"id": image.id, "class": image.class_name, "uri": image.picture, "parts": image.parts.round(9).tolist()}

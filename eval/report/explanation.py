@@ -79,8 +79,10 @@ def explain(
         return Explanation([], [], "The photographs were not given.")
     images, matches, note = result.images, list[Match](), _why_none(result.facts, result.facts.model)
     layer = result.facts.model.embedding_layer
-    wrong = [place for place in _order(result) if not result.relevant[place, 0]][:_PAIRS]
-    right = [place for place in reversed(_order(result)) if result.relevant[place, 0]][:_PAIRS]
+    scored = np.flatnonzero(result.scored)
+    order = scored[np.argsort(result.metric("map")[scored], kind="stable")]
+    wrong = [place for place in order.tolist() if not result.relevant[place, 0]][:_PAIRS]
+    right = [place for place in order[::-1].tolist() if result.relevant[place, 0]][:_PAIRS]
     pairs = [(int(result.query[place]), int(result.neighbours[place, 0])) for place in (*right, *wrong)]
     wanted = {result.ids[row] for pair in pairs for row in pair}
     rows = [row for row, name in enumerate(images.ids) if name in wanted]
@@ -109,12 +111,6 @@ def _why_none(facts: Facts, model: Model) -> str:
     if facts.protocol.distance != "cosine":
         return "Scores are Euclidean distances, which do not split over places; cosine similarity does."
     return ""
-
-
-def _order(result: RetrievalResult) -> list[int]:
-    scored = np.flatnonzero(result.scored)
-    order: list[int] = scored[np.argsort(result.metric("map")[scored], kind="stable")].tolist()
-    return order
 
 
 def _gates(

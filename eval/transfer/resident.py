@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.backends import cudnn
 
 from eval.transfer.device_images import DeviceImages
-from eval.transfer.graphs import capture_updates
 from eval.transfer.measuring import TransferEvaluator, embed_pixels
 from timm_gam.core import Interrupted, RecipeError, StopRequest, TimmGamError, join_world, note_signals
 from timm_gam.data import ImageSet
@@ -36,10 +35,12 @@ from timm_gam.train import (
     create_objective,
     epoch_order,
     seed_for,
+    set_training_mode,
     split_for_training,
     start_model,
 )
 
+_NEAR = 0.02  # of the loss and of a gradient's norm, between a graph and the same work launched anew, in bfloat16
 _time = time.time
 _last: dict[Any, DeviceImages] = {}
 _UNSUPPORTED = {"aa": None, "reprob": 0.0, "mixup": 0.0, "cutmix": 0.0, "color_jitter": 0.0, "ema_decay": None,
@@ -105,6 +106,48 @@ def _on_device(
         _last.clear()
         _last[key] = DeviceImages.load(images, preprocessing, device, limits)
     return _last[key]
+
+
+def capture_updates(trainer: Trainer, batch: Batch) -> bool:
+    """Replace the forward and backward pass of a trainer's updates by graphs, for batches shaped like `batch`.
+
+    Weights, statistics and gradients are afterwards as they were. The graphs are used only where loss and gradients
+    of the batch are those of the ordinary pass.
+
+    Returns:
+        Whether it was done.
+    """
+    objective = trainer.objective
+    set_training_mode(objective)
+    before = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+    pixels, target = trainer._prepared(batch, (0, 0, 0))
+    dtype = getattr(torch, trainer.recipe.amp_dtype)
+    cudnn.benchmark, cudnn.benchmark_limit = True, 4
+    try:
+        # Weights are cast within the graph: a cast that autocast kept from outside would never see an update.
+        with torch.autocast("cuda", dtype=dtype, enabled=trainer.recipe.amp, cache_enabled=False):
+            ordinary = _loss_and_norm(trainer, pixels, target)
+            torch.cuda.make_graphed_callables(objective, (pixels, target))
+        captured = _loss_and_norm(trainer, pixels, target)
+        same = bool(((captured - ordinary).abs() <= _NEAR * ordinary.abs()).all())
+    except RuntimeError:
+        same = False
+    if not same:
+        objective.__dict__.pop("forward", None)
+    trainer.optimizer.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        for name, buffer in objective.named_buffers():
+            buffer.copy_(before[name])
+    return same
+
+
+def _loss_and_norm(trainer: Trainer, pixels: Tensor, target: Tensor) -> Tensor:
+    """(2,) float32: the loss of a batch and the norm of its gradient."""
+    trainer.optimizer.zero_grad(set_to_none=True)
+    loss = trainer.objective(pixels, target)
+    loss.backward()
+    norms = [p.grad.norm() for p in trainer.objective.parameters() if p.grad is not None]
+    return torch.stack([loss.detach().float(), torch.stack(norms).norm()])
 
 
 def _train(

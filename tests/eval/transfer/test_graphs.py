@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from eval.transfer.graphs import capture_updates
+from eval.transfer.resident import capture_updates
 from timm_gam.core import StopRequest, World
 from timm_gam.images import Preprocessing
 from timm_gam.train import Batch, Position, Recipe, Trainer, create_objective, start_model

@@ -75,15 +75,12 @@ def replay(
     from eval.results.record import entry as record
 
     now = record(_score(entry, images, checkpoint, device, limits))
-    found: list[tuple[str, Any, Any]] = [("images", entry.data.fingerprint, now.data.fingerprint)]
-    if entry.weights is not None and now.weights is not None:
-        found.append(("weights", entry.weights.sha256, now.weights.sha256))
-    found = [one for one in found if one[1] != one[2]]
+    found = differences(
+        {"images": entry.data.fingerprint, "weights": entry.weights and entry.weights.sha256},
+        {"images": now.data.fingerprint, "weights": now.weights and now.weights.sha256},
+    )
     if entry.certificate is not None and now.certificate is not None:
-        found += [
-            (f"preprocessing {name}", a, b)
-            for name, a, b in differences(entry.certificate.model_dump(), now.certificate.model_dump())
-        ]
+        found += differences(entry.certificate.model_dump(), now.certificate.model_dump(), "preprocessing ")
     values = {
         name: (average.micro, now.metrics[name].micro) for name, average in entry.metrics.items() if name in now.metrics
     }
@@ -170,6 +167,7 @@ def _run(args: argparse.Namespace) -> bool:
     from timm_gam.data import read_images
 
     check_results_file(args.results_file)
+    from eval.results.certificate import differences
     from eval.results.record import read_document
 
     document = read_document(args.record)
@@ -186,11 +184,8 @@ def _run(args: argparse.Namespace) -> bool:
         replay(entry, images, checkpoint=args.checkpoint, device=args.device, limits=limits) for entry in entries
     ]
     installed = versions()
-    other = [
-        (f"version of {name}", version, installed.get(name))
-        for name, version in document.versions.items()
-        if version != installed.get(name)
-    ]
+    known = {name: installed.get(name) for name in document.versions}
+    other = differences(document.versions, known, "version of ")
     content = [{**vars(one), "differences": [*one.differences, *other]} for one in replays]
     show(args.results_file, content, lambda: "\n\n".join(_text(one, other) for one in replays))
     return any(one.metrics for one in replays)

@@ -97,7 +97,7 @@ def test_optimized_network_gives_the_same_scores_and_says_what_was_done(photos: 
     out = tmp_path / "r.json"
     results = []
     for options in ([], ["--optimize"]):
-        arguments = ("--model", "test_resnet_gam", "--data-dir", photos, *QUICK, *options, "--results-file", out)
+        arguments = ("--model", "test_resnet", "--data-dir", photos, *QUICK, *options, "--results-file", out)
         assert run(*arguments) == 0
         results.append(json.loads(out.read_text())["results"][0])
     plain, optimized = results

@@ -72,8 +72,11 @@ def _made(path: Path, folder: bool) -> tuple[Path, int | None]:
             os.close(handle)
         temporary = Path(name)
         lock = _locked(temporary)
-        if lock is None or _is_at(lock, temporary):
-            return temporary, lock
+        if lock is None:
+            return temporary, None
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(lock), temporary.lstat()):
+                return temporary, lock
         os.close(lock)  # taken for a leftover before it was locked
 
 
@@ -93,13 +96,6 @@ def _locked(path: Path) -> int | None:
         os.close(handle)
         return None
     return handle
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.lstat(path))
-    except OSError:
-        return False
 
 
 def _remove(path: Path) -> None:

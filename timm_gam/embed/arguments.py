@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timm_gam.core import CheckpointError
+
 if TYPE_CHECKING:
     from timm_gam.models import LoadedModel
 
@@ -66,8 +68,6 @@ def with_head(loaded: LoadedModel, head: str | None) -> LoadedModel:
     Raises:
         CheckpointError: there is no such file.
     """
-    from timm_gam.core import CheckpointError
-
     if head is None:
         return loaded
     if head == "none":

@@ -101,20 +101,16 @@ def _decode(image: Image.Image, data: bytes, image_id: str, shrink: Shrink | Non
     """The upright RGB pixels of an opened image."""
     check_header(image, data, image_id, limits)
     if shrink is not None and image.format in ("JPEG", "MPO"):
-        _draft(image, shrink)
+        rotated = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # to be turned by 90 degrees
+        factor = shrink(*(reversed(image.size) if rotated else image.size))
+        if factor > 1:
+            image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
     if image.format in _NOISY:
         with silent_libraries():
             image.load()
     eight_bits = _scaled_to_8_bits(image)
     ImageOps.exif_transpose(eight_bits, in_place=True)
     return eight_bits.convert("RGB")
-
-
-def _draft(image: Image.Image, shrink: Shrink) -> None:
-    rotated = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # to be turned by 90 degrees
-    factor = shrink(*(reversed(image.size) if rotated else image.size))
-    if factor > 1:
-        image.draft(None, (max(image.width // factor, 1), max(image.height // factor, 1)))
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:

@@ -218,8 +218,12 @@ def load_index(path: Path, gallery: NDArray[np.floating] | None = None) -> Appro
         raise DataError(f"index '{path}' holds {index.ntotal} x {index.d}, not what its .json says; {again}")
     if gallery is not None and gallery.shape != (facts.count, facts.dim):
         raise DataError(f"index '{path}' is of {facts.count} x {facts.dim} embeddings, not of {gallery.shape}; {again}")
-    if gallery is not None and _gallery_digest(gallery, facts.distance) != facts.gallery_sha256:
-        raise DataError(f"index '{path}' is of other embeddings of the same shape; {again}")
+    if gallery is not None:
+        digest = hashlib.sha256()
+        for block in prepared_blocks(gallery, facts.distance):
+            digest.update(block.data)
+        if digest.hexdigest() != facts.gallery_sha256:
+            raise DataError(f"index '{path}' is of other embeddings of the same shape; {again}")
     loaded = ApproximateIndex(index, facts)
     loaded.set_parameters(facts.parameters)
     return loaded
@@ -240,13 +244,6 @@ def prepared_blocks(gallery: NDArray[np.floating], distance: Distance) -> Iterat
     """`prepared`, some rows at a time."""
     for start in range(0, len(gallery), ROWS_AT_A_TIME):
         yield prepared(gallery[start : start + ROWS_AT_A_TIME], distance)
-
-
-def _gallery_digest(gallery: NDArray[np.floating], distance: Distance) -> str:
-    digest = hashlib.sha256()
-    for block in prepared_blocks(gallery, distance):
-        digest.update(block.data)
-    return digest.hexdigest()
 
 
 def _facts_path(path: Path) -> Path:

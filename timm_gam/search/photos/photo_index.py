@@ -225,8 +225,7 @@ class PhotoIndex:
             k: How many at most.
             chosen: Which may be found.
         """
-        found = self.store(collection).nearest(query[None], k, chosen)[0]
-        return self.matches(((each.digest, each.score) for each in found), k, chosen)
+        return self.matches(self.store(collection).nearest(query[None], k, chosen)[0], k, chosen)
 
     def matches(self, found: Iterable[tuple[bytes, float]], k: int, chosen: PhotoFilter | None = None) -> list[Match]:
         """The first k of ranked (digest, score) that are of photographs which the filter lets through."""

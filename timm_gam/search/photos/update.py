@@ -121,9 +121,8 @@ def _embed(
 ) -> tuple[dict[str, str], int]:
     """Embed those that the store lacks, each content once; path -> problem, and how many were embedded."""
     digests = Digests.of(fact.digest for _, fact in rows)
-    first = {digest: place for place, digest in reversed(list(enumerate(digests))) if digest}
-    missing = store.missing(digests)
-    todo = sorted(place for place in first.values() if missing[place])
+    first = np.unique(digests.values, return_index=True)[1]
+    todo = np.sort(first[(digests.known & store.missing(digests))[first]]).tolist()
     on_progress(len(rows) - len(todo))
     problems = {file.path: "cannot be read" for file, fact in rows if not fact.digest}
     made = 0

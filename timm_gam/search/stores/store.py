@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from timm_gam.core import DataError
 
@@ -58,8 +58,7 @@ class StoreChoice:
         return os.environ.get(TOKEN_VARIABLE, "") if self.is_server else ""
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """A photograph's digest, and the cosine of its vector and a query's, in [-1, 1]."""
 
     digest: bytes

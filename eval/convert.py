@@ -9,8 +9,6 @@ from pathlib import Path
 
 from timm_gam.core import CommandParser, DataError, check_writable, positive, run_command, write_text
 
-FORMATS = ("trec", "qrels", "mteb", "parquet", "eval-results", "timm-csv")
-
 _EPILOG = """\
 examples
   score and keep the result, then hand its ranking to any tool that reads TREC:
@@ -35,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("result", type=Path, metavar="RESULT", help="a saved result (.safetensors)")
     add("output", type=Path, metavar="FILE", help="the file to write")
-    add("--to", choices=FORMATS, required=True, help="which format")
+    formats = ("trec", "qrels", "mteb", "parquet", "eval-results", "timm-csv")
+    add("--to", choices=formats, required=True, help="which format")
     add("--depth", type=positive, metavar="N", help="ranks of each query (default: all that the result keeps)")
     add("--split", default="test", help="of mteb (default: test)")
     add("--dataset", metavar="ID", help="of eval-results: the benchmark data set on the Hub")

@@ -165,12 +165,9 @@ def train_and_score(
         vectors = head(torch.from_numpy(np.array(embedded.embeddings.vectors))).numpy()
     embedder.head = head
     embedder.loaded = replace(loaded, info=replace(loaded.info, name=f"{loaded.info.name} + head"))
-    better = replace(embedded, embeddings=replace(embedded.embeddings, vectors=vectors))
-    return (
-        head,
-        plain,
-        ranked_result(better.ranking, settings, better.facts, images=images, progress=progress_bar),
-    )
+    changed = replace(embedded, embeddings=replace(embedded.embeddings, vectors=vectors))
+    better = ranked_result(changed.ranking, settings, changed.facts, images=images, progress=progress_bar)
+    return head, plain, better
 
 
 if __name__ == "__main__":

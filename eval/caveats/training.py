@@ -50,15 +50,13 @@ def _preprocessing_warnings(loaded: LoadedModel, preprocessing: Preprocessing) -
     except ModelError:  # a data config that cannot be used, in place of which everything was given
         return []
     other = [name for name in used if used[name] != own[name]]
-    if loaded.knows_preprocessing:
-        if not other:
-            return []
+    if loaded.knows_preprocessing != bool(other):  # as they say, or chosen by whoever scores weights that say nothing
+        return []
+    if other:
         differences = ", ".join(
             f"{_WORDS.get(name, name)} {_shown(used[name])} for {_shown(own[name])}" for name in other
         )
         return [f"images are prepared otherwise than for these weights: {differences}"]
-    if other:  # chosen by whoever scores it
-        return []
     size = " x ".join(map(str, preprocessing.input_size[1:]))
     return [
         f"'{loaded.info.weights.reference}' does not say how images are prepared for it; they are as for any "

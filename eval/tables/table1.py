@@ -154,8 +154,7 @@ def _markdown(document: dict[str, Any]) -> str:
             f"{row['gmacs']:.3f}",
             f"{row['images_per_second']:.0f}",
             *(_cell(row["metrics"][metric]) for metric in METRICS),
-            f"{paper['hit@1']:.2f}" if paper else "-",
-            f"{paper['hit@10']:.2f}" if paper else "-",
+            *(f"{paper[name]:.2f}" if paper else "-" for name in ("hit@1", "hit@10")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     lines += [

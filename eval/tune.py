@@ -76,6 +76,8 @@ def tune(
     >>> max(found, key=lambda trial: trial.value).recipe.name
     'power 0.5 + dba'
     """
+    from timm_gam.rerank import METHODS, Recipe
+
     began, trials = time.perf_counter(), list[Trial]()
     tried: list[Recipe] = []
 
@@ -94,7 +96,7 @@ def tune(
             trials.append(Trial(recipe, value, time.perf_counter() - start))
             on_trial(trials[-1])
 
-    try_all(_first())
+    try_all(Recipe(power=power, method=method) for method in (None, *METHODS) for power in (1.0, 0.5))
     searched: list[Recipe] = []
     while (best := best_of(trials).recipe) not in searched:
         searched.append(best)
@@ -105,14 +107,6 @@ def tune(
 def best_of(trials: Sequence[Trial]) -> Trial:
     """The first of those with the highest value."""
     return max(trials, key=lambda trial: trial.value)
-
-
-def _first() -> Iterator[Recipe]:
-    from timm_gam.rerank import METHODS, Recipe
-
-    for method in (None, *METHODS):
-        for power in (1.0, 0.5):
-            yield Recipe(power=power, method=method)
 
 
 def _near(recipe: Recipe) -> Iterator[Recipe]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from timm_gam.core import print_line, progress_bar, run_command
 from timm_gam.images import DecodeLimits
 
-INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
+_INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
 
 
 def add_repository_arguments(parser: argparse.ArgumentParser, *, out: bool = True) -> None:
@@ -34,11 +36,16 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="ID", help="Hub data set of training and evaluation (default: the one the run read)")
 
 
-def options_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as keywords, those of `timm_gam.images.add_decoding_arguments` as `limits`."""
-    given = dict(vars(args))
-    if "max_scans" in given:
-        given["limits"] = DecodeLimits.of(args)
+def run_publishing(parser: argparse.ArgumentParser, argv: Sequence[str] | None, publish: Callable[..., object]) -> int:
+    """Run `publish` with the options as keywords, those of `timm_gam.images.add_decoding_arguments` as `limits`."""
+    args = parser.parse_args(argv)
+    options: dict[str, Any] = dict(vars(args))
+    if "max_scans" in options:
+        options["limits"] = DecodeLimits.of(args)
         for name in ("max_scans", "max_decode_mb", "max_decode_seconds"):
-            del given[name]
-    return given
+            del options[name]
+
+    def run() -> None:
+        publish(**options, log=print_line, progress=progress_bar)
+
+    return run_command(run, interrupted=_INTERRUPTED)

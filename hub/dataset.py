@@ -11,15 +11,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import INTERRUPTED, add_repository_arguments, add_tag_argument, options_of
+from hub.arguments import add_repository_arguments, add_tag_argument, run_publishing
 from timm_gam.core import (
     CommandParser,
+    ProgressBar,
     RefusedError,
     TimmGamError,
     UploadError,
-    print_line,
-    progress_bar,
-    run_command,
+    no_progress,
     temporary_folder,
 )
 from timm_gam.images import DecodeLimits, add_decoding_arguments, add_near_argument
@@ -53,7 +52,7 @@ def publish_dataset(
     out: Path | None = None,
     limits: DecodeLimits | None = None,
     log: Callable[[str], None] = lambda line: None,
-    on_progress: Callable[[int], None] = lambda images: None,
+    progress: ProgressBar = no_progress,
 ) -> tuple[Audit, Pushed | None]:
     """Audit photographs, build parquet shards, publish them in one commit and read them back.
 
@@ -69,7 +68,7 @@ def publish_dataset(
         limits: What one image may take to decode; default `DecodeLimits()`.
         out: Folder for the repository; default a temporary one.
         log: Called with each line of progress.
-        on_progress: Called with the number of images just read.
+        progress: Makes a bar for the images that are read.
 
     Returns:
         The audit, and where the data set is; None for a dry run.
@@ -89,7 +88,8 @@ def publish_dataset(
     from timm_gam.data import read_folder
     from timm_gam.images import NEAR
 
-    audit = audit_images(read_folder(folder), NEAR if near is None else near, on_progress, limits or DecodeLimits())
+    with progress("reading", "img", None) as on_progress:
+        audit = audit_images(read_folder(folder), NEAR if near is None else near, on_progress, limits or DecodeLimits())
     log(_findings(audit))
     if audit.unreadable and not skip_unreadable:
         name, reason = next(iter(audit.unreadable.items()))
@@ -172,13 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
-
-
-def _run(args: argparse.Namespace) -> None:
-    with progress_bar("reading", "img") as on_progress:
-        publish_dataset(**options_of(args), log=print_line, on_progress=on_progress)
+    return run_publishing(build_parser(), argv, publish_dataset)
 
 
 if __name__ == "__main__":

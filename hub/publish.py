@@ -12,14 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import INTERRUPTED, add_repository_arguments, add_weights_arguments
+from hub.arguments import add_repository_arguments, add_weights_arguments, run_publishing
 from timm_gam.core import (
     CommandParser,
     ProgressBar,
     no_progress,
-    print_line,
-    progress_bar,
-    run_command,
     temporary_folder,
 )
 
@@ -91,8 +88,7 @@ def publish_model(
         progress: Makes a bar for what is embedded for the card's picture.
 
     Raises:
-        PublishError: any of the errors in `timm_gam.core.errors`.
-        TimmGamError: `out` cannot be written.
+        TimmGamError: any of the errors in `timm_gam.core.errors`.
 
     >>> run = Path("runs/test_resnet_gam-0")
     >>> published = publish_model("test_resnet_gam", run, namespace="me", dry_run=True)
@@ -159,12 +155,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
-
-
-def _run(args: argparse.Namespace) -> None:
-    publish_model(**vars(args), log=print_line, progress=progress_bar)
+    return run_publishing(build_parser(), argv, publish_model)
 
 
 if __name__ == "__main__":

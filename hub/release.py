@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hub.arguments import INTERRUPTED, add_repository_arguments, add_weights_arguments
+from hub.arguments import add_repository_arguments, add_weights_arguments, run_publishing
 from hub.publish import publish_model
 from timm_gam.core import (
     CommandParser,
@@ -23,10 +23,7 @@ from timm_gam.core import (
     TimmGamError,
     atomic_path,
     check_writable,
-    print_line,
     printable,
-    progress_bar,
-    run_command,
 )
 
 if TYPE_CHECKING:
@@ -128,14 +125,10 @@ def _find_runs(runs: Path) -> dict[str, Path]:
 
 def _record(releases: Path, published: Published) -> None:
     """Put one repository's commit and digest into the file of releases."""
-    from timm_gam.core import HubError
     from timm_gam.models import Release, read_releases
 
     assert published.pushed is not None
-    try:
-        entries = read_releases(releases)
-    except HubError as error:
-        raise RefusedError(str(error)) from error
+    entries = read_releases(releases)
     entries[published.repo_id] = Release(published.pushed.commit, published.weights_sha256)
     with atomic_path(releases) as temporary:
         content = {repo_id: asdict(release) for repo_id, release in sorted(entries.items())}
@@ -194,16 +187,14 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 all published, 2 refused or some failed, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
+    return run_publishing(build_parser(), argv, _run)
 
 
-def _run(args: argparse.Namespace) -> None:
+def _run(*, releases: Path | None, log: Callable[[str], None], **options: Any) -> None:
     from timm_gam.models import releases_file
 
-    args.releases = args.releases or releases_file()
-    rows = release_zoo(**vars(args), log=print_line, progress=progress_bar)
-    print_line(f"\n{_summary(rows)}")
+    rows = release_zoo(releases=releases or releases_file(), log=log, **options)
+    log(f"\n{_summary(rows)}")
     if failed := [row.model for row in rows if row.state == "failed"]:
         raise PublishError(
             f"{len(failed)} of {len(rows)} not published ({', '.join(failed)}); run the same command again"

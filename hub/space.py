@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import INTERRUPTED, add_repository_arguments, options_of
+from hub.arguments import add_repository_arguments, run_publishing
 from timm_gam.core import (
     CommandParser,
+    ProgressBar,
     RefusedError,
     UploadError,
-    print_line,
-    progress_bar,
-    run_command,
+    no_progress,
     temporary_folder,
 )
 from timm_gam.images import DecodeLimits, add_decoding_arguments
@@ -53,7 +52,7 @@ def publish_space(
     out: Path | None = None,
     limits: DecodeLimits | None = None,
     log: Callable[[str], None] = lambda line: None,
-    on_progress: Callable[[int], None] = lambda photographs: None,
+    progress: ProgressBar = no_progress,
 ) -> Pushed | None:
     """Build a Docker Space of an index's search page, publish it in one commit and compare what is there.
 
@@ -68,7 +67,7 @@ def publish_space(
         out: Folder for the repository; default a temporary one.
         limits: What one photograph may take to decode; default `DecodeLimits()`.
         log: Called with each line of progress.
-        on_progress: Called with the number of photographs just copied.
+        progress: Makes a bar for the photographs that are copied.
 
     Returns:
         Where the Space is; None for a dry run.
@@ -93,7 +92,7 @@ def publish_space(
     if out is not None and out.exists():
         raise RefusedError(f"'{out}' is there already; remove it, or name another --out")
     index = PhotoIndex.open(photos)
-    with temporary_folder("space") as temporary:
+    with temporary_folder("space") as temporary, progress("copying", "img", None) as on_progress:
         built = temporary / "space"
         count = write_space_repository(
             built,
@@ -143,13 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted=INTERRUPTED)
-
-
-def _run(args: argparse.Namespace) -> None:
-    with progress_bar("copying", "img") as on_progress:
-        publish_space(**options_of(args), log=print_line, on_progress=on_progress)
+    return run_publishing(build_parser(), argv, publish_space)
 
 
 if __name__ == "__main__":

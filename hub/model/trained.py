@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import timm_gam  # registers our models  # noqa: F401
 from eval import read_document
-from timm_gam.core import DataError, RefusedError, TimmGamError
+from timm_gam.core import RefusedError
 from timm_gam.embed import Head, read_head
 from timm_gam.models import (
     COREL_TAG,
@@ -91,16 +91,15 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
 
     Raises:
         RefusedError: tensors missing, unexpected, misshapen or not finite; class counts that differ; a record of other
-            weights; no tag for a bare checkpoint; or a file that cannot be read.
+            weights; no tag for a bare checkpoint; or a training record that cannot be read.
+        ModelError: no such model, or a checkpoint that cannot be read.
+        DataError: a record that cannot be read.
     """
     architecture, _, tag = model.partition(".")
     run = checkpoint if checkpoint.is_dir() else None
-    try:
-        check_model_name(architecture)
-        file = checkpoint / BEST if run else checkpoint
-        tensors, training = read_safetensors(file), read_training_record(file)
-    except TimmGamError as error:
-        raise RefusedError(str(error)) from error
+    check_model_name(architecture)
+    file = checkpoint / BEST if run else checkpoint
+    tensors, training = read_safetensors(file), read_training_record(file)
     network = _network_for(architecture, tensors)
     tensors = _fitting(architecture, tensors, network)
     held = network.state_dict()  # a file may keep them in fewer bits than the network does
@@ -133,12 +132,10 @@ def with_head(trained: TrainedModel, path: Path) -> TrainedModel:
     """The model with a head that `timm-gam head` trained on its embeddings.
 
     Raises:
-        RefusedError: no head, or one of other weights.
+        RefusedError: a head of other weights.
+        CheckpointError: no head.
     """
-    try:
-        head = read_head(path)
-    except TimmGamError as error:
-        raise RefusedError(str(error)) from error
+    head = read_head(path)
     if head.facts.weights != trained.sha256:
         raise RefusedError(
             f"the head '{path}' was trained on other weights: {head.facts.weights[:12]}..., the checkpoint is "
@@ -222,10 +219,7 @@ def _without_paths(value: Any) -> Any:
 
 
 def _read_evaluation(path: Path, architecture: str, sha256: str) -> dict[str, Any]:
-    try:
-        document = read_document(path).model_dump(mode="json", by_alias=True)
-    except DataError as error:
-        raise RefusedError(str(error)) from error
+    document = read_document(path).model_dump(mode="json", by_alias=True)
     results = [r for r in document["results"] if r["model"] and r["model"]["architecture"] == architecture]
     digests = [r["weights"]["sha256"] for r in results]
     if not results:

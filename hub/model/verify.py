@@ -12,7 +12,7 @@ import torch
 from timm.models import is_model_in_modules
 from torch import Tensor
 
-from timm_gam.core import TimmGamError, UploadError, one_line, temporary_folder
+from timm_gam.core import UploadError, one_line, temporary_folder
 from timm_gam.models import COREL_TAG, weights_digest
 
 
@@ -42,8 +42,6 @@ def verify_published(folder: Path, repo_id: str, commit: str) -> list[str]:
         with temporary_folder("verify") as cache:
             try:
                 *_, found, answer = _facts(model, size, cache_dir=cache, **arguments)
-            except TimmGamError as error:
-                raise UploadError(f"'{repo_id}' is published, but pulling it back failed: {error}") from error
             except Exception as error:  # of the Hub's client, which timm's own path calls
                 raise UploadError(f"'{repo_id}' is published, but pulling it back failed: {one_line(error)}") from error
         if found != digest or not torch.equal(answer, logits):

@@ -11,7 +11,8 @@ from pathlib import Path
 from huggingface_hub import SpaceCardData
 from PIL import Image
 
-from timm_gam.core import DataError, RefusedError, markdown_code, markdown_text, write_text
+from hub.cards import render_card
+from timm_gam.core import DataError, RefusedError, write_text
 from timm_gam.embed import EmbedSettings
 from timm_gam.images import DecodeLimits, Digests
 from timm_gam.search import INDEX_NAME, PhotoFilter, PhotoIndex, load_collection, update_index
@@ -134,18 +135,4 @@ def _card(model: str, repo_id: str, license: str, count: int, digests: Digests) 
         tags=["image-retrieval", "timm"],
     )
     content = hashlib.sha256(b"".join(digests)).hexdigest()
-    return f"""---
-{data.to_yaml()}
----
-
-# {markdown_text(repo_id.partition("/")[2])}
-
-Search among {count:,} photographs by what they look like: drop one, or click one. Embeddings are those of
-{markdown_code(model)}; the licence of the photographs is {markdown_code(license)}. What is dropped stays in memory and
-is forgotten.
-
-The same page on your own machine: `python app.py`, or `timm-gam search serve photos`.
-
-Written by `python -m hub.space` of timm-gam; SHA-256 of the photographs'
-digests: `{content}`.
-"""
+    return render_card("space", data, title=data.title, count=count, model=model, license=license, content=content)

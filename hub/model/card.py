@@ -12,7 +12,6 @@ from timm.models import get_arch_pretrained_cfgs, is_model_in_modules
 
 from eval import PAPER_TABLE, IntervalsRecord
 from hub.cards import render_card
-from hub.model.picture import IMAGES_PER_CLASS, PICTURE_NAME
 from hub.model.trained import TrainedModel
 from timm_gam.core import RefusedError
 from timm_gam.models import COREL_TAG, corel_repository, count_macs
@@ -22,6 +21,9 @@ _ATTENTION = {
     "se": "SE (r = 16)",
     "cbam": "CBAM (r = 16)",
 }
+PICTURE_NAME = "retrieval.webp"
+IMAGES_PER_CLASS = 6
+"""Of the scenes that the picture is of."""
 _HEADLINE = ("hit@1", "hit@10", "precision@10", "ndcg@10", "map")
 """The metrics of the metadata; `evaluation.json` has them all."""
 _METRIC_TYPES = {"precision": "precision", "hit": "hit-rate", "recall": "recall", "ndcg": "ndcg", "map": "map"}

@@ -10,13 +10,14 @@ import yaml
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
-from hub.model.card import ModelPage, hub_results, render_model_card
-from hub.model.picture import write_retrieval_picture
+from eval import Settings, draw_synthetic, evaluate, ranking_picture
+from hub.model.card import IMAGES_PER_CLASS, PICTURE_NAME, ModelPage, hub_results, render_model_card
 from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import ProgressBar, RefusedError, atomic_path, no_progress, write_json, write_text
 from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_tensors
 
 EVAL_RESULTS = ".eval_results"  # the folder the Hub reads
+_QUERIES = ("reef/0000", "night_city/0000", "mushrooms/0000")  # the first of three classes, whatever is found for them
 
 
 def write_model_repository(
@@ -48,7 +49,7 @@ def write_model_repository(
         save_config_for_hf(trained.network, str(temporary), _model_config(trained), data_config=data_config)
     if trained.head is not None:
         trained.head.save(folder / HEAD_NAME)
-    write_retrieval_picture(folder, progress)
+    _write_picture(folder, progress)
     write_text(folder / "README.md", render_model_card(trained, page, half=half))
     if trained.evaluation is not None:
         write_json(folder / "evaluation.json", trained.evaluation)
@@ -58,6 +59,14 @@ def write_model_repository(
     for name, text in trained.records.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write_text(folder / name, text)
+
+
+def _write_picture(folder: Path, progress: ProgressBar) -> None:
+    """Rank the drawn scenes by the weights in a repository's folder, and write the first results as a picture."""
+    scenes = draw_synthetic(IMAGES_PER_CLASS)
+    result = evaluate(f"local-dir:{folder}", scenes, settings=Settings(intervals="none"), progress=progress)
+    with atomic_path(folder / PICTURE_NAME) as temporary:
+        ranking_picture(result, scenes, _QUERIES).save(temporary, "webp", quality=80)
 
 
 def _as_half(trained: TrainedModel) -> dict[str, Tensor]:

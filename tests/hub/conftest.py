@@ -7,4 +7,4 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hub.model.picture.IMAGES_PER_CLASS", 2)
+    monkeypatch.setattr("hub.model.repository.IMAGES_PER_CLASS", 2)

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from timm_gam.core import ExportError, OutputError, atomic_folder, file_sha256, one_line, versions, write_json
+from timm_gam.embed import read_head
 from timm_gam.export.formats import FORMATS, Run
-from timm_gam.export.network import Layer, head_of, network_to_export, output_name
+from timm_gam.export.network import Layer, network_to_export, output_name
 from timm_gam.images import Preprocessing, resolve_preprocessing
 from timm_gam.inference import fold_batch_norms
 from timm_gam.models import LoadedModel
@@ -167,7 +168,7 @@ def _document(
     height, width = preprocessing.input_size[1:]
     resized = [int(side / preprocessing.crop_pct) for side in (height, width)]
     installed = versions()
-    made, head = {}, head_of(loaded, layer)
+    made, head = {}, None if loaded.head is None or layer == "logits" else read_head(loaded.head)
     if head is not None:  # what was done between the layer and the output
         facts = {"layers": head.layers, "loss": head.facts.loss, "trained_on": head.facts.trained_on}
         made = {"head": facts, "views": head.facts.views}

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_gam.core import ExportError
-from timm_gam.embed import Embedder, EmbedSettings, Head, read_head
+from timm_gam.embed import Embedder, EmbedSettings
 from timm_gam.models import LoadedModel
 
 Layer = Literal["pooled", "pre_logits", "logits"]
@@ -40,11 +40,6 @@ def network_to_export(loaded: LoadedModel, layer: Layer = "pooled", *, normalize
     if not getattr(loaded.model, "num_classes", 0):
         raise ExportError("these weights have no classifier, so there are no logits; export an embedding")
     return loaded.model
-
-
-def head_of(loaded: LoadedModel, layer: Layer) -> Head | None:
-    """The head that is exported, if any."""
-    return None if loaded.head is None or layer == "logits" else read_head(loaded.head)
 
 
 def output_name(layer: Layer) -> str:

@@ -1,9 +1,8 @@
 from timm_gam.inference.column_convolution import ColumnConv2d as ColumnConv2d
-from timm_gam.inference.column_convolution import with_column_convolutions as with_column_convolutions
 from timm_gam.inference.compilation import compiler_errors as compiler_errors
-from timm_gam.inference.feature_maps import map_sizes as map_sizes
+from timm_gam.inference.large_convolutions import map_sizes as map_sizes
+from timm_gam.inference.large_convolutions import replace_large_convolutions as replace_large_convolutions
 from timm_gam.inference.optimization import OptimizedNetwork as OptimizedNetwork
 from timm_gam.inference.optimization import fold_batch_norms as fold_batch_norms
 from timm_gam.inference.optimization import optimize as optimize
 from timm_gam.inference.tap_convolution import TapConv2d as TapConv2d
-from timm_gam.inference.tap_convolution import with_tap_convolutions as with_tap_convolutions

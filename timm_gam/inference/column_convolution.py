@@ -8,11 +8,9 @@ the peak of the processor is 537 (`benchmarks/results/inference.json`).
 
 from __future__ import annotations
 
-from typing import TypeGuard
-
 from torch import Tensor, nn
 
-from timm_gam.inference.feature_maps import map_sizes
+from timm_gam.inference.large_convolutions import Sizes
 
 
 class ColumnConv2d(nn.Module):
@@ -54,43 +52,8 @@ class ColumnConv2d(nn.Module):
         return out.permute(2, 3, 0, 1).view(height, width, count, -1).permute(2, 3, 0, 1)
 
 
-def with_column_convolutions(network: nn.Module, x: Tensor) -> int:
-    """Put `ColumnConv2d` in the place of the convolutions it suits, at the map sizes that a batch has.
-
-    Args:
-        network: Changed in place, if at all.
-        x: (B, 3, H, W), a batch.
-
-    Returns:
-        How many were replaced.
-    """
-    suited = [(name, conv) for name, conv, sizes in large_convolutions(network, x) if _suits(conv, sizes)]
-    for name, conv in suited:
-        network.set_submodule(name, ColumnConv2d(conv))
-    return len(suited)
-
-
-def _suits(conv: nn.Conv2d, sizes: set[tuple[int, int]]) -> bool:
-    """Wider maps have little padding, and each column costs an addition to all outputs."""
+def is_narrow(conv: nn.Conv2d, sizes: Sizes) -> bool:
+    """Whether kernel columns suit one of the maps: wider ones have little padding, and each column costs an addition to
+    all outputs."""
     narrow = conv.kernel_size[1] * (2 if conv.in_channels > conv.out_channels else 1)
     return any(width <= narrow for _, width in sizes)
-
-
-def large_convolutions(network: nn.Module, x: Tensor) -> list[tuple[str, nn.Conv2d, set[tuple[int, int]]]]:
-    """Name, layer and map sizes of the large convolutions that a batch meets."""
-    large = [(name, module) for name, module in network.named_modules() if _is_large(module)]
-    sizes = map_sizes(network, x[:1]) if large else {}
-    return [(name, conv, sizes[conv]) for name, conv in large if conv in sizes]
-
-
-def _is_large(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a module is a dense stride 1 convolution of 5x5 or more, padded to the size of its input."""
-    return (
-        isinstance(module, nn.Conv2d)
-        and module.groups == 1
-        and module.stride == module.dilation == (1, 1)
-        and min(module.kernel_size) >= 5
-        and all(side % 2 for side in module.kernel_size)
-        and module.padding in ("same", tuple(side // 2 for side in module.kernel_size))
-        and module.padding_mode == "zeros"
-    )

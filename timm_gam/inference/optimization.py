@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,8 +25,9 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from timm_gam.core import one_line
-from timm_gam.inference.column_convolution import with_column_convolutions
-from timm_gam.inference.tap_convolution import with_tap_convolutions
+from timm_gam.inference.column_convolution import ColumnConv2d, is_narrow
+from timm_gam.inference.large_convolutions import replace_large_convolutions
+from timm_gam.inference.tap_convolution import TapConv2d, is_faster
 from timm_gam.inference.timing import seconds as time_of
 
 
@@ -102,7 +104,9 @@ class OptimizedNetwork(nn.Module):
 
     def _prepare(self, x: Tensor) -> torch.memory_format:
         """Choose the memory layout, and in which form large kernels run, by what each takes here."""
-        taps = 0 if x.device.type == "cpu" else with_tap_convolutions(self.network, x)
+        taps = 0
+        if x.device.type != "cpu":
+            taps = replace_large_convolutions(self.network, x, TapConv2d, partial(is_faster, count=len(x), known={}))
         x = x[:_SAMPLE]
         seconds = {layout: time_of(self.network.to(memory_format=layout), x, layout) for layout in _LAYOUTS}
         best = min(seconds, key=seconds.__getitem__)
@@ -113,7 +117,8 @@ class OptimizedNetwork(nn.Module):
         if x.device.type != "cpu":
             return best
         by_columns = copy.deepcopy(self.network)
-        if (count := with_column_convolutions(by_columns, x)) and time_of(by_columns, x, best) < seconds[best]:
+        count = replace_large_convolutions(by_columns, x, ColumnConv2d, is_narrow)
+        if count and time_of(by_columns, x, best) < seconds[best]:
             self.network = by_columns.to(memory_format=best)
             self.applied.append(f"{count} convolutions of small maps by kernel columns")
         return best

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_gam.inference.column_convolution import large_convolutions
+from timm_gam.inference.large_convolutions import Sizes
 from timm_gam.inference.timing import seconds
 
 
@@ -56,36 +56,23 @@ class TapConv2d(nn.Module):
         return out.to(padded.dtype)
 
 
-def with_tap_convolutions(network: nn.Module, x: Tensor) -> int:
-    """Put `TapConv2d` in the place of the large convolutions that are faster so, at the map sizes that a batch has.
+def is_faster(conv: nn.Conv2d, sizes: Sizes, *, count: int, known: dict[object, bool]) -> bool:
+    """Whether products of all taps are, for so many maps of each size; `known` keeps what was measured.
 
     Each is measured as it is, before the network is compiled. Taking those to fewer channels unmeasured, as compiled
     they alone are up to 30 times as fast, gave a network of 2,924 images/s instead of 3,523 whose first batch took
     157 s instead of 53 (`benchmarks/results/gpu_h200.json`).
-
-    Args:
-        network: Changed in place, if at all.
-        x: (B, 3, H, W), a batch, on the network's device.
-
-    Returns:
-        How many were replaced.
     """
-    known, replaced = dict[object, bool](), 0
-    for name, conv, sizes in large_convolutions(network, x):
-        if all(_is_faster(conv, len(x), size, known) for size in sizes):
-            network.set_submodule(name, TapConv2d(conv))
-            replaced += 1
-    return replaced
-
-
-def _is_faster(conv: nn.Conv2d, count: int, size: tuple[int, int], known: dict[object, bool]) -> bool:
-    """Whether products of all taps are, for so many maps of a size."""
-    device, key = conv.weight.device, (conv.in_channels, conv.out_channels, conv.kernel_size, size)
-    if key not in known:
-        autocast = torch.is_autocast_enabled(device.type)
-        dtype = torch.get_autocast_dtype(device.type) if autocast else conv.weight.dtype
-        maps, layout = torch.randn(count, conv.in_channels, *size, device=device, dtype=dtype), torch.channels_last
-        forms = (copy.deepcopy(conv), TapConv2d(conv))
-        as_it_is, by_taps = (seconds(form.to(memory_format=layout), maps, layout) for form in forms)
-        known[key] = by_taps < as_it_is
-    return known[key]
+    device, layout = conv.weight.device, torch.channels_last
+    autocast = torch.is_autocast_enabled(device.type)
+    dtype = torch.get_autocast_dtype(device.type) if autocast else conv.weight.dtype
+    for size in sizes:
+        key = (conv.in_channels, conv.out_channels, conv.kernel_size, size)
+        if key not in known:
+            maps = torch.randn(count, conv.in_channels, *size, device=device, dtype=dtype)
+            forms = (copy.deepcopy(conv), TapConv2d(conv))
+            as_it_is, by_taps = (seconds(form.to(memory_format=layout), maps, layout) for form in forms)
+            known[key] = by_taps < as_it_is
+        if not known[key]:
+            return False
+    return True

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 from timm.layers.cbam import CbamModule
 from timm.layers.squeeze_excite import SEModule
@@ -71,13 +71,14 @@ class AttentionResNet(ResNet):  # type: ignore[misc]
 def _register(base: str, kind: str) -> None:
     """Make the entry point of a variant, which timm finds by its module's and its own name, and register it."""
     name = f"{base}_{kind}"
+    title, layer = _ATTENTION[kind]
     plain = "timm's tiny test ResNet" if base == "test_resnet" else f"ResNet-{base.removeprefix('resnet')}"
 
     def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return _create(name, pretrained, _ATTENTION[kind].layer, **{**_BASES[base], **kwargs})
+        return _create(name, pretrained, layer, **{**_BASES[base], **kwargs})
 
     entry_point.__name__ = entry_point.__qualname__ = name
-    entry_point.__doc__ = f"{plain} with {_ATTENTION[kind].title} in every block.\n\n{_pretrained(name)}"
+    entry_point.__doc__ = f"{plain} with {title} in every block.\n\n{_pretrained(name)}"
     globals()[name] = register_model(entry_point)
 
 
@@ -130,18 +131,11 @@ def _weights(
     return {"pretrained_filter_fn": adopt_fit, "pretrained_cfg_overlay": overlay, **gates}
 
 
-class _Attention(NamedTuple):
-    title: str
-    layer: Callable[..., nn.Module]
-
-
-_ATTENTION = {
-    "gam": _Attention("GAM", GlobalAttention),
-    "se": _Attention("SE", SEModule),
-    "cbam": _Attention("CBAM", CbamModule),
-    "gam_g4": _Attention(
-        "grouped GAM", partial(GlobalAttention, groups=4)
-    ),  # a channel shuffle between its convolutions
+_ATTENTION: dict[str, tuple[str, Callable[..., nn.Module]]] = {
+    "gam": ("GAM", GlobalAttention),
+    "se": ("SE", SEModule),
+    "cbam": ("CBAM", CbamModule),
+    "gam_g4": ("grouped GAM", partial(GlobalAttention, groups=4)),  # a channel shuffle between its convolutions
 }
 _BASES: dict[str, dict[str, Any]] = {
     "resnet18": {"block": BasicBlock, "layers": (2, 2, 2, 2)},
@@ -163,7 +157,7 @@ default_cfgs = generate_default_cfgs(  # timm reads it while a model registers
     {
         tag: cfg
         for base, kind in _VARIANTS
-        for tag, cfg in variant_tags(f"{base}_{kind}", base, _ATTENTION[kind].title).items()
+        for tag, cfg in variant_tags(f"{base}_{kind}", base, _ATTENTION[kind][0]).items()
     }
 )
 for _base, _kind in _VARIANTS:

@@ -13,7 +13,7 @@ from typing import Any
 
 import timm
 from timm.models import is_model_in_modules
-from torch import Tensor, nn
+from torch import nn
 
 from timm_gam.core import CheckpointError, TimmGamError
 from timm_gam.models.attention import GateInit, attention_layers
@@ -82,7 +82,8 @@ def from_backbone(
         variants = "timm.list_models(module='attention_resnet')"
         raise TimmGamError(f"'{model_name}' has no attention layers to start; the variants: {variants}")
     model = timm.create_model(name, pretrained=False, gate_init=gate_init, **kwargs)
-    fit = fit_tensors(_read(source), model)
+    is_file = isinstance(source, Path) or Path(source).suffix in _WEIGHT_SUFFIXES
+    fit = fit_tensors(read_safetensors(source if is_file else find_pretrained(str(source)).file), model)
     kept = fit.but_for([*(f"{layer}." for layer, _ in attention_layers(model)), *classifier_names(model)])
     if not kept.complete:
         raise CheckpointError(
@@ -98,10 +99,3 @@ def from_backbone(
         unexpected=(*fit.unexpected, *fit.misshapen),
     )
     return model, report
-
-
-def _read(source: str | Path) -> dict[str, Tensor]:
-    text = str(source)
-    if isinstance(source, Path) or Path(text).suffix in _WEIGHT_SUFFIXES:
-        return read_safetensors(source)
-    return read_safetensors(find_pretrained(text).file)

@@ -11,8 +11,9 @@ loss is a plain network with another parametrisation.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from timm.layers import CecaModule, EcaModule, GatherExcite
@@ -109,28 +110,19 @@ def shuffled_gates(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _gate(x: Tensor, output: Tensor) -> Tensor:
-    """(B, C, H, W) gates; NaN where the input is 0."""
-    return torch.where(x == 0, torch.nan, output / x)
-
-
 @contextmanager
 def _gate_hooks(model: nn.Module, hook: Callable[[str, Tensor, Tensor], Tensor | None]) -> Iterator[None]:
     """Within: `hook(name, x, gate)` is told every gate; what it gives in its place, if anything, multiplies x."""
 
-    def of(name: str) -> Callable[..., Tensor | None]:
-        def called(layer: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
-            gate = hook(name, args[0], _gate(args[0], output))
-            return None if gate is None else args[0] * gate.nan_to_num(1.0)
+    def called(name: str, layer: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor | None:
+        x = args[0]
+        gate = hook(name, x, torch.where(x == 0, torch.nan, output / x))  # unknown where the input is 0
+        return None if gate is None else x * gate.nan_to_num(1.0)
 
-        return called
-
-    hooks = [layer.register_forward_hook(of(name)) for name, layer in gate_layers(model)]
-    try:
+    with ExitStack() as hooks:
+        for name, layer in gate_layers(model):
+            hooks.enter_context(layer.register_forward_hook(partial(called, name)))
         yield
-    finally:
-        for each in hooks:
-            each.remove()
 
 
 def _use(known: Tensor, total: Tensor, squares: Tensor) -> GateUse:

@@ -21,7 +21,7 @@ from timm_gam.train.start import start_model as start_model
 from timm_gam.train.step.batches import Batch as Batch
 from timm_gam.train.step.batches import epoch_order as epoch_order
 from timm_gam.train.step.batches import training_batches as training_batches
-from timm_gam.train.step.objective import ClassifierObjective as ClassifierObjective
+from timm_gam.train.step.objective import Objective as Objective
 from timm_gam.train.step.objective import create_objective as create_objective
 from timm_gam.train.step.optimizer import create_optimization as create_optimization
 from timm_gam.train.step.optimizer import freeze as freeze

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from itertools import islice
-from typing import Any
 
 import torch
 from timm.data import Mixup
@@ -23,7 +22,7 @@ from timm_gam.train.recipe import Recipe
 from timm_gam.train.step.batches import Batch
 from timm_gam.train.step.objective import Objective
 from timm_gam.train.step.optimizer import create_optimization, set_training_mode
-from timm_gam.train.step.seeds import seed_augmentation, seed_for, seed_network
+from timm_gam.train.step.seeds import seed_augmentation, seed_for
 from timm_gam.train.step.sync_norm import synchronise_norms
 from timm_gam.train.step.unreachable_taps import zero_unreachable_gradients
 
@@ -65,8 +64,8 @@ class Trainer:
         if world.size > 1:
             ids = [world.device.index] if world.device.type == "cuda" else None
             self._forward = DistributedDataParallel(self.objective, device_ids=ids)
-        scale = 255 * torch.tensor([preprocessing.mean, preprocessing.std], device=world.device).view(2, 1, 3, 1, 1)
-        self._mean, self._std = scale[0], scale[1]
+        scale = 255 * torch.tensor([preprocessing.mean, preprocessing.std], device=world.device)
+        self._mean, self._std = scale.view(2, 1, 3, 1, 1)
         mixing = {"label_smoothing": recipe.label_smoothing, "num_classes": num_classes}
         self._mixup = Mixup(recipe.mixup, recipe.cutmix, **mixing) if recipe.mixup or recipe.cutmix else None
         self._erase = RandomErasing(recipe.reprob, mode="pixel", device=world.device) if recipe.reprob else None
@@ -157,12 +156,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         for number, batch in enumerate(batches):
             pixels, target = self._prepared(batch, (*where, number))
-            seed_network(seed_for(self.recipe.seed, "network", *where, number, self.world.rank))
-            last = number == len(batches) - 1
+            torch.manual_seed(seed_for(self.recipe.seed, "network", *where, number, self.world.rank))
             autocast = torch.autocast(self.world.device.type, dtype=self._amp_dtype, enabled=self.recipe.amp)
-            with self._synchronised(last), autocast:
-                loss = self._forward(pixels, target) / len(batches)
-            with self._synchronised(last):
+            # Gradients cross processes once per update.
+            alone = isinstance(self._forward, DistributedDataParallel) and number < len(batches) - 1
+            with self._forward.no_sync() if alone else nullcontext():  # type: ignore[operator]
+                with autocast:
+                    loss = self._forward(pixels, target) / len(batches)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         if self.recipe.clip_grad is not None:
@@ -189,9 +189,3 @@ class Trainer:
         if self._mixup is not None:
             pixels, target = self._mixup(pixels, target)
         return pixels, target
-
-    def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
-        """Gradients cross processes once per update."""
-        if isinstance(self._forward, DistributedDataParallel) and not last:
-            return self._forward.no_sync()
-        return nullcontext()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from timm.models import is_model_in_modules
 from torch import nn
 
@@ -25,7 +26,7 @@ from timm_gam.models import (
     weights_digest,
 )
 from timm_gam.train.recipe import MODEL_BACKBONE, Recipe
-from timm_gam.train.step.seeds import seed_for, seed_network
+from timm_gam.train.step.seeds import seed_for
 
 SCRATCH = "scratch"
 _ATTENTION_SUFFIX = re.compile(r"_(gam|gam_g4|se|cbam)$")
@@ -67,7 +68,7 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     arguments: dict[str, Any] = {"num_classes": num_classes}
     if recipe.drop_path:
         arguments["drop_path_rate"] = recipe.drop_path
-    seed_network(seed_for(recipe.seed, "weights"))
+    torch.manual_seed(seed_for(recipe.seed, "weights"))
     gates: dict[str, Any] = {"gate_init": recipe.gate_init} if ours else {}
     if recipe.start == SCRATCH:
         model = timm.create_model(name, **arguments, **gates)

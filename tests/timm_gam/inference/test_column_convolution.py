@@ -9,7 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from timm_gam.inference import ColumnConv2d, with_column_convolutions
+from timm_gam.inference import ColumnConv2d, replace_large_convolutions
+from timm_gam.inference.column_convolution import is_narrow
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -41,7 +42,7 @@ def test_it_takes_the_place_of_large_kernels_on_small_maps_alone() -> None:
     for side, replaced in ((7, (True, True)), (14, (True, False)), (15, (False, False))):
         x = torch.randn(2, 8, side, side)
         by_columns = copy.deepcopy(network)
-        assert with_column_convolutions(by_columns, x) == sum(replaced)
+        assert replace_large_convolutions(by_columns, x, ColumnConv2d, is_narrow) == sum(replaced)
         assert [isinstance(module, ColumnConv2d) for module in by_columns[:2]] == list(replaced)
         assert not any(isinstance(module, ColumnConv2d) for module in by_columns[2:])
         torch.testing.assert_close(by_columns(x), network(x), rtol=1e-4, atol=1e-5)
@@ -51,5 +52,5 @@ def test_other_networks_are_left_as_they_are() -> None:
     for name in ("test_convnext", "test_resnet_se", "test_vit"):
         model = timm.create_model(name).eval().requires_grad_(False)
         before = [type(module) for module in model.modules()]
-        assert with_column_convolutions(model, torch.randn(1, 3, 160, 160)) == 0
+        assert replace_large_convolutions(model, torch.randn(1, 3, 160, 160), ColumnConv2d, is_narrow) == 0
         assert [type(module) for module in model.modules()] == before

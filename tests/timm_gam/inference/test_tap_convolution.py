@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import pytest
 import timm
 import torch
 from torch import nn
 
-from timm_gam.inference import TapConv2d, tap_convolution, with_tap_convolutions
+from timm_gam.inference import TapConv2d, replace_large_convolutions, tap_convolution
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -53,7 +54,8 @@ def test_it_takes_the_place_of_large_kernels_where_it_is_faster(monkeypatch: pyt
         ).requires_grad_(False)
         x = torch.randn(2, 32, side, side)
         expected = network(x)
-        assert with_tap_convolutions(network, x) == sum(replaced)
+        suits = partial(tap_convolution.is_faster, count=2, known={})
+        assert replace_large_convolutions(network, x, TapConv2d, suits) == sum(replaced)
         assert [isinstance(module, TapConv2d) for module in network] == replaced
         torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
 

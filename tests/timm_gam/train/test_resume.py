@@ -18,7 +18,7 @@ import timm_gam.train.output.saving as saving
 from tests.processes import start_command
 from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.core import DivergedError, Interrupted, RunFolderError
-from timm_gam.train import ClassifierObjective, Recipe, RunFolder, Trainer
+from timm_gam.train import Objective, Recipe, RunFolder, Trainer
 from timm_gam.train.__main__ import main
 from timm_gam.train.output.checkpoint import save_state
 
@@ -207,15 +207,15 @@ def test_trains_off_the_main_thread(uninterrupted: RunFolder, photos: Path, tmp_
 def test_a_loss_that_is_not_finite_ends_the_run_and_keeps_the_last_state(
     uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward, calls = ClassifierObjective.forward, []
+    forward, calls = Objective.forward, []
 
-    def breaks(self: ClassifierObjective, *arguments: torch.Tensor) -> torch.Tensor:
+    def breaks(self: Objective, *arguments: torch.Tensor) -> torch.Tensor:
         calls.append(None)
         return forward(self, *arguments) * (float("nan") if len(calls) == 8 else 1.0)
 
     recipe = replace(eventful(photos), save_every=0)  # 6 forward passes an epoch: the second one breaks
     with monkeypatch.context() as patch:
-        patch.setattr(ClassifierObjective, "forward", breaks)
+        patch.setattr(Objective, "forward", breaks)
         with pytest.raises(DivergedError, match="the loss is nan in epoch 2, update 1: lower --lr"):
             train_quietly(recipe, tmp_path / "run")
     assert len(metrics(RunFolder(tmp_path / "run"))) == 1

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs, get_pretrained_cfg
+from timm.models.resnet import _cfg
 
 from timm_gam.core import CheckpointError, HubError, hub_namespace
 from timm_gam.models.weights.releases import find_release
@@ -62,22 +62,6 @@ def corel_repository(name: str) -> str:
     return f"{hub_namespace()}/{name}.{COREL_TAG}"
 
 
-def _cfg(**kwargs: Any) -> dict[str, Any]:
-    return {
-        "num_classes": _IMAGENET_CLASSES,
-        "input_size": (3, 224, 224),
-        "pool_size": (7, 7),
-        "crop_pct": 0.95,
-        "interpolation": "bicubic",
-        "mean": IMAGENET_DEFAULT_MEAN,
-        "std": IMAGENET_DEFAULT_STD,
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **kwargs,
-    }
-
-
 def _corel(name: str) -> dict[str, dict[str, Any]]:
     """Trained on COREL: in the package (the tiny family, at 64 x 64), or on the Hub where a release pins it."""
     if (shipped := find_shipped(f"{name}.{COREL_TAG}")) is not None:
@@ -85,7 +69,11 @@ def _corel(name: str) -> dict[str, dict[str, Any]]:
         where: dict[str, Any] = {"file": str(shipped / "model.safetensors"), "first_conv": "conv1.0", **config}
     else:
         where = {"hf_hub_id": corel_repository(name)} if _is_released(name) else {}
-    return {f"{name}.{COREL_TAG}": _cfg(num_classes=COREL_CLASSES, **where)}
+    return {
+        f"{name}.{COREL_TAG}": _cfg(
+            url=None, num_classes=COREL_CLASSES, crop_pct=0.95, interpolation="bicubic", license="apache-2.0", **where
+        )
+    }
 
 
 def _is_released(name: str) -> bool:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 
 from timm_gam.rerank.reranker import Reranker
-from timm_gam.rerank.sparse.lists import ListedBy, hide, neighbour_lists, similarity_weights
+from timm_gam.rerank.sparse.lists import ListedBy, csr_of_lists, hide, neighbour_lists, similarity_weights
 from timm_gam.rerank.unit_vectors import Vectors
 
 
@@ -160,11 +158,5 @@ class _Changes:
 
 def _symmetric(rows: Tensor, weights: Tensor) -> Tensor:
     """(N, N) sparse (B + B') / 2 of (N, k) lists and weights."""
-    count = len(rows)
-    node = torch.arange(count, device=rows.device).repeat_interleave(rows.shape[1])
-    there, half = rows.flatten(), weights.flatten() / 2
-    places = torch.cat([torch.stack([node, there]), torch.stack([there, node])], dim=1)
-    matrix = torch.sparse_coo_tensor(places, torch.cat([half, half]), (count, count), check_invariants=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
-        return matrix.coalesce().to_sparse_csr()
+    half = csr_of_lists(rows, weights / 2).to_sparse()
+    return (half + half.t()).coalesce().to_sparse_csr()

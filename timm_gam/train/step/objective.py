@@ -16,18 +16,13 @@ from timm_gam.train.recipe import Recipe
 class Objective(nn.Module):
     """A loss around a model: (B, 3, H, W) float pixels and (B,) int64 classes -> the batch's loss, () float32.
 
+    Here cross-entropy of the model's own classifier; targets may also be (B, C) float shares of each class (mixup).
+
     Attributes:
         model: The timm model in training.
     """
 
     model: nn.Module
-
-    def set_classifier(self, model: nn.Module) -> None:
-        """Make the classifier of `model`, this one or an average of it, what the loss has learnt of the classes."""
-
-
-class ClassifierObjective(Objective):
-    """Cross-entropy of the model's own classifier; targets may also be (B, C) float shares of each class (mixup)."""
 
     def __init__(self, model: nn.Module, label_smoothing: float = 0.0) -> None:
         super().__init__()
@@ -36,6 +31,9 @@ class ClassifierObjective(Objective):
     def forward(self, pixels: Tensor, target: Tensor) -> Tensor:
         smoothing = self.label_smoothing if target.ndim == 1 else 0.0  # mixup has smoothed the shares
         return F.cross_entropy(self.model(pixels).float(), target, label_smoothing=smoothing)
+
+    def set_classifier(self, model: nn.Module) -> None:
+        """Make the classifier of `model`, this one or an average of it, what the loss has learnt of the classes."""
 
 
 class ProxyObjective(Objective):
@@ -46,8 +44,7 @@ class ProxyObjective(Objective):
     """
 
     def __init__(self, model: nn.Module, loss: str, num_classes: int) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
         self._embed = (embedding_network(model),)  # in a tuple: its parameters are those of `model`, registered once
         self.loss = proxy_loss(loss, num_classes, int(model.num_features))  # type: ignore[arg-type]
         classifier = model.get_classifier()  # type: ignore[operator]
@@ -101,5 +98,5 @@ def create_objective(model: nn.Module, recipe: Recipe, num_classes: int) -> Obje
         RecipeError: its package is not installed, or the model has no fitting classifier.
     """
     if recipe.loss == "cross-entropy":
-        return ClassifierObjective(model, recipe.label_smoothing)
+        return Objective(model, recipe.label_smoothing)
     return ProxyObjective(model, recipe.loss, num_classes)

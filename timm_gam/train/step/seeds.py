@@ -24,8 +24,3 @@ def seed_augmentation(value: int) -> None:
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.default_generator.manual_seed(value)
-
-
-def seed_network(value: int) -> None:
-    """Seed what a network draws from: torch on every device."""
-    torch.manual_seed(value)

@@ -40,6 +40,7 @@ from eval.scoring.statistics.significance import holm as holm
 from eval.scoring.statistics.significance import p_over_queries as p_over_queries
 from eval.scoring.statistics.significance import p_over_runs as p_over_runs
 from eval.scoring.statistics.significance import summarise as summarise
+from eval.tables.export import write_hub_scores as write_hub_scores
 from eval.tables.metric_tables import PAPER_TABLE as PAPER_TABLE
 from eval.tables.metric_tables import metric_table as metric_table
 from eval.tables.metric_tables import summary as summary

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,25 @@ def write_eval_results(result: RetrievalResult, path: Path, dataset_id: str, *, 
     Raises:
         DataError: `dataset_id` is no Hub id.
     """
+    averages, protocol = result.averages, result.facts.protocol
+    scores = {name: averages[name].micro for name in _METRICS if name in averages}
+    write_hub_scores(path, dataset_id, scores, protocol.description, protocol.distance, revision=revision)
+
+
+def write_hub_scores(
+    path: Path,
+    dataset_id: str,
+    scores: Mapping[str, float],
+    protocol: str,
+    distance: str,
+    *,
+    revision: str | None = None,
+) -> None:
+    """`write_eval_results` of shares by the name of their metric, with the description and distance of their protocol.
+
+    Raises:
+        DataError: `dataset_id` is no Hub id.
+    """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.errors import HFValidationError
@@ -103,17 +122,10 @@ def write_eval_results(result: RetrievalResult, path: Path, dataset_id: str, *, 
         validate_repo_id(dataset_id)
     except HFValidationError as error:
         raise DataError(f"'{dataset_id}' is no Hub id of a data set; one reads owner/name") from error
-    protocol = result.facts.protocol
+    notes = f"{protocol}; {distance}; ties by expectation; timm-gam"
     entries = [
-        EvalResultEntry(
-            dataset_id=dataset_id,
-            task_id=name,
-            value=round(100 * result.averages[name].micro, 4),
-            dataset_revision=revision,
-            notes=f"{protocol.description}; {protocol.distance}; ties by expectation; timm-gam",
-        )
-        for name in _METRICS
-        if name in result.averages
+        EvalResultEntry(dataset_id, name, round(100 * score, 4), dataset_revision=revision, notes=notes)
+        for name, score in scores.items()
     ]
     write_text(path, yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True))
 

@@ -104,7 +104,7 @@ def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
                 metric_name=name,
                 metric_value=round(average["micro"], 6),
             )
-            for name, average in _headline(trained.result).items()
+            for name, average in headline(trained.result).items()
         ]
     return ModelCardData(
         library_name="timm",
@@ -112,27 +112,16 @@ def _metadata(trained: TrainedModel, page: ModelPage) -> ModelCardData:
         license=page.license,
         base_model=page.base_model,
         datasets=[page.dataset] if page.dataset else None,
-        metrics=list(_headline(trained.result)) if trained.result else None,
+        metrics=list(headline(trained.result)) if trained.result else None,
         tags=["timm", "image-retrieval"],
         model_name=trained.name if results else None,
         eval_results=results,
     )
 
 
-def _headline(result: Mapping[str, Any]) -> dict[str, Any]:
+def headline(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a result's averages that people look for, by metric."""
     return {name: result["metrics"][name] for name in _HEADLINE if name in result["metrics"]}
-
-
-def hub_results(trained: TrainedModel, page: ModelPage) -> list[dict[str, Any]]:
-    """Entries of `.eval_results/*.yaml`, in per cent; none where no data set of the Hub was scored."""
-    if trained.result is None or page.scored is None:
-        return []
-    protocol = trained.result["protocol"]
-    notes = f"{protocol['description']}; {protocol['distance']}; ties by expectation; timm-gam"
-    return [
-        {"dataset": {"id": page.scored, "task_id": name}, "value": round(100 * average["micro"], 4), "notes": notes}
-        for name, average in _headline(trained.result).items()
-    ]
 
 
 def _attention_of(trained: TrainedModel) -> str | None:

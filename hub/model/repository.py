@@ -6,17 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from timm.models._hub import save_config_for_hf
 from torch import Tensor
 
-from eval import Settings, draw_synthetic, evaluate, ranking_picture
-from hub.model.card import IMAGES_PER_CLASS, PICTURE_NAME, ModelPage, hub_results, render_model_card
+from eval import Settings, draw_synthetic, evaluate, ranking_picture, write_hub_scores
+from hub.model.card import IMAGES_PER_CLASS, PICTURE_NAME, ModelPage, headline, render_model_card
 from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import ProgressBar, RefusedError, atomic_path, no_progress, write_json, write_text
 from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_tensors
 
-EVAL_RESULTS = ".eval_results"  # the folder the Hub reads
 _QUERIES = ("reef/0000", "night_city/0000", "mushrooms/0000")  # the first of three classes, whatever is found for them
 
 
@@ -35,6 +33,7 @@ def write_model_repository(
         progress: Makes a bar for what is embedded for the card's picture.
 
     Raises:
+        DataError: what was scored has no Hub id.
         RefusedError: a weight that float16 cannot hold, or a head with float16 weights.
         OutputError: the folder cannot be written.
     """
@@ -53,9 +52,11 @@ def write_model_repository(
     write_text(folder / "README.md", render_model_card(trained, page, half=half))
     if trained.evaluation is not None:
         write_json(folder / "evaluation.json", trained.evaluation)
-    if entries := hub_results(trained, page):
-        (folder / EVAL_RESULTS).mkdir(exist_ok=True)
-        write_text(folder / EVAL_RESULTS / "retrieval.yaml", yaml.safe_dump(entries, sort_keys=False))
+    if (result := trained.result) is not None and page.scored is not None:
+        (folder / ".eval_results").mkdir(exist_ok=True)  # the folder the Hub reads
+        scores, protocol = {name: average["micro"] for name, average in headline(result).items()}, result["protocol"]
+        file = folder / ".eval_results" / "retrieval.yaml"
+        write_hub_scores(file, page.scored, scores, protocol["description"], protocol["distance"])
     for name, text in trained.records.items():
         (folder / name).parent.mkdir(exist_ok=True)
         write_text(folder / name, text)

@@ -131,7 +131,11 @@ def audit_images(
             "folder of images"
         )
     kept = np.array(rows, dtype=np.int64)
-    splits, rule = _splits(images, kept)
+    if images.splits is not None:
+        splits, rule = tuple(images.splits[row] for row in rows), "the folder's own"
+    else:
+        is_test = published_split([images.ids[row] for row in rows], images.labels[kept])
+        splits, rule = tuple("test" if test else "train" for test in is_test.tolist()), IMAGE_RULE
     pairs = alike_pairs(np.array(signatures), near)
     return Audit(
         images=images,
@@ -145,11 +149,3 @@ def audit_images(
         bytes=total,
         fingerprint=data_fingerprint(images, kept, digests),
     )
-
-
-def _splits(images: ImageSet, rows: NDArray[np.int64]) -> tuple[tuple[str, ...], str]:
-    """The set's own splits, else those of the published rule."""
-    if images.splits is not None:
-        return tuple(images.splits[row] for row in rows.tolist()), "the folder's own"
-    is_test = published_split([images.ids[row] for row in rows.tolist()], images.labels[rows])
-    return tuple("test" if test else "train" for test in is_test.tolist()), IMAGE_RULE

@@ -50,7 +50,7 @@ def _files(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
         request.getfixturevalue("token")
         hub.add("datasets", "me/photographs", tmp_path / "photos")
         shutil.copytree(request.getfixturevalue("run"), tmp_path / "runs" / "test_resnet_gam-0")
-        monkeypatch.setattr("hub.model.picture.IMAGES_PER_CLASS", 2)
+        monkeypatch.setattr("hub.model.repository.IMAGES_PER_CLASS", 2)
 
 
 @pytest.mark.parametrize("example", [pytest.param(test, id=test.name) for test in _examples()])

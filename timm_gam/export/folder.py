@@ -64,7 +64,8 @@ def export_model(
     network = network_to_export(loaded, layer, normalize=normalize).requires_grad_(False)
     check_new(folder)
     with atomic_folder(folder) as temporary:
-        images = _images(preprocessing.input_size)
+        generator = torch.Generator().manual_seed(0)  # batches like preprocessed pixels: mean 0, deviation 1
+        images = [torch.randn(count, *preprocessing.input_size, generator=generator) for count in _BATCHES]
         with torch.no_grad():
             expected = _expected(network, images, loaded.info.name)
         program = _trace(network, preprocessing.input_size, loaded.info.name)
@@ -76,12 +77,6 @@ def export_model(
         content = _document(loaded, preprocessing, layer, normalize, expected[0].shape[1], files)
         write_json(temporary / DOCUMENT, content)
     return content
-
-
-def _images(size: tuple[int, int, int]) -> list[Tensor]:
-    """Batches like preprocessed pixels: mean 0, deviation 1."""
-    generator = torch.Generator().manual_seed(0)
-    return [torch.randn(count, *size, generator=generator) for count in _BATCHES]
 
 
 def _expected(network: nn.Module, images: Sequence[Tensor], name: str) -> list[Tensor]:

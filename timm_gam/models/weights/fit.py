@@ -169,13 +169,9 @@ def _by_the_architecture(tensors: dict[str, Tensor], model: nn.Module) -> dict[s
 
 def _adapted(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
     """First convolutions of RGB weights for the model's number of channels, where that is another."""
-    adapted = {}
-    for name in names:
-        if name in tensors and name in own and tensors[name].ndim == own[name].ndim == 4:
-            channels = own[name].shape[1]
-            if channels > 0 and channels != tensors[name].shape[1] == 3:
-                adapted[name] = adapt_input_conv(channels, tensors[name])
-    return adapted
+    both = [n for n in names if n in tensors and n in own and tensors[n].ndim == own[n].ndim == 4]
+    other = [n for n in both if 0 < own[n].shape[1] != tensors[n].shape[1] == 3]
+    return {name: adapt_input_conv(own[name].shape[1], tensors[name]) for name in other}
 
 
 def _first_convolutions(model: nn.Module) -> list[str]:

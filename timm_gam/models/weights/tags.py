@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -68,19 +69,14 @@ def _corel(name: str) -> dict[str, dict[str, Any]]:
         config = {"input_size": (3, 64, 64), "pool_size": (2, 2), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
         where: dict[str, Any] = {"file": str(shipped / "model.safetensors"), "first_conv": "conv1.0", **config}
     else:
-        where = {"hf_hub_id": corel_repository(name)} if _is_released(name) else {}
+        where = {}
+        with suppress(HubError):  # said when the weights are asked for; importing does not fail
+            where = {"hf_hub_id": corel_repository(name)} if find_release(corel_repository(name)) else {}
     return {
         f"{name}.{COREL_TAG}": _cfg(
             url=None, num_classes=COREL_CLASSES, crop_pct=0.95, interpolation="bicubic", license="apache-2.0", **where
         )
     }
-
-
-def _is_released(name: str) -> bool:
-    try:
-        return find_release(corel_repository(name)) is not None
-    except HubError:  # said when the weights are asked for; importing does not fail
-        return False
 
 
 def _timms_own(name: str) -> dict[str, dict[str, Any]]:

@@ -127,13 +127,9 @@ class _AugmentedImages(Dataset[Batch]):
         pixels = np.empty((len(keys), *self.shape), dtype=np.uint8)
         rows = self.train[[place for _, place in keys]]
         for i, ((epoch, _), row) in enumerate(zip(keys, rows.tolist(), strict=True)):
-            image = self._decoded(row)
+            ((_, image),) = self.images.reader.read([row])
+            if not isinstance(image, Image.Image):
+                image, _ = load_image(image, self.images.ids[row], limits=self.limits)
             seed_augmentation(seed_for(self.seed, "augment", epoch, row))
             pixels[i] = self.transform(image)
         return Batch(in_shared_memory(torch.from_numpy(pixels)), torch.from_numpy(self.images.labels[rows]))
-
-    def _decoded(self, row: int) -> Image.Image:
-        ((_, encoded),) = self.images.reader.read([row])
-        if isinstance(encoded, Image.Image):
-            return encoded
-        return load_image(encoded, self.images.ids[row], limits=self.limits)[0]

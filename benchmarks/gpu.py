@@ -1,6 +1,6 @@
 """Measure on one GPU: exact scoring against the card's float64 peak and its machine's CPU, and GAM's inference.
 
-    python benchmarks/networks/gpu.py --record benchmarks/results/gpu_h200.json
+    python benchmarks/gpu.py --record benchmarks/results/gpu_h200.json
 
 In under three minutes. Scoring: every metric of 10,000 x 2048, 50,000 x 2048 and 100,000 x 512, embeddings on the card,
 and the ranks alone; the first also on the CPU, with the metrics compared digit for digit. The peak is the best of

@@ -59,14 +59,14 @@ def hit_at_k(groups: TieGroups, k: int) -> Tensor:
     Returns:
         (Q,) in [0, 1].
     """
-    first = groups.relevant_before == 0
-    size, relevant, within = groups.size[first], groups.relevant[first], groups.within(k)[first]
+    first = groups.first
+    size, relevant, within = first.size, first.relevant, first.within(k)
     # A group of n with r relevant fills t ranks: P(miss) = C(n-r, t) / C(n, t) = prod_{i<t} (n-r-i) / (n-i).
     miss = torch.ones(len(size), dtype=torch.float64, device=size.device)
     for i in range(min(k, int(within.max()) if len(within) else 0)):
         factor = (size - relevant - i).clamp(min=0).double() / (size - i).clamp(min=1)
         miss *= torch.where(i < within, factor, 1.0)
-    return _of_first(groups, first, 1.0 - miss)
+    return _of_first(first, 1.0 - miss)
 
 
 def average_precision(groups: TieGroups) -> Tensor:
@@ -98,8 +98,8 @@ def average_precision_at_r(groups: TieGroups) -> Tensor:
     Returns:
         (Q,) in [0, 1].
     """
-    near = groups.reaching(groups.num_relevant)
-    return groups.per_relevant(near.total(_precision_sums(near, near.within(groups.num_relevant))))
+    near = groups.near
+    return near.per_relevant(near.total(_precision_sums(near, near.within(near.num_relevant))))
 
 
 def r_precision(groups: TieGroups) -> Tensor:
@@ -108,7 +108,7 @@ def r_precision(groups: TieGroups) -> Tensor:
     Returns:
         (Q,) in [0, 1].
     """
-    return groups.per_relevant(groups.expected_relevant(groups.num_relevant))
+    return groups.per_relevant(groups.near.expected_relevant(groups.num_relevant))
 
 
 def reciprocal_rank(groups: TieGroups) -> Tensor:
@@ -119,12 +119,11 @@ def reciprocal_rank(groups: TieGroups) -> Tensor:
     Returns:
         (Q,) in (0, 1].
     """
-    first = groups.relevant_before == 0
-    start, size, relevant = groups.start[first], groups.size[first], groups.relevant[first]
+    start, size, relevant = groups.first.start, groups.first.size, groups.first.relevant
     value = 1.0 / (start.double() + 1.0)
     for i in torch.nonzero(relevant < size)[:, 0].tolist():
         value[i] = _mean_reciprocal_first(int(start[i]), int(size[i]), int(relevant[i]))
-    return _of_first(groups, first, value)
+    return _of_first(groups.first, value)
 
 
 def ndcg_at_k(groups: TieGroups, k: int) -> Tensor:
@@ -135,7 +134,7 @@ def ndcg_at_k(groups: TieGroups, k: int) -> Tensor:
     Returns:
         (Q,) in [0, 1].
     """
-    discounts = _discounts(k, groups)
+    discounts = _discounts(k, groups.row.device)
     start = groups.start.clamp(max=k)
     per_group = groups.relevant.double() / groups.size * (discounts[start + groups.within(k)] - discounts[start])
     return quotient(groups.total(per_group), discounts[groups.num_relevant.clamp(max=k)])
@@ -155,7 +154,7 @@ def graded_ndcg_at_k(groups: TieGroups, gains: Tensor, ideal: Tensor, k: int) ->
     Returns:
         (Q,) in [0, 1].
     """
-    discounts = _discounts(k, groups)
+    discounts = _discounts(k, groups.row.device)
     start = groups.start.clamp(max=k)
     per_group = gains / groups.size * (discounts[start + groups.within(k)] - discounts[start])
     width = min(k, ideal.shape[1])
@@ -219,7 +218,7 @@ def query_metrics(ranks: RelevantRanks, ks: Sequence[int] = DEFAULT_KS) -> dict[
     first = groups.reaching(max(ks, default=0))
     at_k = {f"{name}@{k}": metric(first, k) for name, metric in AT_K.items() for k in ks}
     found = at_k | {name: metric(groups) for name, metric in WHOLE.items()}
-    return {name: values.cpu().numpy() for name, values in found.items()}
+    return dict(zip(found, torch.stack([*found.values()]).cpu().numpy(), strict=True))
 
 
 def _precision_sums(groups: TieGroups, within: Tensor) -> Tensor:
@@ -230,7 +229,7 @@ def _precision_sums(groups: TieGroups, within: Tensor) -> Tensor:
     """
     start, size, relevant = groups.start, groups.size, groups.relevant
     end = start + within
-    harmonic = torch.from_numpy(_harmonic(int(end.max()).bit_length() if len(end) else 0)).to(start.device)
+    harmonic = _harmonic(int(end.max()).bit_length() if len(end) else 0, start.device)
     single = size == 1
     # The difference of two H loses digits where it is a single term.
     inverse_ranks = torch.where(single, within.double() / (start + 1), harmonic[end] - harmonic[start])
@@ -240,22 +239,23 @@ def _precision_sums(groups: TieGroups, within: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=2)  # of whole rankings, and of their first R
-def _harmonic(bits: int) -> NDArray[np.float64]:
+def _harmonic(bits: int, device: torch.device) -> Tensor:
     """(2^bits,) harmonic numbers H_0, H_1, ..."""
-    return np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, 2**bits))))
+    return torch.from_numpy(np.concatenate(([0.0], np.cumsum(1.0 / np.arange(1, 2**bits))))).to(device)
 
 
-def _of_first(groups: TieGroups, first: Tensor, values: Tensor) -> Tensor:
+def _of_first(first: TieGroups, values: Tensor) -> Tensor:
     """(Q,) values of each query's first group; 0 where the ranking holds none of the relevant images."""
-    out = torch.where(groups.num_relevant > 0, values.new_zeros(()), torch.nan)
-    out[groups.row[first]] = values
+    out = torch.where(first.num_relevant > 0, values.new_zeros(()), torch.nan)
+    out[first.row] = values
     return out
 
 
-def _discounts(k: int, groups: TieGroups) -> Tensor:
+@functools.lru_cache
+def _discounts(k: int, device: torch.device) -> Tensor:
     """(k + 1,) float64: 0, then the discounts 1 / log2(i + 1) of the first i ranks, summed."""
     sums = np.concatenate(([0.0], np.cumsum(1.0 / np.log2(np.arange(2, k + 2)))))
-    return torch.from_numpy(sums).to(groups.row.device)
+    return torch.from_numpy(sums).to(device)
 
 
 def _mean_reciprocal_first(start: int, size: int, relevant: int) -> float:

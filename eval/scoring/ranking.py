@@ -122,13 +122,13 @@ def _ranks(counter: SortCounter, part: slice) -> RelevantRanks:
     """What was counted for a part of a group of queries."""
     above, tied = counter.counts(part)
     targets = counter.targets[part].flip(1)  # best first
-    found = targets < NO_TARGET
+    row, column = torch.nonzero(targets < NO_TARGET, as_tuple=True)
     return RelevantRanks(
         query=torch.arange(counter.group.start + part.start, counter.group.start + part.stop, device=above.device),
-        row=torch.nonzero(found)[:, 0],
-        above=above.flip(1)[found].long(),
-        tied=tied.flip(1)[found].long(),
-        score=targets[found],
+        row=row.contiguous(),
+        above=above.flip(1)[row, column].long(),
+        tied=tied.flip(1)[row, column].long(),
+        score=targets[row, column],
     )
 
 

@@ -14,7 +14,7 @@ NO_TARGET = float("inf")
 """Fills up rows of targets: no score is above it or equal to it."""
 
 _JOINED = {"cpu": 64}  # images by label whose classes are scored together: small blocks take long to start
-_FILLED = 512  # queries whose targets are filled up at a time
+_FILLED = {"cpu": 2**16}  # targets that are filled up at a time
 
 
 class Relevant:
@@ -75,7 +75,7 @@ class Relevant:
                 targets[mine] += torch.where(here, scores.gather(1, found.clamp_(0, scores.shape[1] - 1)), 0.0)
         world.sum(targets)  # each is 0 in all processes but one
         by_label = torch.from_numpy(self.by_label).to(device)
-        for part in slices(0, len(targets), _FILLED):
+        for part in slices(0, len(targets), max(1, _FILLED.get(device.type, 2**22) // targets.shape[1])):
             counted = place < count[part]
             mine = counted & (by_label[(start[part] + place).clamp_(max=len(by_label) - 1)] == itself[part])
             own[part] = torch.where(mine, targets[part], -torch.inf).amax(dim=1, keepdim=True)

@@ -45,14 +45,26 @@ class TieGroups:
         opens[1:] = (row[1:] != row[:-1]) | (above[1:] != above[:-1])
         heads = torch.nonzero(opens)[:, 0]
         relevant = torch.diff(heads, append=heads.new_tensor([len(row)]))
-        num_relevant = torch.bincount(row, minlength=len(ranks.query))
-        pairs_before_query = (num_relevant.cumsum(0) - num_relevant)[row[heads]]
-        return cls(num_relevant, row[heads], above[heads], tied[heads], relevant, heads - pairs_before_query)
+        before = _starts(row, len(ranks.query))
+        of_head = row[heads]
+        return cls(before.diff(), of_head, above[heads], tied[heads], relevant, heads - before[of_head])
 
     def reaching(self, cutoff: int | Tensor) -> TieGroups:
         """Without the groups past the first `cutoff` ranks that say nothing about them: all but each query's first."""
         limit = cutoff if isinstance(cutoff, int) else cutoff[self.row]
-        kept = torch.nonzero((self.start < limit) | (self.relevant_before == 0))[:, 0]
+        return self._some(torch.nonzero((self.start < limit) | (self.relevant_before == 0))[:, 0])
+
+    @functools.cached_property
+    def first(self) -> TieGroups:
+        """The first group of each query that has any."""
+        return self._some(torch.nonzero(self.relevant_before == 0)[:, 0])
+
+    @functools.cached_property
+    def near(self) -> TieGroups:
+        """Without those past the first R ranks, as `reaching`."""
+        return self.reaching(self.num_relevant)
+
+    def _some(self, kept: Tensor) -> TieGroups:
         per_group = (self.row, self.start, self.size, self.relevant, self.relevant_before)
         return TieGroups(self.num_relevant, *(values[kept] for values in per_group))
 
@@ -73,9 +85,9 @@ class TieGroups:
     @functools.cached_property
     def _place(self) -> tuple[Tensor, int]:
         """(G,) place of each group within its query, and the most groups that any query has."""
-        count = torch.bincount(self.row, minlength=len(self.num_relevant))
-        place = torch.arange(len(self.row), device=self.row.device) - (count.cumsum(0) - count)[self.row]
-        return place, int(count.max()) if len(count) else 0
+        before = _starts(self.row, len(self.num_relevant))
+        place = torch.arange(len(self.row), device=self.row.device) - before[self.row]
+        return place, int(before.diff().max()) if len(self.num_relevant) else 0
 
     def per_relevant(self, totals: Tensor) -> Tensor:
         """Divide (Q,) totals by R; NaN where a query has no relevant image."""
@@ -89,6 +101,11 @@ class TieGroups:
     def expected_relevant(self, cutoff: int | Tensor) -> Tensor:
         """(Q,) expected number of relevant images within the first `cutoff` ranks."""
         return self.total((self.relevant * self.within(cutoff)).double() / self.size)
+
+
+def _starts(row: Tensor, queries: int) -> Tensor:
+    """(queries + 1,) where each query begins among ascending rows, and the end."""
+    return torch.searchsorted(row, torch.arange(queries + 1, device=row.device))
 
 
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:

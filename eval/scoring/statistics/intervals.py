@@ -84,10 +84,10 @@ def average(
     >>> [round(bound, 3) for bound in average(hits, np.repeat([0, 1], 10))["hit@1"].micro_interval]
     [0.662, 0.976]
     """
-    found = {}
+    found, codes = {}, np.unique(labels, return_inverse=True)[1]
     for name, column in values.items():
         scored = np.isfinite(column)
-        means = _means(column[scored], labels[scored])
+        means = _means(column[scored], codes[scored])
         intervals: list[Interval | None] = [None, None]
         if population is not None:
             spreads = _spreads(name, column, labels, population, influence)
@@ -161,10 +161,10 @@ def class_means(values: dict[str, Floats], labels: NDArray[np.int64]) -> Iterato
         yield int(label), int(members.sum()), {name: float(column[members].mean()) for name, column in values.items()}
 
 
-def _means(values: Floats, labels: NDArray[np.int64]) -> tuple[float, float]:
+def _means(values: Floats, codes: NDArray[np.int64]) -> tuple[float, float]:
     """Micro and macro."""
-    _, codes, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-    return float(values.mean()), float((np.bincount(codes, values) / sizes).mean())
+    sizes = np.bincount(codes)
+    return float(values.mean()), float((np.bincount(codes, values)[sizes > 0] / sizes[sizes > 0]).mean())
 
 
 def _spreads(

@@ -10,6 +10,7 @@ component by at most 2^-26 of the longest vector's length, less than float32 ari
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ Rows = slice | NDArray[np.int64]
 """Consecutive rows, or any."""
 
 _LONGEST = 2.0**25  # length of an integer vector; four of its square, as in |q - g|^2, stay below float64's 2^53
+_NORMAL = _LONGEST / 1e15, _LONGEST * 1e15  # factors of vectors whose float32 products neither overflow nor vanish
 _CPU_ROWS, _DEVICE_ROWS = 256, 8192  # read at a time: what fits into cache, what keeps a device busy
 _TILE_ROWS = 64  # written at a time on the CPU
 
@@ -86,6 +88,18 @@ class FixedPoint:
 
         in_threads(write, slices(0, len(chosen), _TILE_ROWS if integers.device.type == "cpu" else max(1, len(chosen))))
         return integers
+
+    @functools.cached_property
+    def raw(self) -> bool:
+        """Whether float32 products of the embeddings, times their factors, are as good as those of the integers."""
+        single = isinstance(self.embeddings, np.ndarray) and self.embeddings.dtype == np.float32
+        low, high = _NORMAL
+        return single and self.distance == "cosine" and bool(((self.factor > low) & (self.factor < high)).all())
+
+    def raw_block(self, rows: slice) -> tuple[NDArray[np.float32], Tensor]:
+        """(B, D) embeddings of a block of rows as they are, where `raw`, and their (B,) factors."""
+        chosen: Any = rows if self.rows is None else self.rows[rows]
+        return np.asarray(self.embeddings[chosen]), self.factor[_index(chosen)]
 
     def in_units(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of these vectors in the units people know: cosine similarity in [-1, 1], or Euclidean distance."""

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hub.arguments import add_repository_arguments, add_weights_arguments, run_publishing
 from hub.publish import publish_model
@@ -25,9 +25,6 @@ from timm_gam.core import (
     check_writable,
     printable,
 )
-
-if TYPE_CHECKING:
-    from hub.publish import Published
 
 _EPILOG = """\
 examples
@@ -85,6 +82,8 @@ def release_zoo(
     >>> [(row.model, row.state) for row in rows]
     [('test_resnet_gam', 'dry run')]
     """
+    from hub.push import page_url
+
     check_writable(releases)
     rows = []
     for model, run in sorted(_find_runs(runs).items()):
@@ -94,9 +93,12 @@ def release_zoo(
             log(f"failed  {error}")
             rows.append(Row(run.name, model, "failed", {}, "", str(error)))
             continue
-        if published.pushed is not None:
-            _record(releases, published)
-        rows.append(_row(run, published))
+        pushed, result = published.pushed, published.trained.result
+        if pushed is not None:
+            _record(releases, published.repo_id, pushed.commit, published.weights_sha256)
+        metrics = {name: average["micro"] for name, average in result["metrics"].items()} if result is not None else {}
+        state = "dry run" if pushed is None else "published" if pushed.changes else "unchanged"
+        rows.append(Row(run.name, published.trained.architecture, state, metrics, page_url(published.repo_id)))
     return rows
 
 
@@ -123,26 +125,15 @@ def _find_runs(runs: Path) -> dict[str, Path]:
     return {model: seeds[min(seeds)] for model, seeds in found.items()}
 
 
-def _record(releases: Path, published: Published) -> None:
+def _record(releases: Path, repo_id: str, commit: str, weights_sha256: str) -> None:
     """Put one repository's commit and digest into the file of releases."""
     from timm_gam.models import Release, read_releases
 
-    assert published.pushed is not None
     entries = read_releases(releases)
-    entries[published.repo_id] = Release(published.pushed.commit, published.weights_sha256)
+    entries[repo_id] = Release(commit, weights_sha256)
     with atomic_path(releases) as temporary:
         content = {repo_id: asdict(release) for repo_id, release in sorted(entries.items())}
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _row(run: Path, published: Published) -> Row:
-    from hub.push import page_url
-
-    result = published.trained.result
-    metrics = {name: average["micro"] for name, average in result["metrics"].items()} if result is not None else {}
-    pushed = published.pushed
-    state = "dry run" if pushed is None else "published" if pushed.changes else "unchanged"
-    return Row(run.name, published.trained.architecture, state, metrics, page_url(published.repo_id))
 
 
 def _summary(rows: Sequence[Row]) -> str:

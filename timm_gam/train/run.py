@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -45,7 +45,7 @@ from timm_gam.train.output.progress import Progress, show_progress
 from timm_gam.train.output.run_folder import RunFolder
 from timm_gam.train.output.saving import Saver
 from timm_gam.train.recipe import Recipe
-from timm_gam.train.start import SCRATCH, Start, start_model, start_record
+from timm_gam.train.start import SCRATCH, Start, start_model
 from timm_gam.train.step.batches import training_batches
 from timm_gam.train.step.objective import create_objective
 from timm_gam.train.step.optimizer import freeze
@@ -103,7 +103,7 @@ def train(
         if resume:
             position = load_state(folder.state, trainer.modules, trainer.optimizer, trainer.scaler)
             trainer.start_at(position)
-        earlier = read_training_record(folder.state) if resume else start_record(recipe)
+        earlier = read_training_record(folder.state) if resume else start.training
         record = TrainingRecord(preprocessing.of_weights(), *found.images).with_images_of(earlier)
         saver = Saver(folder, trainer, position, record)
         if resume:
@@ -198,7 +198,7 @@ def _check_and_open(
             folder.start()
             write_text(folder.config, recipe.as_yaml())
             write_json(folder.environment, {"versions": versions(), "hardware": hardware()})
-            write_json(folder.data, {**data.record(found), "start": asdict(start)})
+            write_json(folder.data, {**data.record(found), "start": start.as_dict()})
         return found
     known = folder.read_json(folder.data)
     found = Fingerprints.of(data, rows, digest_images(data.images, rows, world))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class Start:
         reference: "owner/name@commit", a file's or folder's name; None from scratch.
         sha256: Of the weights that were read, as `timm_gam.models.load.weights_digest`; None from scratch.
         gate_init: How new attention gates start, or None where there are none.
+        training: What the file of the weights says of their training; empty from scratch.
     """
 
     kind: str
@@ -49,6 +50,11 @@ class Start:
     reference: str | None
     sha256: str | None
     gate_init: str | None
+    training: TrainingRecord = field(default_factory=TrainingRecord)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What data.json has of it."""
+        return {name: value for name, value in vars(self).items() if name != "training"}
 
 
 def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
@@ -73,39 +79,25 @@ def start_model(recipe: Recipe, num_classes: int) -> tuple[nn.Module, Start]:
     if recipe.start == SCRATCH:
         model = timm.create_model(name, **arguments, **gates)
         return model, Start(SCRATCH, SCRATCH, None, None, gates.get("gate_init"))
-    source = _source(recipe, name, ours)
+    source = recipe.start
+    if source == MODEL_BACKBONE:  # the model's tag, or the plain network under a variant of ours
+        source = _ATTENTION_SUFFIX.sub("", name) if ours and "." not in recipe.model else recipe.model
     file, reference, is_identity = _locate(source)
     if ours and is_identity:  # as the name of the weights says
         gates = {"gate_init": "identity"}
-    tensors = read_safetensors(file)
+    tensors, training = read_safetensors(file), read_training_record(file)
     digest = weights_digest(tensors)
     template = timm.create_model(name, **arguments, device="meta")
     fit = fit_tensors(tensors, template)
     if ours and is_plain_backbone(template, fit.tensors):
         model, _ = from_backbone(name, file, **arguments, **gates)
-        return model, Start("backbone", source, reference, digest, gates["gate_init"])
+        return model, Start("backbone", source, reference, digest, gates["gate_init"], training)
     fit = fit.but_for(classifier_names(template))  # of a classifier only one for as many classes
     if not fit.complete:
         raise CheckpointError(f"'{source}' is not for {name}: {fit}")
     model = timm.create_model(name, **arguments, **gates)
     model.load_state_dict(fit.tensors, strict=False)
-    return model, Start("checkpoint", source, reference, digest, None)
-
-
-def start_record(recipe: Recipe) -> TrainingRecord:
-    """What the file of the start weights says of their training; an empty record from scratch."""
-    if recipe.start == SCRATCH:
-        return TrainingRecord()
-    name = recipe.model.partition(".")[0]
-    file, _, _ = _locate(_source(recipe, name, is_model_in_modules(name, ["attention_resnet"])))
-    return read_training_record(file)
-
-
-def _source(recipe: Recipe, name: str, ours: bool) -> str:
-    """The start as a name: what the recipe names, or the model's tag, or the plain network under a variant of ours."""
-    if recipe.start != MODEL_BACKBONE:
-        return recipe.start
-    return _ATTENTION_SUFFIX.sub("", name) if ours and "." not in recipe.model else recipe.model
+    return model, Start("checkpoint", source, reference, digest, None, training)
 
 
 def _locate(source: str) -> tuple[Path, str, bool]:

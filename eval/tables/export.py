@@ -112,6 +112,10 @@ def write_hub_scores(
 
     Raises:
         DataError: `dataset_id` is no Hub id.
+
+    >>> write_hub_scores(Path("corel.yaml"), "me/corel", {"map": 0.345}, "leave-one-out", "cosine")
+    >>> print(Path("corel.yaml").read_text().splitlines()[3])
+      value: 34.5
     """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml

@@ -47,6 +47,20 @@ def test_the_tiny_family_is_table_1_of_its_runs() -> None:
     assert f"by {mean} points of mAP over GAM (95 % interval over queries {low} to\n{high})" in TINY
 
 
+def test_the_tiny_family_at_96_px_is_table_1_of_its_runs() -> None:
+    section = (ROOT / "docs" / "EVIDENCE.md").read_text(encoding="utf-8").split("## From scratch", 1)[1]
+    for name, cells in _table("tiny_96px").items():
+        line = next(line for line in section.splitlines() if line.startswith(f"| `{name}`"))
+        columns = [cell.strip(" *") for cell in line.split("|")[2:-1]]
+        assert columns[:4] == list(cells.values())
+        if name != "test_resnet":
+            mean, low, high = _difference("tiny_96px", "test_resnet", name)
+            assert columns[4] == f"+{mean} [+{low}, +{high}]"
+    gap, *_ = _difference("tiny_96px", "test_resnet", "test_resnet_gam")
+    first = f"with {_table('tiny_96px')['test_resnet']['map']} mAP, {gap} points before GAM"
+    assert first in TINY.replace("\n", " ")
+
+
 def test_the_recipe_is_worth_what_its_runs_say() -> None:
     rows = _table("ablation")
     for rate, gates in ((10, "paper"), (1, "paper"), (10, "identity"), (1, "identity")):

@@ -42,3 +42,10 @@ def _anchors(page: Path) -> set[str]:
     """As GitHub makes them of headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_places_of_the_architecture_are_there() -> None:
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    places = re.findall(r"`((?:timm_gam|eval|hub|tests|benchmarks)/[\w/.]+)`", text)
+    assert len(places) > 20
+    assert [place for place in places if not (ROOT / place).exists()] == []

@@ -6,8 +6,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from hub.publish import main
 from tests.hub.runs import write_checkpoint
 from tests.loopback_hub import LoopbackHub
+from tests.processes import start_command
 
 REPO = "timm-gam/test_resnet_gam.corel"
 
@@ -141,14 +140,13 @@ def test_without_a_hub(run: Path, token: str, cache: Path, capsys: pytest.Captur
 
 def test_interrupted_while_sending(run: Path, hub: LoopbackHub, token: str, tmp_path: Path) -> None:
     hub.faults.add("stall", "PUT /objects/", times=9)
-    env = {**os.environ, "HF_HOME": str(tmp_path / "home")}
-    command = [sys.executable, "-m", "hub.publish", "test_resnet_gam", "--checkpoint", str(run)]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not hub.faults.happened and process.poll() is None:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
-    assert "interrupted" in said
-    assert "Traceback" not in said
+    said = tmp_path / "said"
+    with start_command("hub.publish", ["test_resnet_gam", "--checkpoint", str(run)], said) as process:
+        while not hub.faults.happened and process.is_alive():
+            time.sleep(0.05)
+        os.kill(process.pid or 0, signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == 130, said.read_text()
+    assert "interrupted" in said.read_text()
+    assert "Traceback" not in said.read_text()
     assert names(hub) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 import eval as evaluation
 from eval.retrieval import main
 from tests.helpers import write_class_folders
+from tests.processes import start_command
 from timm_gam.data import draw_synthetic
 from timm_gam.embed import EmbedSettings
 
@@ -174,17 +176,18 @@ def test_help_teaches_without_torch() -> None:
 def test_interrupt_leaves_nothing_behind(tmp_path: Path) -> None:
     photos = write_class_folders(tmp_path / "photos", classes=10, images=60, side=200)
     out, cache = tmp_path / "r.json", tmp_path / "cache"
-    command = [sys.executable, "-m", "eval.retrieval", "--model", "resnet18", "--no-pretrained", "--data-dir",
-               str(photos), "--results-file", str(out), "--cache-dir", str(cache), "-b", "2"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not cache.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    time.sleep(2)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in said
+    options = ["--model", "resnet18", "--no-pretrained", "--data-dir", str(photos), "--results-file", str(out),
+               "--cache-dir", str(cache), "-b", "2"]  # fmt: skip
+    said = tmp_path / "said"
+    with start_command("eval.retrieval", options, said) as process:
+        deadline = time.monotonic() + 120
+        while not cache.exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(0.5)
+        os.kill(process.pid or 0, signal.SIGINT)
+        process.join(60)
+        assert process.exitcode == 130
+    assert "Traceback" not in said.read_text()
     assert not out.exists()
     assert all(path.suffix == ".safetensors" and path.name[0] != "." for path in cache.iterdir()), "parts, whole"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

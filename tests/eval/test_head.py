@@ -96,7 +96,10 @@ def test_as_the_last_layer_of_a_model_it_scores_what_training_said(tmp_path: Pat
         Embedder(under, settings=EmbedSettings(pool="gem"))
 
 
-def test_class_disjoint_never_trains_on_what_it_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_class_disjoint_never_trains_on_what_it_scores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("timm_gam.data.read.draw_synthetic", lambda: draw_synthetic(10))  # of 30, for speed
     command = [
         "--model",
         "test_resnet_gam.corel",

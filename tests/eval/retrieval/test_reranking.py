@@ -27,6 +27,7 @@ from timm_gam.core import DataError
 from timm_gam.data import (
     EncodedImage,
     ImageReader,
+    ImageSet,
     Protocol,
     choose_protocol,
     draw_synthetic,
@@ -130,9 +131,28 @@ def test_training_rows_are_no_queries() -> None:
         training_rows(images, choose_protocol(images))
 
 
-def test_a_whitening_has_not_seen_what_it_ranks() -> None:
-    """Whatever picture stands for a query, the whitening is the same, and the ranking of the others but for it."""
+class _Drawn:
+    """Each scene is drawn once."""
+
+    def __init__(self, reader: ImageReader) -> None:
+        self.reader, self.parallel, self.images = reader, reader.parallel, dict[int, EncodedImage]()
+
+    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
+        for row in indices:
+            if row not in self.images:
+                [(_, self.images[row])] = self.reader.read([row])
+            yield row, self.images[row]
+
+
+@pytest.fixture(scope="module")
+def scenes() -> ImageSet:
     images = draw_synthetic(10)
+    return replace(images, reader=_Drawn(images.reader))
+
+
+def test_a_whitening_has_not_seen_what_it_ranks(scenes: ImageSet) -> None:
+    """Whatever picture stands for a query, the whitening is the same, and the ranking of the others but for it."""
+    images = scenes
     protocol = choose_protocol(images, split="test")
     planted = int(protocol.query[0])
     settings = Settings(EmbedSettings(workers=0), intervals="none", recipe=Recipe(whitening=8))
@@ -151,10 +171,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("method", ["qe", "dba", "diffusion", "k-reciprocal"])
-def test_a_copy_in_another_class_and_whatever_is_done_with_vectors(method: str, cache: Path) -> None:
+def test_a_copy_in_another_class_and_whatever_is_done_with_vectors(method: str, cache: Path, scenes: ImageSet) -> None:
     """Views, pooling, power, whitening and re-ranking at once: the query is left out by its place, its copy is not, and
     all is ranked as if the query's own row were not there."""
-    images = draw_synthetic(10)
+    images = scenes
     rows = choose_protocol(images, split="test").query
     query, planted = int(rows[0]), int(rows[-1])
     images = replace(images, reader=_Copied(images.reader, query, planted))
@@ -226,13 +246,21 @@ def test_recipes_that_are_refused(options: Any, message: str) -> None:
         Recipe(**options)
 
 
+@pytest.fixture
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--dataset synthetic has 10 images of a class, not 30."""
+    monkeypatch.setattr("timm_gam.data.read.draw_synthetic", lambda: draw_synthetic(10))
+
+
+@pytest.mark.usefixtures("few_scenes")
 def test_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     command = "--model test_resnet_gam.corel --dataset synthetic --split test --interval none --power 0.5 --whiten 8"
-    assert main([*command.split(), "--tta", "flip", "--rerank", "qe:neighbours=3", "--results-file", "-"]) == 0
+    more = "-j 0 --tta flip --rerank qe:neighbours=3 --results-file -"
+    assert main([*command.split(), *more.split()]) == 0
     written = json.loads(capsys.readouterr().out)
     plain, better = written["results"]
     assert plain["recipe"] is None and plain["model"]["views"] == {"flip": True}
-    assert better["recipe"]["whitening"]["fitted_on"] == "720 images of split 'train', none of them a query"
+    assert better["recipe"]["whitening"]["fitted_on"] == "240 images of split 'train', none of them a query"
     assert better["recipe"]["power"] == 0.5 and set(better["recipe"]["gains"]) >= {"map", "hit@1"}
     for wrong in ("--transductive", "--rerank dba --distance euclidean", "--scales 0", "--pool gem --layer pre_logits"):
         with pytest.raises(SystemExit, match="2"):
@@ -262,6 +290,7 @@ def test_every_line_names_the_population_of_its_intervals(vectors: NDArray[np.fl
     assert better.facts.intervals.population == better.facts.recipe.population == "queries"
 
 
+@pytest.mark.usefixtures("few_scenes")
 def test_a_replay_ranks_by_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = tmp_path / "r.json"
     command = "--model test_resnet_gam.corel --dataset synthetic --split test --interval none --tta flip --power 0.5"

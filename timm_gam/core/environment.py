@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def available_memory() -> int | None:
     return int(kilobytes.split()[0]) * 1024 if kilobytes else None
 
 
+@cache  # reading what is installed takes milliseconds, and records ask often
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -55,6 +55,9 @@ class Average:
     macro_interval: Interval | None
 
 
+_ROUNDING = 1e-28  # a variance of averages of metrics, which are in [0, 1]
+
+
 class Spread(NamedTuple):
     """How an average varies: its variance and the degrees of freedom that this was estimated with; None: unknown."""
 
@@ -257,7 +260,8 @@ def _wilson(mean: float, spread: Spread, count: int, confidence: float) -> Inter
     from scipy import stats
 
     squared = float(stats.t.ppf((1 + confidence) / 2, spread.freedom)) ** 2
-    stands_for = max(0.0, mean * (1 - mean)) / spread.variance if spread.variance > 0 else 0.0
+    # Effects that cancel exactly, as those of a lone miss may, leave a variance of nothing but rounding.
+    stands_for = max(0.0, mean * (1 - mean)) / spread.variance if spread.variance > _ROUNDING else 0.0
     n = stands_for if stands_for > 0 else float(count)
     centre = (mean + squared / (2 * n)) / (1 + squared / n)
     half = (squared * (max(0.0, mean * (1 - mean)) / n + squared / (4 * n * n))) ** 0.5 / (1 + squared / n)

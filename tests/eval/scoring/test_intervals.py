@@ -187,3 +187,16 @@ def test_the_population_is_named_or_the_data_are_too_few(tmp_path: Path, capsys:
     assert "other images of the same classes" in said["auto"]
     assert "too few classes" in said["classes"]
     assert "none" in said["none"]
+
+
+def test_effects_that_cancel_leave_an_interval_with_a_width() -> None:
+    # One miss of 40, by the only image that another query's hit hangs on: whichever image is away, the average stays.
+    hits, labels = np.ones(40), np.repeat([0, 1], 20)
+    hits[0] = 0.0
+    effects = np.zeros((2, 2, 40))
+    effects[:, 0, 0] = -1 / 40
+    rows = np.arange(40)
+    influence = evaluation.Influence(rows, labels, rows, np.full(40, 20), 40, {"hit@10": effects})
+    [found] = average({"hit@10": hits}, labels, population="images", influence=influence).values()
+    for low, high in (found.micro_interval or (0, 0), found.macro_interval or (0, 0)):
+        assert low < 0.95 < high < 1

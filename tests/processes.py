@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
@@ -42,6 +44,15 @@ def start(function: Callable[..., Any], *arguments: Any, said: Path, **environme
     finally:
         process.kill()
         process.join()
+
+
+def wait_until_said(pattern: str, process: BaseProcess, said: Path) -> re.Match[str]:
+    """The first match of a pattern in what a process that runs prints."""
+    last = time.monotonic() + 300
+    while not (said.exists() and (match := re.search(pattern, said.read_text()))):
+        assert process.is_alive() and time.monotonic() < last, said.read_text()
+        time.sleep(0.02)
+    return match
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...], said: Path, environment: dict[str, str]) -> None:

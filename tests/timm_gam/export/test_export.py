@@ -23,6 +23,7 @@ from torch import nn
 
 import timm_gam.export.folder as export_folder
 import timm_gam.export.formats as export_formats
+from tests.processes import start_command, wait_until_said
 from timm_gam.core import ExportError, file_sha256
 from timm_gam.embed import Embedder, Head, HeadFacts, embedding_network
 from timm_gam.export import export_model
@@ -273,17 +274,14 @@ def test_a_file_that_deviates_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_ctrl_c_leaves_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "timm_gam.export", "test_resnet_gam", "--format", "torch", "aoti"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    out = tmp_path / "exports"
-    process = subprocess.Popen(
-        [*command, "--output", out / "gam"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert "model.pt2" in process.stdout.readline()  # the compiler is next
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 130, error
-    assert error.splitlines()[-1] == "interrupted; nothing was written"
+    out, said = tmp_path / "exports", tmp_path / "said"
+    options = ["test_resnet_gam", "--format", "torch", "aoti", "--output", str(out / "gam")]
+    cache = str(tmp_path / "cache")
+    with start_command("timm_gam.export.__main__", options, said, TORCHINDUCTOR_CACHE_DIR=cache) as process:
+        wait_until_said("model.pt2", process, said)  # the compiler is next
+        time.sleep(0.5)
+        os.kill(process.pid, signal.SIGINT)
+        process.join(120)
+    assert process.exitcode == 130, said.read_text()
+    assert said.read_text().splitlines()[-1] == "interrupted; nothing was written"
     assert list(out.iterdir()) == []

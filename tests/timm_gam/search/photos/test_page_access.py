@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import re
+import os
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
+from tests.processes import start_command, wait_until_said
 from tests.timm_gam.search.photos.conftest import served
 from timm_gam.search import PhotoIndex
+from timm_gam.search.__main__ import main
 
 pytest.importorskip("starlette")
 
@@ -174,18 +174,19 @@ def test_too_large_a_photograph_is_refused(indexed: Path, monkeypatch: pytest.Mo
         assert ask(address, "/photos", method="POST", body=bytes(2000))[0] == 413
 
 
-def test_the_command_prints_the_address_and_ends_with_ctrl_c(indexed: Path) -> None:
+def test_the_command_prints_the_address_and_ends_with_ctrl_c(
+    indexed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "timm_gam.search", "serve", str(indexed)]
-        refused = subprocess.run([*command, "--port", port], capture_output=True, text=True)
-    assert refused.returncode == 2 and refused.stderr.startswith("error: cannot listen") and "--port" in refused.stderr
-    with subprocess.Popen([*command, "--host", "0.0.0.0", "--port", "0"], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        match = re.search(r"13 photographs of '.*' at http://0.0.0.0:(\d+)/\?token=(\S+)", line)
-        assert match, line
+        assert main(["serve", str(indexed), "--port", str(taken.getsockname()[1])]) == 2
+    refused = capsys.readouterr().err
+    assert refused.startswith("error: cannot listen") and "--port" in refused
+    options, said = ["serve", str(indexed), "--host", "0.0.0.0", "--port", "0"], tmp_path / "said"
+    with start_command("timm_gam.search.__main__", options, said) as process:
+        served_at = r"13 photographs of '.*' at http://0.0.0.0:(\d+)/\?token=(\S+)"
+        match = wait_until_said(served_at, process, said)
         assert ask(f"http://127.0.0.1:{match[1]}", "/")[0] == 403
         assert ask(f"http://127.0.0.1:{match[1]}", f"/?token={match[2]}")[0] == 303
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        os.kill(process.pid, signal.SIGINT)
+        process.join(30)
+    assert process.exitcode == 0, said.read_text()

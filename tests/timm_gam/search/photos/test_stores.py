@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import free_port
+from tests.processes import start
 from tests.timm_gam.search.photos.conftest import milvus_server
 from timm_gam.core import DataError, MachineError, TimmGamError
 from timm_gam.embed import FileStore
@@ -286,7 +288,11 @@ def test_milvus_lite_searches_beside_a_library_that_replaces_the_search_of_faiss
     """In a process of its own, as the replacement holds for the whole process."""
     pytest.importorskip("milvus_lite")
     pytest.importorskip("faiss")
-    test = f"{Path(__file__)}::test_filters"
-    code = f"import sys, pytest, faiss.contrib.torch_utils; sys.exit(pytest.main(['-q', '-k', 'milvus', {test!r}]))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
+    with start(filters_beside_torch_utils, said=tmp_path / "said") as process:
+        process.join(300)
+    assert process.exitcode == 0, (tmp_path / "said").read_text()[-2000:]
+
+
+def filters_beside_torch_utils() -> int:
+    importlib.import_module("faiss.contrib.torch_utils")
+    return int(pytest.main(["-q", "--assert=plain", "-k", "milvus", f"{Path(__file__)}::test_filters"]))

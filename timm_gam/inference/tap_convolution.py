@@ -60,8 +60,8 @@ def is_faster(conv: nn.Conv2d, sizes: Sizes, *, count: int, known: dict[object, 
     """Whether products of all taps are, for so many maps of each size; `known` keeps what was measured.
 
     Each is measured as it is, before the network is compiled. Taking those to fewer channels unmeasured, as compiled
-    they alone are up to 30 times as fast, gave a network of 2,924 images/s instead of 3,523 whose first batch took
-    157 s instead of 53 (`benchmarks/results/gpu_h200.json`).
+    they alone are up to 30 times as fast, gave a network of 2,924 images/s instead of 3,529 whose first batch took
+    157 s instead of 61 (`benchmarks/results/gpu_h200.json`).
     """
     device, layout = conv.weight.device, torch.channels_last
     autocast = torch.is_autocast_enabled(device.type)

@@ -27,7 +27,6 @@ from timm_gam.core import DataError
 from timm_gam.data import (
     EncodedImage,
     ImageReader,
-    ImageSet,
     Protocol,
     choose_protocol,
     draw_synthetic,
@@ -131,28 +130,9 @@ def test_training_rows_are_no_queries() -> None:
         training_rows(images, choose_protocol(images))
 
 
-class _Drawn:
-    """Each scene is drawn once."""
-
-    def __init__(self, reader: ImageReader) -> None:
-        self.reader, self.parallel, self.images = reader, reader.parallel, dict[int, EncodedImage]()
-
-    def read(self, indices: Sequence[int]) -> Iterator[tuple[int, EncodedImage]]:
-        for row in indices:
-            if row not in self.images:
-                [(_, self.images[row])] = self.reader.read([row])
-            yield row, self.images[row]
-
-
-@pytest.fixture(scope="module")
-def scenes() -> ImageSet:
-    images = draw_synthetic(10)
-    return replace(images, reader=_Drawn(images.reader))
-
-
-def test_a_whitening_has_not_seen_what_it_ranks(scenes: ImageSet) -> None:
+def test_a_whitening_has_not_seen_what_it_ranks() -> None:
     """Whatever picture stands for a query, the whitening is the same, and the ranking of the others but for it."""
-    images = scenes
+    images = draw_synthetic(10)
     protocol = choose_protocol(images, split="test")
     planted = int(protocol.query[0])
     settings = Settings(EmbedSettings(workers=0), intervals="none", recipe=Recipe(whitening=8))
@@ -171,10 +151,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("method", ["qe", "dba", "diffusion", "k-reciprocal"])
-def test_a_copy_in_another_class_and_whatever_is_done_with_vectors(method: str, cache: Path, scenes: ImageSet) -> None:
+def test_a_copy_in_another_class_and_whatever_is_done_with_vectors(method: str, cache: Path) -> None:
     """Views, pooling, power, whitening and re-ranking at once: the query is left out by its place, its copy is not, and
     all is ranked as if the query's own row were not there."""
-    images = scenes
+    images = draw_synthetic(10)
     rows = choose_protocol(images, split="test").query
     query, planted = int(rows[0]), int(rows[-1])
     images = replace(images, reader=_Copied(images.reader, query, planted))

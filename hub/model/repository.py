@@ -13,6 +13,7 @@ from eval import Settings, draw_synthetic, evaluate, ranking_picture, write_hub_
 from hub.model.card import IMAGES_PER_CLASS, PICTURE_NAME, ModelPage, headline, render_model_card
 from hub.model.trained import TrainedModel, is_finite
 from timm_gam.core import ProgressBar, RefusedError, atomic_path, no_progress, write_json, write_text
+from timm_gam.embed import EmbedSettings
 from timm_gam.models import HEAD_KEY, HEAD_NAME, WEIGHTS_NAME, name_some, save_tensors
 
 _QUERIES = ("reef/0000", "night_city/0000", "mushrooms/0000")  # the first of three classes, whatever is found for them
@@ -65,7 +66,8 @@ def write_model_repository(
 def _write_picture(folder: Path, progress: ProgressBar) -> None:
     """Rank the drawn scenes by the weights in a repository's folder, and write the first results as a picture."""
     scenes = draw_synthetic(IMAGES_PER_CLASS)
-    result = evaluate(f"local-dir:{folder}", scenes, settings=Settings(intervals="none"), progress=progress)
+    settings = Settings(EmbedSettings(workers=0), intervals="none")  # this process keeps scenes that it has drawn
+    result = evaluate(f"local-dir:{folder}", scenes, settings=settings, progress=progress)
     with atomic_path(folder / PICTURE_NAME) as temporary:
         ranking_picture(result, scenes, _QUERIES).save(temporary, "webp", quality=80)
 

@@ -69,14 +69,7 @@ def _openblas() -> ThreadpoolController:
 
 @functools.cache
 def _workers(threads: int) -> ThreadPoolExecutor:
-    pool, started = ThreadPoolExecutor(threads), threading.Barrier(threads + 1)
-
-    def start() -> None:
-        torch.set_num_threads(1)
-        started.wait()
-
-    for _ in range(threads):
-        pool.submit(start)
-    started.wait()
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    list(pool.map(lambda wait: wait(), [threading.Barrier(threads).wait] * threads))  # until every thread has begun
     torch.set_num_threads(threads)  # a thread that sets its own number changes this one's as well
     return pool

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -120,18 +119,16 @@ def fastest_kernel(dim: int, device: torch.device, products: float = np.inf) -> 
 @functools.cache
 def seconds(kernel: Kernel, dim: int, device: torch.device) -> float:
     """That a block of products takes; infinity where torch or the device has none of the kind, or saturates them."""
+    from torch.utils.benchmark import Timer
+
     values = np.random.default_rng(0).choice([-127.0, 127.0, 2.0**16, -1.0], size=(2, _TIMED, dim))
     values[:, :8] = [[[-127.0], [127.0]] * 4, [[127.0], [127.0]] * 4]  # rows whose sums are as large as they get
     left, right = torch.from_numpy(values).to(device)
     expected, out = left @ right.T, torch.empty(_TIMED, _TIMED, dtype=torch.float64, device=device)
-    times = []
     try:
         operands = kernel.operand(left), kernel.operand(right)
-        for _ in range(4):  # the first run warms up
-            began = time.perf_counter()
-            kernel.multiply(*operands, out)
-            out[-1, -1].item()  # waits for the device
-            times.append(time.perf_counter() - began)
+        timer = Timer("kernel.multiply(*operands, out)", globals=locals())
+        found = min(timer.timeit(2).mean for _ in range(2))  # each warms up first, and waits for the device
     except (AttributeError, RuntimeError):
         return np.inf
-    return min(times[1:]) if torch.equal(out, expected) else np.inf
+    return found if torch.equal(out, expected) else np.inf

@@ -74,11 +74,13 @@ class FixedPoint:
         return dataclasses.replace(self, embeddings=moved, factor=self.factor.to(device))
 
     def integers(self, rows: Rows, device: torch.device | str = "cpu", out: Tensor | None = None) -> Tensor:
-        """(B, D) float64 integers of a block of rows, on a device; written into `out` where it is given."""
+        """(B, D) float64 integers of a block of rows, on a device; in the memory of `out` where they fit into it."""
         chosen: Any = rows if self.rows is None else self.rows[rows]
         if isinstance(chosen, slice):
             chosen = range(len(self.embeddings))[chosen]
-        integers = torch.empty(len(chosen), self.dim, dtype=torch.float64, device=device) if out is None else out
+        if out is None or out.dtype != torch.float64 or len(out) < len(chosen):  # used again, it needs no new pages
+            out = torch.empty(len(chosen), self.dim, dtype=torch.float64, device=device)
+        integers = out[: len(chosen)]
 
         def write(tile: slice) -> None:
             some = chosen[tile]

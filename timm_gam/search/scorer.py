@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -86,7 +86,7 @@ class ExactScorer(Scorer):
 
     def block(self, rows: Rows, columns: Rows) -> Tensor:
         left = self._operand(self.left, rows)
-        same = self.symmetric and _equal(rows, columns)
+        same = self.symmetric and np.array_equal(cast(Any, rows), cast(Any, columns))  # slices too
         right = left if same else self._operand(self.right, columns)
         # On a CPU, rows a multiple of 4096 bytes apart would share cache lines when they are read by columns.
         apart = 8 if self.device.type == "cpu" else 0
@@ -123,19 +123,9 @@ class ExactScorer(Scorer):
         return self._cache[key]
 
     def _prepared(self, points: FixedPoint, rows: Rows, buffer: Tensor | None = None) -> _Operand:
-        out = None
-        if isinstance(rows, slice) and buffer is not None and buffer.dtype == torch.float64:  # the integers themselves
-            out = buffer[: rows.stop - rows.start]  # memory that is used again needs no new pages
-        fits = out is not None and isinstance(rows, slice) and len(out) == rows.stop - rows.start
-        integers = points.integers(rows, self.device, out if fits else None)
+        integers = points.integers(rows, self.device, buffer)
         squares = integers.square().sum(dim=1) if points.distance == "euclidean" else None
         return _Operand(len(integers), self.kernel.operand(integers), squares)
-
-
-def _equal(rows: Rows, columns: Rows) -> bool:
-    if isinstance(rows, slice):
-        return isinstance(columns, slice) and rows == columns
-    return not isinstance(columns, slice) and np.array_equal(rows, columns)
 
 
 class _Operand(NamedTuple):

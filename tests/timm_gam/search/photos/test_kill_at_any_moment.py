@@ -25,7 +25,7 @@ from timm_gam.search import INDEX_NAME, PhotoIndex, find_duplicates, load_collec
 from timm_gam.search.__main__ import main
 from timm_gam.search.photos import commands, update
 
-KILLS = {"exact": 15, "milvus": 3}  # of runs that were under way; Milvus Lite takes a second to open
+KILLS = {"exact": 30, "milvus": 3}  # of runs that were under way; Milvus Lite takes a second to open
 
 
 def prepared(photos: str, kind: str, asked: Connection) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -128,6 +130,8 @@ _stop: list[Event] = []  # of a process of the pool: set once the experiment end
 
 def _set_stop(stop: Event) -> None:
     _stop.append(stop)
+    # Killed while it takes its next run, a process would keep the lock of the queue, and the others wait for ever.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def _finish_in_pool(setting: Setting, run: Run) -> str | None:

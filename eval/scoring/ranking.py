@@ -167,8 +167,8 @@ def _blocks(group: slice, scorer: Scorer, rows: int, columns: int) -> Iterator[t
 
 def _query_groups(counts: NDArray[np.int64], most_pairs: int) -> list[slice]:
     """Consecutive queries that have at most so many pairs, were each as many as the widest of them has."""
-    if len(counts) * int(counts.max(initial=1)) <= most_pairs:
-        return [slice(0, len(counts))][: len(counts)]
+    if len(counts) and len(counts) * int(counts.max(initial=1)) <= most_pairs:
+        return [slice(0, len(counts))]
     groups, start, widest = [], 0, 1
     for query, count in enumerate(counts.tolist()):
         widest = max(widest, count)

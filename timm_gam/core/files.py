@@ -45,9 +45,8 @@ def _replaced(path: Path, *, folder: bool) -> Iterator[Path]:
             yield temporary
             umask = os.umask(0)
             os.umask(umask)
-            temporary.chmod(
-                (0o777 if folder else 0o666) & ~umask
-            )  # it was private; a result is as readable as any other
+            mode = 0o777 if folder else 0o666  # it was private; a result is as readable as any other
+            temporary.chmod(mode & ~umask)
             temporary.replace(path)
     except OSError as error:
         raise _cannot_write(path, error) from error

@@ -98,7 +98,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
             save_file(plain, temporary, {"format": "pt", **({METADATA_KEY: json.dumps(about)} if about else {})})
             _order_metadata(temporary)
         except SafetensorError as error:
-            raise OutputError(f"cannot write '{path}': {error}; make room, then --resume") from error
+            advice = "make room, then run it again, a training with --resume"
+            raise OutputError(f"cannot write '{path}': {error}; {advice}") from error
 
 
 def _order_metadata(path: Path) -> None:

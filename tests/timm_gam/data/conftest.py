@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
@@ -13,6 +15,13 @@ from tests.helpers import write_class_folders
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+
+
+@pytest.fixture
+def closed_in_time() -> Iterator[None]:
+    """Files that the library leaves open are closed while the test's own filters of warnings hold, not in another."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -23,9 +23,10 @@ from timm_gam.images import data_fingerprint, digest_images, load_image
 
 STREAMING = pytest.mark.parametrize("streaming", [False, True], ids=["downloaded", "streamed"])
 REPO = "me/photos"
-pytestmark = pytest.mark.filterwarnings(  # the library leaves files of its own open
-    "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
-)
+pytestmark = [  # the library leaves files of its own open
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.usefixtures("closed_in_time"),
+]
 
 
 def write_table(path: Path, rows: list[tuple[bytes, str]], names: tuple[str, ...] | None = None) -> None:

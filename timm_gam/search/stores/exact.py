@@ -68,10 +68,12 @@ class ExactStore:
             return [[] for _ in queries]
         found = nearest(fixed_point(queries), points.take(rows), k).rows
         left, right = (torch.from_numpy(each.astype(np.float64)) for each in (queries[:, None], vectors[rows[found]]))
-        cosines = torch.cosine_similarity(left, right, dim=2)
+        # Integer vectors differ from these by up to 2^-26, so that very near ones can stand in the other order.
+        cosines, order = torch.cosine_similarity(left, right, dim=2).sort(dim=1, descending=True, stable=True)
+        places = torch.from_numpy(found).gather(1, order)
         return [
             [Found(digests[place], score) for place, score in zip(*pair, strict=True)]
-            for pair in zip(found.tolist(), cosines.tolist(), strict=True)
+            for pair in zip(places.tolist(), cosines.tolist(), strict=True)
         ]
 
     def _found(self, chosen: PhotoFilter, version: object) -> tuple[Digests, NDArray[np.int64]]:

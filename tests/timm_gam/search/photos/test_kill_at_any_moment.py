@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -85,6 +86,16 @@ def contents(index: PhotoIndex) -> tuple[list[tuple[object, ...]], list[bytes], 
     )
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in the process that is killed: a network's sums differ by the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
 @pytest.mark.parametrize("store", KILLS)
 def test_kills_lose_nothing_and_double_nothing(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

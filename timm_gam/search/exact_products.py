@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from timm_gam.search.blocks import in_threads, slices
+from timm_gam.search.blocks import in_threads, one_blas_thread, slices
 
 _TILE_ROWS, _TILE_COLUMNS = 512, 2048  # of products that a thread computes at a time
 _WHOLE = 32  # rows and components
@@ -59,7 +59,8 @@ class Float64:
             product[rows.stop :, rows] = product[rows, rows.stop :].T
 
         tiles = slices(0, len(a), min(_TILE_ROWS, max(32, len(a) // (4 * torch.get_num_threads()))))
-        in_threads(work, tiles)
+        with one_blas_thread():
+            in_threads(work, tiles)
         if same:
             in_threads(mirror, tiles)
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from timm_gam.core import print_error, run_command
+from timm_gam.core import CommandParser, print_error, run_command
 
 COMMANDS = {
     "demo": ("eval.demo", "see it work on scenes drawn by code: no data, GPU or network"),
@@ -55,7 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {near[0]}? " if near else ""
         print_error(f"'{name}' is no command; {hint}legal: {', '.join(COMMANDS)}")
         return 2
-    return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
+    modules = {module.removesuffix(".__main__"): command for command, (module, _) in COMMANDS.items()}
+    CommandParser.doors = {f"python -m {module}": f"timm-gam {command}" for module, command in modules.items()}
+    try:
+        return int(importlib.import_module(COMMANDS[name][0]).main(arguments[1:]))
+    finally:
+        CommandParser.doors = {}
 
 
 def _print_help() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,23 @@ def test_each_command_is_a_module_with_a_main_and_help(command: str, capsys: pyt
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
     assert ended.value.code == 0
-    assert "usage: " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"usage: timm-gam {command}" in said
+    assert not re.search(r"^ +python -m", said, re.MULTILINE), "an example by another name"
+
+
+def test_help_speaks_of_a_command_by_the_name_it_is_run_by(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, run in (("timm-gam train", lambda: main(["train", "--help"])), ("python -m timm_gam.train", train_help)):
+        with pytest.raises(SystemExit):
+            run()
+        said = capsys.readouterr().out
+        assert said.startswith(f"usage: {name} ")
+        assert "torchrun --nproc-per-node N -m timm_gam.train" in said
+        assert ("Table 1: timm-gam table1." in said) == name.startswith("timm-gam")
+
+
+def train_help() -> int:
+    return importlib.import_module("timm_gam.train.__main__").main(["--help"])
 
 
 def test_a_near_miss_of_a_command_or_an_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +87,7 @@ def test_a_users_own_eval_py_is_not_run_and_help_imports_nothing_heavy(tmp_path:
         [sys.executable, script], cwd=tmp_path / "here", env=environment, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert "python -m eval.retrieval" in run.stdout
+    assert "usage: timm-gam score" in run.stdout
 
 
 def test_a_users_own_eval_py_is_not_run_by_python_m_timm_gam_either(tmp_path: Path) -> None:
@@ -80,7 +97,7 @@ def test_a_users_own_eval_py_is_not_run_by_python_m_timm_gam_either(tmp_path: Pa
         command = [sys.executable, *program, "score", "--help"]
         run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
-        assert "usage: python -m eval.retrieval" in run.stdout
+        assert "usage: timm-gam score" in run.stdout
 
 
 def test_a_model_name_in_any_case_finds_its_like() -> None:

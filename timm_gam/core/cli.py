@@ -9,13 +9,14 @@ import argparse
 import contextlib
 import difflib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
 from timm_gam.core.errors import TimmGamError
 from timm_gam.core.signals import OutputClosedError, exit_code, handle_signals
@@ -28,7 +29,13 @@ ProgressBar = Callable[[str, str, int | None], AbstractContextManager[Callable[[
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser that keeps its text as written, takes no abbreviations, and errs in one line and exit code 2."""
+    """A parser that keeps its text as written, takes no abbreviations, and errs in one line and exit code 2.
+
+    Attributes:
+        doors: `python -m MODULE` -> another name, by which help speaks of it where commands are run by that.
+    """
+
+    doors: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -40,15 +47,20 @@ class CommandParser(argparse.ArgumentParser):
         **options: Any,
     ) -> None:
         super().__init__(
-            prog=prog,
-            description=description,
-            epilog=epilog,
+            prog=self._by_door(prog),
+            description=self._by_door(description),
+            epilog=self._by_door(epilog),
             formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
                 prog, max_help_position=24 if width is None else 30, width=width
             ),
             allow_abbrev=False,
             **options,
         )
+
+    def _by_door(self, text: str) -> str:
+        for module, name in self.doors.items():
+            text = re.sub(rf"{re.escape(module)}(?!\.?\w)", name, text)
+        return text
 
     def error(self, message: str) -> NoReturn:
         unknown, _, rest = message.partition("unrecognized arguments: ")

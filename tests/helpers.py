@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,20 @@ def score_command(photos: Path) -> list[str]:
     return ["--model", "test_resnet.corel", "--data-dir", str(photos), "--interval", "none", "--img-size", "32"]
 
 
+_HELD: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """Of the loopback interface, where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+    """Of the loopback interface, where nothing listens, and for a server that allows SO_REUSEADDR, as servers do.
+
+    On Linux it stays bound until this process ends, so that no socket of another test gets it by chance meanwhile.
+    """
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", 0))
+    port = int(bound.getsockname()[1])
+    if sys.platform == "linux":
+        _HELD.append(bound)
+    else:
+        bound.close()
+    return port

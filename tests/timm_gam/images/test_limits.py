@@ -187,7 +187,7 @@ def test_threads_and_forks_leave_descriptor_2_as_it_was(capfd: pytest.CaptureFix
 
     threads = [threading.Thread(target=many) for _ in range(4)]
     with silent_libraries():
-        if hasattr(os, "fork") and os.fork() == 0:
+        if hasattr(os, "fork") and (child := os.fork()) == 0:
             os.write(2, b"child\n")
             os._exit(0)
         for thread in threads:
@@ -195,6 +195,6 @@ def test_threads_and_forks_leave_descriptor_2_as_it_was(capfd: pytest.CaptureFix
         for thread in threads:
             thread.join()
     if hasattr(os, "fork"):
-        os.wait()
+        os.waitpid(child, 0)
     os.write(2, b"end\n")
     assert capfd.readouterr().err == ("child\nend\n" if hasattr(os, "fork") else "end\n")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+import re
 
 import pytest
 import timm
@@ -61,4 +61,4 @@ def test_records_are_of_these_weights(name: str) -> None:
     tensors = load_file(SHIPPED / name / "model.safetensors")
     assert all(t.dtype in (torch.float16, torch.int64) for t in tensors.values())
     text = "".join(p.read_text() for p in (SHIPPED / name).rglob("*") if p.suffix in {".json", ".yaml", ".csv"})
-    assert str(Path.home()) not in text, "no path of the machine that trained them"
+    assert not re.search(r"""(?m)(?:^|["' ,=])/\w""", text), "no path of the machine that trained them"

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 import timm_gam.train.output.saving as saving
-from tests.processes import start_command
+from tests.processes import start
 from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
 from timm_gam.core import DivergedError, Interrupted, RunFolderError
 from timm_gam.train import Objective, Recipe, RunFolder, Trainer
@@ -124,13 +124,25 @@ def test_signals_save_first(
     assert_same_run(train_quietly(recipe, tmp_path / "run", resume=True), uninterrupted)
 
 
+def train_slowly(argv: list[str]) -> int:
+    """The command, which does not end before it is killed, however late that is noticed."""
+    update = Trainer._update
+
+    def slow(self: Trainer, *arguments: object) -> torch.Tensor:
+        time.sleep(0.1)
+        return update(self, *arguments)  # type: ignore[arg-type]
+
+    Trainer._update = slow  # type: ignore[method-assign]
+    return main(argv)
+
+
 def test_kill_9_and_resume_by_command_line(photos: Path, tmp_path: Path) -> None:
     """A real process, killed at no moment in particular."""
     options = ["--data-dir", str(photos), "--output", str(tmp_path / "run"), "--config", str(tmp_path / "recipe.yaml")]
     recipe = Recipe(**{**SMALL, "epochs": 12})
     (tmp_path / "recipe.yaml").write_text(recipe.as_yaml())
     folder = RunFolder(tmp_path / "run")
-    with start_command("timm_gam.train.__main__", options, tmp_path / "said") as process:
+    with start(train_slowly, options, said=tmp_path / "said") as process:
         while not folder.last.exists():
             assert process.is_alive(), (tmp_path / "said").read_text()
             time.sleep(0.01)

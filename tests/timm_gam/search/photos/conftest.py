@@ -87,7 +87,7 @@ def milvus_server(folder: Path) -> Iterator[str]:
             [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=log, stderr=subprocess.STDOUT
         )
     try:
-        for _ in range(600):
+        for _ in range(3000):
             with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
                 break
             assert process.poll() is None, (folder / "log").read_text()

@@ -61,7 +61,7 @@ def paths(page: Any) -> list[str]:
 
 def expect(page: Any, selector: str, count: int) -> None:
     """Wait until so many are shown, and nothing is waited for."""
-    for _ in range(300):
+    for _ in range(3000):
         if page.locator(selector).count() == count and not page.locator(".waiting").count():
             return
         page.wait_for_timeout(30)

@@ -153,7 +153,7 @@ def inference(name: str, batch: int, size: int, device: torch.device) -> dict[st
         "batch": batch,
         "images_per_second": rates,
         "first_batch_seconds": compile_seconds,
-        "applied": list(network.applied),
+        "applied": network.applied,
     }
 
 

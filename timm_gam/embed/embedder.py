@@ -90,7 +90,7 @@ class Embedder:
                 network = optimize(network, dtype=settings.amp_dtype)
             embed_batches(self._of_views(network), images, self.preprocessing, take, settings, rows=rows)
             if isinstance(network, OptimizedNetwork):
-                self.optimizations = list(network.applied)
+                self.optimizations = network.applied
 
     def network(self) -> nn.Module:
         """(B, 3, H, W) float -> (B, D) float: pooling, views and head, neither compiled nor optimised."""

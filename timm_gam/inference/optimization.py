@@ -69,19 +69,21 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
 
 
 class OptimizedNetwork(nn.Module):
-    """A frozen network: (B, 3, H, W) float32 -> what the model gives, as float32.
-
-    Attributes:
-        applied: What was done to the model; complete after the first batch, also with what could not be done.
-    """
+    """A frozen network: (B, 3, H, W) float32 -> what the model gives, as float32."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype | None, compiled: bool, applied: list[str]) -> None:
         super().__init__()
-        self.network, self.dtype, self.compiled, self.applied = network, dtype, compiled, applied
+        self.network, self.dtype, self.compiled, self._changes = network, dtype, compiled, applied
         if dtype is not None:
-            self.applied.append(f"mixed precision {str(dtype).removeprefix('torch.')}")
+            self._changes.append(f"mixed precision {str(dtype).removeprefix('torch.')}")
         self.memory_format: torch.memory_format | None = None  # unknown until a batch comes
         self._compiled: Callable[[Tensor], Tensor] | None = None
+        self._compilation = ""
+
+    @property
+    def applied(self) -> list[str]:
+        """What was done to the model; complete after the first batch, also with what could not be done."""
+        return [*self._changes, *filter(None, [self._compilation])]
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
@@ -98,7 +100,7 @@ class OptimizedNetwork(nn.Module):
             except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
                 out: Tensor = self.network(x).float()  # where the batch is at fault, its own error comes from here
                 reason = one_line(error)
-                self._compiled, self.applied[-1] = None, f"not compiled: {reason}"
+                self._compiled, self._compilation = None, f"not compiled: {reason}"
                 warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=2)
                 return out
 
@@ -111,16 +113,16 @@ class OptimizedNetwork(nn.Module):
         seconds = {layout: time_of(self.network.to(memory_format=layout), x, layout) for layout in _LAYOUTS}
         best = min(seconds, key=seconds.__getitem__)
         self.network.to(memory_format=best)
-        self.applied.append(f"memory layout {_LAYOUTS[best]}")
+        self._changes.append(f"memory layout {_LAYOUTS[best]}")
         if taps:
-            self.applied.append(f"{taps} large convolutions as products of all taps")
+            self._changes.append(f"{taps} large convolutions as products of all taps")
         if x.device.type != "cpu":
             return best
         by_columns = copy.deepcopy(self.network)
         count = replace_large_convolutions(by_columns, x, ColumnConv2d, is_narrow)
         if count and time_of(by_columns, x, best) < seconds[best]:
             self.network = by_columns.to(memory_format=best)
-            self.applied.append(f"{count} convolutions of small maps by kernel columns")
+            self._changes.append(f"{count} convolutions of small maps by kernel columns")
         return best
 
     def _compile(self) -> None:
@@ -133,7 +135,7 @@ class OptimizedNetwork(nn.Module):
         run = torch.compile(self.network, dynamic=False, options=options)
         # Not an option of torch.compile: those reach Inductor alone, and Dynamo has by then made inputs of the weights.
         self._compiled = config.patch(freezing=True)(run)
-        self.applied.append("compiled with frozen weights")
+        self._compilation = "compiled with frozen weights"
 
 
 _LAYOUTS = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}

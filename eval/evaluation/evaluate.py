@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from eval.evaluation.ranked_result import Ranking, ranked_result
 from eval.results.facts import Data, Facts
 from eval.results.result import RetrievalResult, Settings
 from eval.scoring.labels import Labels, class_codes
+from eval.scoring.retrieval_scores import RowChoice, chosen_rows
 from timm_gam.core import ALONE, DataError, EmbeddingError, ProgressBar, World, no_progress, one_line
 from timm_gam.data import ImageSet, Protocol, choose_protocol, read_images, training_rows
 from timm_gam.embed import Embedder
@@ -29,8 +29,8 @@ def score(
     labels: Labels,
     *,
     ids: Sequence[str] | None = None,
-    query: Sequence[int] | NDArray[np.integer] | None = None,
-    gallery: Sequence[int] | NDArray[np.integer] | None = None,
+    query: RowChoice | None = None,
+    gallery: RowChoice | None = None,
     settings: Settings | None = None,
     name: str = "vectors",
 ) -> RetrievalResult:
@@ -40,8 +40,9 @@ def score(
         vectors: (N, D) float: NumPy, torch on any device, or lists.
         labels: N integers, strings or anything else that compares; rows with equal labels are relevant to each other.
         ids: N unique names of the rows; default their numbers.
-        query: Rows that are queries; default all.
-        gallery: Distinct rows that are ranked; default all. A query among them is left out of its own ranking.
+        query: Rows that are queries, or a mask of N; default all.
+        gallery: Distinct rows that are ranked, or a mask; default all. A query among them is left out of its own
+            ranking.
         settings: Distance, cutoffs, intervals; default `Settings()`.
         name: How tables call the result.
 
@@ -57,7 +58,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     Ranked(id='1', class_name='cat', score=0.993..., relevant=True)
     """
     settings = settings or Settings()
-    matrix = vectors.detach() if isinstance(vectors, Tensor) else _array(vectors, "vectors")
+    matrix = _matrix(vectors)
     if matrix.ndim != 2 or not matrix.shape[1]:
         raise EmbeddingError(f"vectors have shape {tuple(matrix.shape)}; a matrix (N, D) with D >= 1 is needed")
     given, classes = class_codes(labels)
@@ -67,7 +68,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     identities = tuple(map(str, range(len(matrix)))) if ids is None else tuple(ids)
     if len(set(identities)) != len(matrix):
         raise DataError(f"{len(set(identities))} different ids came for {len(matrix)} vectors; one each is needed")
-    queries, ranked = (_rows(rows, len(matrix), what) for rows, what in ((query, "query"), (gallery, "gallery")))
+    queries, ranked = chosen_rows(query, len(matrix), "query"), chosen_rows(gallery, len(matrix), "gallery")
     whole = np.array_equal(queries, ranked)
     protocol = Protocol(
         "leave-one-out" if whole else "query-gallery",
@@ -155,21 +156,10 @@ def evaluate(
     )
 
 
-def _array(values: Any, what: str) -> NDArray[Any]:
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values  # NumPy has none
+def _matrix(vectors: Any) -> NDArray[Any] | Tensor:
+    if isinstance(vectors, Tensor):
+        return vectors.detach()
     try:
-        array = np.asarray(values)
+        return vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{what} are no regular array: {one_line(error)}") from error
-    return array
-
-
-def _rows(rows: Any, count: int, what: str) -> NDArray[np.int64]:
-    if rows is None:
-        return np.arange(count, dtype=np.int64)
-    chosen = _array(rows, f"{what} rows").astype(np.int64)
-    if chosen.ndim != 1 or not len(chosen) or chosen.min() < 0 or chosen.max() >= count:
-        raise DataError(f"{what} rows must be whole numbers from 0 to {count - 1}, at least one")
-    return chosen
+        raise DataError(f"vectors are no regular array: {one_line(error)}") from error

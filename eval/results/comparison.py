@@ -94,7 +94,7 @@ def _population(a: RetrievalResult, b: RetrievalResult) -> tuple[Population, tup
 
 
 def check_same_queries(a: RetrievalResult, b: RetrievalResult) -> None:
-    """Refuse to pair results whose queries or truth differ.
+    """Refuse to pair results whose queries, galleries or truth differ.
 
     Raises:
         DataError: they do; the message says in what.
@@ -107,3 +107,10 @@ def check_same_queries(a: RetrievalResult, b: RetrievalResult) -> None:
             raise DataError(f"query {place} is '{a.ids[mine]}' of {a.name} and '{b.ids[theirs]}' of {b.name}; {advice}")
         if a.class_names[a.labels[mine]] != b.class_names[b.labels[theirs]]:
             raise DataError(f"query '{a.ids[mine]}' has another class in {b.name} than in {a.name}; {advice}")
+    mine, theirs = ({r.ids[row]: r.class_names[r.labels[row]] for row in r.gallery.tolist()} for r in (a, b))
+    if mine != theirs:
+        item = min(mine.items() ^ theirs.items())[0]
+        raise DataError(
+            f"{a.name} ranked {len(mine)} images and {b.name} {len(theirs)}: not in both, or of another class, is "
+            f"'{item}'; {advice}"
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point,
 Intervals = Literal["auto", "queries", "images", "classes", "none"]
 """What intervals are for: other queries, images or classes; "auto": images where every image is a query of the others,
 else queries, as the gallery is fixed; or no intervals. See `eval.scoring.statistics.intervals`."""
+
+RowChoice = Sequence[int] | NDArray[np.integer] | NDArray[np.bool_] | torch.Tensor
+"""Numbers of rows, or a mask of all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ def score_retrieval(
     embeddings: Vectors | Sequence[Sequence[float]],
     labels: Labels,
     *,
-    query: NDArray[np.int64] | None = None,
-    gallery: NDArray[np.int64] | None = None,
+    query: RowChoice | None = None,
+    gallery: RowChoice | None = None,
     ks: Sequence[int] = DEFAULT_KS,
     distance: Distance = "cosine",
     intervals: Intervals = "auto",
@@ -67,8 +70,9 @@ def score_retrieval(
         embeddings: (N, D) numbers: NumPy array, memory map, tensor on any device, or lists.
         labels: (N,) class of each row: integers, floats, texts, as array, tensor or list; rows are relevant to each
             other when these are equal.
-        query: (Q,) rows that are queries; default all.
-        gallery: (G,) distinct rows that are ranked; default all. A query among them is left out of its own ranking.
+        query: (Q,) rows that are queries, or an (N,) mask of them; default all.
+        gallery: (G,) distinct rows that are ranked, or a mask; default all. A query among them is left out of its own
+            ranking.
         ks: Cutoffs, each >= 1.
         distance: "cosine" (rows are L2-normalised) or "euclidean".
         intervals: Population of the 95 % intervals, "auto" by protocol, or "none".
@@ -80,7 +84,8 @@ def score_retrieval(
 
     Raises:
         EmbeddingError: embeddings that are not finite or not a matrix.
-        DataError: a cutoff below 1, labels of another number or kind, or no query with a relevant image.
+        DataError: a cutoff below 1, an illegal row, distance or population, labels of another number or kind, or no
+            query with a relevant image.
 
     >>> scores = score_retrieval([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]], ["cat", "cat", "dog", "dog"])
     >>> scores.averages["map"].micro
@@ -92,9 +97,7 @@ def score_retrieval(
     if len(labels) != len(vectors):
         raise DataError(f"{len(labels)} labels came for {len(vectors)} embeddings; one each is needed")
     given = class_codes(labels)[0]
-    everything = np.arange(len(vectors), dtype=np.int64)
-    query = everything if query is None else query
-    gallery = everything if gallery is None else gallery
+    query, gallery = chosen_rows(query, len(vectors), "query"), chosen_rows(gallery, len(vectors), "gallery")
     place = scoring_device(device or (vectors.device if isinstance(vectors, torch.Tensor) else "cpu"))
     vectors, memory_budget = resident(vectors, place, memory_budget)
     points = fixed_point(vectors, distance, device=place)
@@ -196,6 +199,8 @@ def averaged(
 
 
 def _population(intervals: Intervals, self_index: NDArray[np.int64], scorer: Scorer) -> Population | None:
+    if intervals not in (legal := get_args(Intervals)):
+        raise DataError(f"intervals are for '{intervals}'; legal: {', '.join(legal)}")
     if intervals == "none":
         return None
     if intervals != "auto":
@@ -209,18 +214,47 @@ def checked_codes(
     """The queries' labels as an array, and codes of both that are equal where labels are.
 
     Raises:
-        DataError: a cutoff below 1, or labels of another number than queries and gallery (`sizes`), or of other kinds.
+        DataError: a cutoff that is no whole number from 1 up, no query or gallery image at all, or labels of another
+            number than queries and gallery (`sizes`), or of other kinds.
     """
-    if not ks or min(ks) < 1:
-        raise DataError(f"cutoffs K are {list(ks)}; each must be at least 1")
+    if not len(ks) or any(isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1 for k in ks):
+        raise DataError(f"cutoffs K are {list(ks)}; each must be a whole number, at least 1")
+    if not all(sizes):
+        raise DataError(f"{sizes[0]} queries and {sizes[1]} gallery images came; at least one each is needed")
     if (len(query_labels), len(gallery_labels)) != sizes:
         raise DataError(
             f"{len(query_labels)} and {len(gallery_labels)} labels came for {sizes[0]} queries and "
             f"{sizes[1]} gallery images; one each is needed"
         )
-    labels = class_codes(query_labels)[0]
-    codes = class_codes(np.concatenate([labels, class_codes(gallery_labels)[0]]))[1]
+    labels, theirs = class_codes(query_labels)[0], class_codes(gallery_labels)[0]
+    alike = labels.dtype.kind == theirs.dtype.kind  # else NumPy would make 1 and "1" equal, or 2^53 and 2^53 + 1
+    codes = class_codes(np.concatenate([labels, theirs]) if alike else [*labels.tolist(), *theirs.tolist()])[1]
     return labels, codes[: len(labels)], codes[len(labels) :]
+
+
+def chosen_rows(rows: RowChoice | None, count: int, what: Literal["query", "gallery"]) -> NDArray[np.int64]:
+    """Numbers of the rows that someone chose of `count`, all by default; those of a gallery are distinct.
+
+    Raises:
+        DataError: neither whole numbers from 0 to count - 1 nor a mask of `count`, or none, or one twice in a gallery.
+
+    >>> chosen_rows([False, True, True], 3, "query").tolist()
+    [1, 2]
+    """
+    if not count:
+        raise DataError("no embeddings came; at least one is needed")
+    chosen = np.asarray(range(count) if rows is None else rows.cpu() if isinstance(rows, torch.Tensor) else rows)
+    legal = f"legal: at least one whole number from 0 to {count - 1}, or a mask of {count}"
+    if chosen.shape == (count,) and chosen.dtype == bool:
+        chosen = np.flatnonzero(chosen)
+    if chosen.ndim != 1 or not len(chosen) or chosen.dtype.kind not in "iu":
+        raise DataError(f"{what} rows are {chosen.dtype} of shape {chosen.shape}; {legal}")
+    if chosen.min() < 0 or chosen.max() >= count:
+        raise DataError(f"{what} rows are from {chosen.min()} to {chosen.max()}; {legal}")
+    chosen = chosen.astype(np.int64)
+    if what == "gallery" and len(twice := np.flatnonzero(np.bincount(chosen) > 1)):
+        raise DataError(f"gallery row {twice[0]} came more than once; name each row that is ranked once")
+    return chosen
 
 
 def places(query: NDArray[np.int64], gallery: NDArray[np.int64]) -> NDArray[np.int64]:

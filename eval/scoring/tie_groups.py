@@ -51,7 +51,7 @@ class TieGroups:
 
     def reaching(self, cutoff: int | Tensor) -> TieGroups:
         """Without the groups past the first `cutoff` ranks that say nothing about them: all but each query's first."""
-        limit = cutoff if isinstance(cutoff, int) else cutoff[self.row]
+        limit = cutoff[self.row] if isinstance(cutoff, Tensor) else cutoff
         return self._some(torch.nonzero((self.start < limit) | (self.relevant_before == 0))[:, 0])
 
     @functools.cached_property
@@ -95,7 +95,7 @@ class TieGroups:
 
     def within(self, cutoff: int | Tensor) -> Tensor:
         """(G,) ranks of each group that lie within the first `cutoff` (one for all, or (Q,) per query)."""
-        limit = cutoff if isinstance(cutoff, int) else cutoff[self.row]
+        limit = cutoff[self.row] if isinstance(cutoff, Tensor) else cutoff
         return torch.minimum((limit - self.start).clamp(min=0), self.size)
 
     def expected_relevant(self, cutoff: int | Tensor) -> Tensor:

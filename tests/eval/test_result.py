@@ -113,6 +113,9 @@ def test_comparison_is_paired(vectors, labels, result) -> None:
         result.compare(evaluation.score(vectors, labels))
     with pytest.raises(DataError, match="it has precision@1"):
         result.compare(noisy, "precision@7")
+    fewer = evaluation.score(vectors, labels, ids=result.ids, gallery=np.arange(len(labels)) != 5)
+    with pytest.raises(DataError, match=f"not in both, or of another class, is '{result.ids[5]}'"):
+        result.compare(fewer)
 
 
 def test_through_a_file(result, tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from timm_gam.core import EmbeddingError
+from timm_gam.core import DataError, EmbeddingError
 from timm_gam.search.blocks import in_threads, slices
 
 Distance = Literal["cosine", "euclidean"]
@@ -31,6 +31,8 @@ Rows = slice | NDArray[np.int64]
 """Consecutive rows, or any."""
 
 _LONGEST = 2.0**25  # length of an integer vector; four of its square, as in |q - g|^2, stay below float64's 2^53
+_SHORTEST = 1e-300  # of float64 vectors; factors of shorter ones overflow
+_UNEQUAL = 2.0**13  # the longest to all but the shortest tenth, which keep 12 bits
 _NORMAL = _LONGEST / 1e15, _LONGEST * 1e15  # factors of vectors whose float32 products neither overflow nor vanish
 _CPU_ROWS, _DEVICE_ROWS = 256, 8192  # read at a time: what fits into cache, what keeps a device busy
 _TILE_ROWS = 64  # written at a time on the CPU
@@ -123,14 +125,20 @@ def fixed_point(
         device: Where lengths are computed, with the same result everywhere; default where the embeddings are.
 
     Raises:
-        EmbeddingError: not a matrix of real numbers, or a value that is not finite (the first such row is named).
+        DataError: no such distance.
+        EmbeddingError: not a matrix of real numbers, a value that is missing or not finite (the first such row is
+            named), vectors shorter than 1e-300, or for Euclidean distance one that is 8,192 times as long as others.
 
     >>> points = fixed_point(np.array([[3.0, 4.0], [6.0, 8.0]]))
     >>> points.integers(slice(None)).tolist()
     [[20132659.0, 26843546.0], [20132659.0, 26843546.0]]
     """
+    if distance not in (legal := get_args(Distance)):
+        raise DataError(f"distance is '{distance}'; legal: {', '.join(legal)}")
     if isinstance(embeddings, Tensor):
         embeddings = embeddings.detach()
+    elif isinstance(embeddings, np.ma.MaskedArray) and np.ma.is_masked(embeddings):
+        raise EmbeddingError("embeddings have masked values; give vectors without, as a plain array")
     if embeddings.ndim != 2 or embeddings.shape[1] == 0:
         raise EmbeddingError(f"embeddings have shape {tuple(embeddings.shape)}; a matrix (N, D) with D >= 1 is needed")
     if embeddings.is_complex() if isinstance(embeddings, Tensor) else embeddings.dtype.kind not in "fiu":
@@ -152,8 +160,23 @@ def fixed_point(
         )
     normal = torch.where(lengths > 0, lengths, 1.0) if distance == "cosine" else torch.ones_like(lengths)
     longest = float((lengths / normal).max()) if len(lengths) else 0.0
+    short = torch.nonzero((lengths > 0) & (lengths < _SHORTEST))
+    if len(short):
+        raise EmbeddingError(f"embedding of image {int(short[0])} has a length below {_SHORTEST}; multiply all of them")
+    if distance == "euclidean":
+        _check_lengths(lengths)
     scale = float(np.exp2(np.floor(np.log2(_LONGEST / longest)))) if longest > 0 else 1.0
     return FixedPoint(embeddings, scale / normal, distance)
+
+
+def _check_lengths(lengths: Tensor) -> None:
+    """One scale serves all lengths: where one vector is far longer than others, rounding makes these one point."""
+    several = lengths[lengths > 0].sort().values
+    if len(several) and (ratio := float(several[-1] / several[len(several) // 10])) > _UNEQUAL:
+        raise EmbeddingError(
+            f"embedding of image {int(lengths.argmax())} is {ratio:.2g} times as long as the shortest tenth; legal for "
+            f"euclidean distance: {_UNEQUAL:.0f}; leave it out, or use cosine"
+        )
 
 
 def scoring_device(device: torch.device | str) -> torch.device:

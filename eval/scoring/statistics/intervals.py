@@ -218,9 +218,9 @@ def _within_classes(*parts: _Images) -> Spread | None:
         _, first, codes, sampled = np.unique(labels, return_index=True, return_inverse=True, return_counts=True)
         squares = np.bincount(codes, (values - (np.bincount(codes, values) / sampled)[codes]) ** 2)
         several, weight = sampled > 1, weights[first]
-        repeats += int((sampled - 1).sum())
-        if repeats < LEAST_REPEATED:
+        if (more := int((sampled - 1).sum())) < LEAST_REPEATED:  # of these images: the others say nothing of them
             return None
+        repeats += more
         of_class = squares / np.maximum(sampled - 1, 1)
         alike = float((of_class[several] / weight[several] ** 2).mean())
         of_class[~several] = alike * weight[~several] ** 2

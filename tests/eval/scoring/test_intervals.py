@@ -200,3 +200,12 @@ def test_effects_that_cancel_leave_an_interval_with_a_width() -> None:
     [found] = average({"hit@10": hits}, labels, population="images", influence=influence).values()
     for low, high in (found.micro_interval or (0, 0), found.macro_interval or (0, 0)):
         assert low < 0.95 < high < 1
+
+
+def test_queries_of_one_each_say_nothing_of_their_spread_whatever_the_gallery_has() -> None:
+    vectors, labels = _data([9] * 10)
+    query = np.arange(0, 90, 9)
+    gallery = np.setdiff1d(np.arange(90), query)
+    for intervals in ("images", "queries"):
+        scores = score_retrieval(vectors, labels, query=query, gallery=gallery, intervals=intervals)  # type: ignore[arg-type]
+        assert scores.averages["map"].micro_interval is None

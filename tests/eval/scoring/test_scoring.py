@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from eval import average, choose_protocol, class_means, score, score_retrieval
+from eval import Settings, average, choose_protocol, class_means, score, score_rankings, score_retrieval
 from eval.scoring.labels import class_codes
 from tests.eval.scoring.test_metrics import plain_metrics
 from timm_gam.core import DataError, TimmGamError
 from timm_gam.data import ImageSet, published_class_split, published_split
+from timm_gam.search import ExactScorer, fixed_point
 
 
 class NoImages:
@@ -233,3 +236,57 @@ def test_embeddings_made_in_inference_mode_are_scored_there() -> None:
     with torch.inference_mode():
         inside = score_retrieval(vectors * 1.0, labels, intervals="none")
     assert inside.averages == outside.averages
+
+
+def test_chosen_rows_may_be_numbers_or_a_mask_of_any_kind() -> None:
+    rng = np.random.default_rng(0)
+    vectors, labels = rng.normal(size=(40, 5)), rng.integers(0, 4, 40)
+    mask = np.arange(40) % 3 == 0
+    rows, others = np.flatnonzero(mask), np.flatnonzero(~mask)
+    expected = brute_force(vectors, labels, rows.tolist(), others.tolist())["map"]
+    kinds: list[tuple[Any, Any]] = [
+        (rows, others),
+        (mask, ~mask),
+        (mask.tolist(), torch.from_numpy(~mask)),
+        (torch.from_numpy(rows), others.tolist()),
+    ]
+    for query, gallery in kinds:
+        for scored in (score_retrieval, score):
+            got = scored(vectors, labels, query=query, gallery=gallery)
+            np.testing.assert_allclose(got.per_query["map"], expected)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"query": [-1]}, "query rows are from -1 to -1; legal: at least one whole number from 0 to 4, or a mask of 5"),
+        ({"query": [0.5, 1.5]}, "query rows are float64 of shape"),
+        ({"query": [True, False]}, "query rows are bool of shape"),
+        ({"query": []}, "legal: at least one"),
+        ({"gallery": [5]}, "gallery rows are from 5 to 5"),
+        ({"gallery": [0, 1, 3, 1]}, "gallery row 1 came more than once"),
+        ({"ks": (1.5,)}, "each must be a whole number"),
+        ({"ks": (True,)}, "each must be a whole number"),
+        ({"distance": "dot"}, "distance is 'dot'; legal: cosine, euclidean"),
+        ({"intervals": "bogus"}, "intervals are for 'bogus'; legal: auto, queries"),
+    ],
+    ids=str,
+)
+def test_choices_that_are_none_are_refused(chosen: dict[str, Any], said: str) -> None:
+    vectors, labels = np.random.default_rng(0).normal(size=(5, 3)), [0, 0, 1, 1, 1]
+    rows = {name: chosen[name] for name in ("query", "gallery") if name in chosen}
+    settings = Settings(**{name: value for name, value in chosen.items() if name not in rows})
+    with pytest.raises(DataError, match=re.escape(said)):
+        score_retrieval(vectors, labels, **chosen)
+    with pytest.raises(DataError, match=re.escape(said)):
+        score(vectors, labels, **rows, settings=settings)
+
+
+def test_labels_of_queries_and_gallery_are_compared_as_they_are() -> None:
+    points = fixed_point(np.eye(4))
+    for mine, theirs in ((["1", "1", "2", "2"], [1, 1, 2, 2]), ([1, 1, 2, 2], ["1", "1", "2", "2"])):
+        with pytest.raises(DataError, match="several kinds"):
+            score_rankings(ExactScorer(points, points), mine, theirs)
+    apart = np.array([2**53, 2**53 + 1] * 2)
+    scores = score_rankings(ExactScorer(points, points), apart, np.array([2.0**53] * 4))
+    assert scores.scored.tolist() == [True, False] * 2

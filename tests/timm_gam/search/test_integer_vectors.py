@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from timm_gam.core import EmbeddingError
+from timm_gam.core import DataError, EmbeddingError
 from timm_gam.search import Distance, fixed_point
 
 
@@ -97,3 +97,20 @@ def test_kinds_of_numbers() -> None:
     for bad in (whole + 1j, whole.astype(str), torch.zeros(3, 2, dtype=torch.complex64)):
         with pytest.raises(EmbeddingError, match="real numbers"):
             fixed_point(bad)
+
+
+def test_what_would_be_rounded_away_is_refused() -> None:
+    values = vectors(40, 8).astype(np.float64)
+    with pytest.raises(EmbeddingError, match="image 0 has a length below 1e-300; multiply all of them"):
+        fixed_point(values * 1e-310)
+    values[7] *= 1e5
+    with pytest.raises(EmbeddingError, match=r"image 7 is [0-9.]+e\+05 times as long as the shortest tenth; .*: 8192"):
+        fixed_point(values, "euclidean")
+    fixed_point(values)
+    masked = np.ma.masked_array(values, np.zeros_like(values, dtype=bool))
+    fixed_point(masked)
+    masked[3, 3] = np.ma.masked
+    with pytest.raises(EmbeddingError, match="masked"):
+        fixed_point(masked)
+    with pytest.raises(DataError, match="legal: cosine, euclidean"):
+        fixed_point(values, "dot")  # type: ignore[arg-type]

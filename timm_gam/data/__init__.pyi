@@ -25,3 +25,4 @@ from timm_gam.data.table.hub_dataset import read_hub_dataset as read_hub_dataset
 from timm_gam.data.table.parquet import is_parquet as is_parquet
 from timm_gam.data.table.parquet import read_parquet as read_parquet
 from timm_gam.data.table.parts import image_set_from_splits as image_set_from_splits
+from timm_gam.data.walk import SYSTEM_FOLDERS as SYSTEM_FOLDERS

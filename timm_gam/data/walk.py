@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from timm_gam.data.formats import is_image_name
 
-_SYSTEM_FOLDERS = {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"}
+SYSTEM_FOLDERS = {"@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "lost+found"}
 """What file servers and systems put beside people's files, often thumbnails under the images' names."""
 
 
@@ -116,7 +116,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 def _kind_of_folder(name: str) -> str:
     if name.startswith("."):
         return "hidden"
-    is_system = name.lower() in _SYSTEM_FOLDERS or name.startswith("__")  # as `datasets` has it
+    is_system = name.lower() in SYSTEM_FOLDERS or name.startswith("__")  # as `datasets` has it
     return "system folders" if is_system else "folder"
 
 

@@ -48,6 +48,7 @@ class Answers:
         self._dropped: dict[str, tuple[bytes, NDArray[np.float32]]] = {}  # by name, the last few
         self._dropping = threading.Lock()
         self.thumbnail = lru_cache(_THUMBNAILS)(self._thumbnail)
+        self._note = lru_cache(1)(lambda version: index.note(collection))
 
     def about(self) -> dict[str, Any]:
         """What is searched."""
@@ -74,7 +75,8 @@ class Answers:
         matches = self.index.search(self.collection, vector, min(k, MOST) + len(names), chosen)
         found = [match for match in matches if match.photo.digest.hex() not in names]
         facts = [{**_facts(m.photo), "score": round(m.score, 6), "copies": list(m.copies)} for m in found[:k]]
-        return {"total": self.index.catalogue.count(chosen), "photos": facts, "note": self._model.note}
+        notes = filter(None, (self._model.note, self._note(self.index.catalogue.version())))
+        return {"total": self.index.catalogue.count(chosen), "photos": facts, "note": " ".join(notes)}
 
     def drop(self, data: bytes) -> dict[str, Any]:
         """Take in the bytes of a photograph to search with; it is kept in memory while few come after it.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
+from datetime import date
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
 
 from timm_gam.core import DataError
 from timm_gam.images import Digests
@@ -72,9 +72,9 @@ class PhotoFilter:
         >>> PhotoFilter.read(size="1024x768").size
         (1024, 768)
         """
-        for date in (since, until):
-            if date and not re.fullmatch(r"\d{4}(-\d{2}(-\d{2})?)?", date):
-                raise DataError(f"'{date}' is no date; legal: 2019, 2019-06, 2019-06-21")
+        for given in (since, until):
+            if given and not _is_date(given):
+                raise DataError(f"'{given}' is no date; legal: 2019, 2019-06, 2019-06-21")
         match = re.fullmatch(r"(\d{1,9})x(\d{1,9})", size) if size else None
         if size and not match:
             raise DataError(f"'{size}' is no size; legal: WIDTHxHEIGHT in pixels, such as 1024x768")
@@ -110,14 +110,18 @@ class Catalogue:
             database.executescript(_SCHEMA)
 
     def look(self, files: Iterable[PhotoFile]) -> tuple[int, list[PhotoFile]]:
-        """Note which files there are now; how many, and those that are new or have changed, by path: to be read."""
+        """Note which files there are now; how many, and those to be read, by path.
+
+        These are new ones, those that have changed, and those that could not be decoded: permissions and limits change.
+        """
         with self._open() as database:
             database.execute("drop table if exists found")
             database.execute("create table found (path text primary key, bytes integer, mtime_ns integer)")
             rows = ((file.path, file.byte_count, file.mtime_ns) for file in files)
             database.executemany("insert into found values (?, ?, ?)", rows)
             fresh = database.execute(
-                "select path, bytes, mtime_ns from found except select path, bytes, mtime_ns from photos order by path"
+                "select path, bytes, mtime_ns from found except "
+                "select path, bytes, mtime_ns from photos where problem is null order by path"
             )
             fresh_files = [PhotoFile(*row) for row in fresh]
             return int(database.execute("select count(*) from found").fetchone()[0]), fresh_files
@@ -159,11 +163,18 @@ class Catalogue:
         rows = self._all("select min(path), digest from photos where problem is null group by digest")
         return {path for path, digest in rows if digest in wanted}
 
-    def entered(self, column: Literal["path", "digest"], values: Iterable[Any]) -> set[Any]:
-        """Those of the paths, or of the digests, that some photograph has."""
+    def entered(self, digests: Iterable[bytes]) -> set[bytes]:
+        """Those of the digests that some file has."""
         with self._open() as database:
-            query = f"select {column} from photos where {column} = ? limit 1"
-            return {value for value in values if database.execute(query, [value]).fetchone() is not None}
+            query = "select digest from photos where digest = ? limit 1"
+            return {value for value in digests if database.execute(query, [value]).fetchone() is not None}
+
+    def digests_of(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Path -> the digest that is kept of the file, of those that have one."""
+        with self._open() as database:
+            query = "select path, digest from photos where path = ? and digest != x''"
+            rows = (database.execute(query, [path]).fetchone() for path in paths)
+            return dict(row for row in rows if row is not None)
 
     def file(self, path: str) -> tuple[PhotoFile, PhotoFacts]:
         """What is kept of a file."""
@@ -223,6 +234,13 @@ class Catalogue:
             finally:
                 database.close()
         except sqlite3.Error as error:
-            raise DataError(
-                f"the catalogue '{self.path}' cannot be used: {error}; remove it and index again"
-            ) from error
+            damaged = not isinstance(error, sqlite3.OperationalError) or str(error).startswith("no such")
+            way = "remove it and index again" if damaged else "is it in use, can it be written, and has the disk room?"
+            raise DataError(f"the catalogue '{self.path}' cannot be used: {error}; {way}") from error
+
+
+def _is_date(text: str) -> bool:
+    """Whether it is a day, a month or a year as ISO 8601 has them."""
+    with suppress(ValueError):
+        return bool(re.fullmatch(r"\d{4}(-\d{2}){0,2}", text) and date.fromisoformat(text + "-01-01"[len(text) - 4 :]))
+    return False

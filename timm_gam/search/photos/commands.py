@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from timm_gam.core import TimmGamError, check_writable, printable, progress_bar
+from timm_gam.core import DataError, TimmGamError, check_writable, printable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings, chosen_views
 from timm_gam.images import NEAR, DecodeLimits, content_digest
 from timm_gam.rerank import Recipe, read_method
@@ -58,14 +58,15 @@ def query(args: argparse.Namespace) -> None:
     recipe = None if args.rerank is None else Recipe(1.0, None, *read_method(args.rerank))
     made = _opened(args.index, limits, args.photo)
     collection = made.collection(args.model)
+    _check_no_photograph(args, made)
     model = QueryModel(made, collection, args.device, limits)
     vectors = model.of_files(args.photo)
     if recipe is None:
         matches = made.search(collection, vectors, args.k, chosen)
     else:
         matches = search_reranked(made, collection, vectors, recipe, args.k, chosen)
-    if model.note:
-        print(model.note, file=sys.stderr)
+    for note in filter(None, (model.note, made.note(collection))):
+        print(printable(note), file=sys.stderr)
     queries = [(photo, photo.name) for photo in args.photo]
     found = [(made.root / match.photo.path, _caption(match)) for match in matches]
     _write_sheets(args, f"Photographs in {made.root.resolve().name}", [("Like", queries), ("Found", found)])
@@ -96,7 +97,10 @@ def duplicates(args: argparse.Namespace) -> None:
     """`duplicates INDEX`."""
     _check_sheets(args)
     made = _opened(args.index, DecodeLimits.of(args))
+    _check_no_photograph(args, made)
     found = find_duplicates(made, args.near, progress_bar)
+    if note := made.note(made.collection()):
+        print(printable(note), file=sys.stderr)
     exact = [("The same bytes", [(made.root / path, path) for path in group]) for group in found.exact]
     near = [("Nearly the same picture", [(made.root / path, path) for path in group]) for group in found.near]
     _write_sheets(args, f"Duplicates in {made.root.resolve().name}", [*exact, *near])
@@ -118,6 +122,17 @@ def _check_sheets(args: argparse.Namespace) -> None:
     for path in (args.html, args.png):
         if path is not None:
             check_writable(path)
+
+
+def _check_no_photograph(args: argparse.Namespace, made: PhotoIndex) -> None:
+    """Photographs are only ever read, also where one is named as what a sheet is to be written to."""
+    asked = {photo.resolve() for photo in getattr(args, "photo", ())}
+    root = made.root.resolve()
+    for path in filter(None, (args.html, args.png)):
+        file = path.resolve()
+        inside = file.is_relative_to(root) and made.catalogue.digests_of([file.relative_to(root).as_posix()])
+        if file in asked or inside:
+            raise DataError(f"'{path}' is a photograph and would be written over; name another file")
 
 
 def _write_sheets(args: argparse.Namespace, title: str, sections: list[Section]) -> None:

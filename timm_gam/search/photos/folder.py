@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
 from typing import NoReturn
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from timm_gam.core import DataError
-from timm_gam.data import FORMATS, ImageSet, PathReader, is_image_name
+from timm_gam.data import FORMATS, SYSTEM_FOLDERS, ImageSet, PathReader, is_image_name
 
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that are turned by 90 degrees
 _DATE = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})")
@@ -51,27 +52,32 @@ class PhotoFacts:
 
 
 def find_photos(root: Path) -> Iterator[PhotoFile]:
-    """Every photograph below `root` (jpg, jpeg, png, webp), whatever its folder.
+    """Every photograph below `root`, by the endings in `timm_gam.data.ENDINGS`, whatever its folder.
 
-    Hidden files and folders are left out, as are links that lead out of `root` and names that are not UTF-8.
+    Hidden files and folders are left out, as are those of the system and links that lead out of `root`. A name that is
+    not UTF-8 is written with escapes, so that its file is named among those that cannot be read.
 
     Raises:
         DataError: a folder cannot be read.
     """
 
     def refuse(error: OSError) -> NoReturn:
-        raise DataError(f"cannot read folder '{error.filename}': {error.strerror}") from error
+        raise DataError(
+            f"cannot read folder '{error.filename}': {error.strerror}; make it readable, or move it elsewhere"
+        ) from error
 
     inside = root.resolve()
     for here, folders, names in os.walk(root, onerror=refuse):  # which does not follow links to folders
-        folders[:] = sorted(filter(_is_shown, folders))
-        for path in (Path(here, name) for name in sorted(filter(_is_shown, names)) if is_image_name(name)):
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and n.lower() not in SYSTEM_FOLDERS)
+        for path in (Path(here, name) for name in sorted(names) if is_image_name(name) and name[0] != "."):
             with suppress(OSError, RuntimeError):  # gone meanwhile, or a link to itself
                 if path.is_symlink() and not path.resolve().is_relative_to(inside):
                     continue
                 stat = path.stat()
                 if S_ISREG(stat.st_mode):
-                    yield PhotoFile(path.relative_to(root).as_posix(), stat.st_size, stat.st_mtime_ns)
+                    time = (stat.st_mtime_ns + 2**63) % 2**64 - 2**63  # years past 2262 and what a broken clock wrote
+                    name = path.relative_to(root).as_posix().encode(errors="surrogateescape")
+                    yield PhotoFile(name.decode(errors="backslashreplace"), stat.st_size, time)
 
 
 def read_facts(path: Path) -> PhotoFacts:
@@ -93,8 +99,7 @@ def read_facts(path: Path) -> PhotoFacts:
                     width, height = height, width
     except Exception:  # plug-ins raise anything; why it cannot be decoded is said when it is embedded
         return PhotoFacts(digest)
-    date = _DATE.match(taken) if isinstance(taken, str) else None
-    return PhotoFacts(digest, width, height, "{}-{}-{}T{}".format(*date.groups()) if date else None)
+    return PhotoFacts(digest, width, height, _date(taken))
 
 
 def photo_set(root: Path, paths: Sequence[str]) -> ImageSet:
@@ -103,7 +108,9 @@ def photo_set(root: Path, paths: Sequence[str]) -> ImageSet:
     return ImageSet(root.name, tuple(paths), labels, ("photos",), PathReader.of(root, paths))
 
 
-def _is_shown(name: str) -> bool:
-    with suppress(UnicodeEncodeError):
-        return bool(name.encode()) and not name.startswith(".")
-    return False
+def _date(taken: object) -> str | None:
+    """A date of EXIF as ISO 8601; None of what is none, such as the zeros of a camera whose clock was never set."""
+    date = _DATE.match(taken) if isinstance(taken, str) else None
+    with suppress(ValueError):
+        return datetime.fromisoformat("{}-{}-{}T{}".format(*date.groups())).isoformat() if date else None
+    return None

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -55,6 +56,19 @@ class Collection:
     amp: bool = False
     key: dict[str, Any] = field(default_factory=dict)
     head: str | None = None
+
+    @classmethod
+    def read(cls, entry: dict[str, Any]) -> Collection:
+        """From plain values.
+
+        Raises:
+            TypeError: they are not of a collection.
+        """
+        made = cls(**entry)
+        texts = [made.model, made.checkpoint or "", made.head or ""]
+        if not isinstance(made.key, dict) or not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{entry} is no collection")
+        return made
 
     @property
     def views(self) -> dict[str, Any]:
@@ -128,7 +142,10 @@ class PhotoIndex:
         if (folder / "index.json").exists():
             index = cls.open(folder)
             if index.root.resolve() != photos.resolve():
-                raise DataError(f"'{folder}' is the index of '{index.root}', not of '{photos}'; name another --index")
+                raise DataError(
+                    f"'{folder}' is the index of '{index.root}', not of '{photos}'; name another --index, or where it "
+                    f"has moved, write its new place into '{folder / 'index.json'}'"
+                )
             return index
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -153,9 +170,9 @@ class PhotoIndex:
             if content["format"] != _FORMAT:
                 raise DataError(f"'{folder}' is of format {content['format']}, and {_FORMAT} is read; index again")
             root = Path(content["photos"])
-            collections = [Collection(**entry) for entry in content["collections"]]
+            collections = [Collection.read(entry) for entry in content["collections"]]
             choice, name = StoreChoice(**content.get("store", {})), str(content.get("name", ""))
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise DataError(f"'{path}' holds no index; make one with: timm-gam search index {path}") from error
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"'{folder / 'index.json'}' cannot be read: {error}; remove it and index again") from error
@@ -213,6 +230,18 @@ class PhotoIndex:
                 else MilvusStore(self.choice, self.folder, self.catalogue, embeddings, named)
             )
         return self._stores[name]
+
+    def note(self, collection: Collection) -> str:
+        """How many photographs cannot be found, as they have no embedding of a collection, and what to do; or ""."""
+        digests = self.catalogue.digests()
+        lacking = int(self.embeddings(collection).missing(digests).sum())
+        if len(digests) and not lacking:
+            return ""
+        which = f"{lacking:,} of {len(digests):,} photographs have no embedding by {collection.model}, so are not found"
+        return (
+            f"note: {which if lacking else 'the catalogue holds no photograph'}; bring the index up to date: "
+            f"timm-gam search index {shlex.quote(str(self.root))} --model {collection.model}"
+        )
 
     def search(
         self, collection: Collection, query: NDArray[np.float32], k: int = 10, chosen: PhotoFilter | None = None

@@ -10,11 +10,13 @@ from itertools import islice
 import numpy as np
 
 from timm_gam.core import DataError, ProgressBar, counted, no_progress
+from timm_gam.data import ENDINGS
 from timm_gam.embed import EmbeddedBatch, Embedder, FileStore, buffered
 from timm_gam.images import Digests
 from timm_gam.search.photos.folder import PhotoFacts, PhotoFile, find_photos, photo_set, read_facts
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
+_UNREADABLE = "cannot be read: gone, not permitted, or a name that is not UTF-8"
 CHUNK = 4096
 """Photographs that are read, embedded and entered in the catalogue together; what was read is still in memory then."""
 
@@ -71,7 +73,7 @@ def update_index(
         found, fresh = catalogue.look(counted(find_photos(index.root), on_progress))
     if found == 0:
         raise DataError(
-            f"no photographs (jpg, jpeg, png, webp) in '{index.root}'; name another folder"
+            f"no photographs ({', '.join(e[1:] for e in ENDINGS)}) in '{index.root}'; name another folder"
             + ("; the index is left as it is" if catalogue.count() else "")
         )
     if plan := index.store(collection).plan(found, int(getattr(embedder.loaded.model, "num_features", 0))):
@@ -84,11 +86,11 @@ def update_index(
     with progress(collection.model, "img", len(fresh) + len(lacking)) as on_progress:
         while paths := list(islice(waiting, CHUNK)):
             rows = _facts(index, files, paths)
-            seen = catalogue.entered("digest", [fact.digest for _, fact in rows])
-            there = catalogue.entered("path", [file.path for file, _ in rows])
+            seen = catalogue.entered(fact.digest for _, fact in rows)
+            there = catalogue.digests_of(file.path for file, _ in rows)
             for file, fact in rows:
-                if file.path in files:
-                    changed += file.path in there
+                if file.path in files and fact.digest:
+                    changed += there.get(file.path, fact.digest) != fact.digest
                     moved += file.path not in there and fact.digest in seen
                     new += file.path not in there and fact.digest not in seen
             problems, count = _embed(index, embedder, store, rows, on_progress)
@@ -124,7 +126,7 @@ def _embed(
     first = np.unique(digests.values, return_index=True)[1]
     todo = np.sort(first[(digests.known & store.missing(digests))[first]]).tolist()
     on_progress(len(rows) - len(todo))
-    problems = {file.path: "cannot be read" for file, fact in rows if not fact.digest}
+    problems = {file.path: _UNREADABLE for file, fact in rows if not fact.digest}
     made = 0
 
     def take(batch: EmbeddedBatch) -> None:

@@ -173,8 +173,6 @@ class MilvusStore:
             DataError: Milvus cannot be used.
         """
         name, fit = self._filled()
-        if fit is None:
-            return [[] for _ in queries]
         parameters = dict(self._choice.search)
         if "ef" in parameters:
             parameters["ef"] = max(int(parameters["ef"]), k)
@@ -185,20 +183,18 @@ class MilvusStore:
         index = [self._choice.index_type, sorted(self._choice.build.items())]
         return f"{self._prefix}{fit.name}_{_hash(json.dumps(index).encode())}"
 
-    def _filled(self) -> tuple[str, Fit | None]:
-        """The collection that the last whole update filled."""
+    def _filled(self) -> tuple[str, Fit]:
+        """The collection that the last whole update filled, and what made its vectors."""
         try:
             content = json.loads(self._marker.read_text(encoding="utf-8"))
             marker = content["address"], content["collection"], content["fit"]
-        except FileNotFoundError:
-            return "", None
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"'{self._marker}' cannot be read: {error}; remove it and index again") from error
-        if marker[0] != self._choice.address:
-            return "", None
-        if self._fits.get(marker[2]) is None:
+            raise DataError(f"'{self._marker}' cannot be read: {error}; index again") from error
+        if marker[2] not in self._fits:
             self._fits = {fit.name: fit for fit in self._stored_fits()}
-        return marker[1], self._fits.get(marker[2])
+        if marker[0] != self._choice.address or marker[2] not in self._fits:
+            raise DataError(f"Milvus at '{self._uri}' does not hold what '{self._marker}' says; index again")
+        return marker[1], self._fits[marker[2]]
 
     def _fit(self, count: int) -> Fit:
         """The one that is there, or a new one where there are many more photographs than that was fitted on."""

@@ -134,18 +134,6 @@ def test_what_is_found_is_what_all_cosines_give(make: Make, tmp_path: Path) -> N
     assert [len(row) for row in store.nearest(vector(1)[None], 5000)] == [600]
 
 
-def test_scores_descend_where_rounding_would_order_otherwise(make: Make) -> None:
-    photographs, store = make()
-    near = vector(0) + np.random.default_rng(0).standard_normal((60, DIM)).astype(np.float32) * 1e-5
-    photographs.rows = {f"{number}.jpg": (digest(number), None, 4, 3) for number in range(60)}
-    photographs.add(range(60), near)
-    photographs.look()
-    store.update()
-    for found in store.nearest(near[:20], 60):
-        scores = [one.score for one in found]
-        assert scores == sorted(scores, reverse=True) and len(set(found)) == 60
-
-
 def test_an_update_adds_moves_and_removes(make: Make, tmp_path: Path) -> None:
     photographs, store = make(COMPONENTS * 10)
     photographs.put(range(20), "a/")

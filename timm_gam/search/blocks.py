@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
 import torch
@@ -15,6 +15,11 @@ from threadpoolctl import ThreadpoolController
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+_limiting = threading.Lock()
+_within = 0
+_limited = ExitStack()  # gives OpenBLAS its threads back
 
 
 def slices(start: int, stop: int, step: int) -> list[slice]:
@@ -56,10 +61,20 @@ def one_blas_thread() -> Iterator[None]:
     """Within, the OpenBLAS that NumPy brings computes in the thread that calls it.
 
     Its own threads wait for work in a busy loop beside those of `in_threads`, and are made anew at every change of
-    their number: set it once around many products.
+    their number: of threads within at once, the first sets it, and the last gives it back.
     """
-    with _openblas().limit(limits=1):
+    global _within
+    with _limiting:
+        _within += 1
+        if _within == 1:
+            _limited.enter_context(_openblas().limit(limits=1))
+    try:
         yield
+    finally:
+        with _limiting:
+            _within -= 1
+            if _within == 0:
+                _limited.close()
 
 
 @functools.cache

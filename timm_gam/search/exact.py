@@ -101,7 +101,8 @@ def nearest(
     order = np.lexsort((candidates, -scores), axis=1)[:, :k]  # of equal ones the lower row first
     found = Neighbours(np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1))
     uncertain = np.flatnonzero(found.scores[:, -1] * _UNIT**2 <= values[:, -1] + _bound(queries.dim))
-    for some in np.split(uncertain, range(_QUERIES, len(uncertain), _QUERIES)):
+    for part in slices(0, len(uncertain), _QUERIES):
+        some = uncertain[part]
         exact = highest(ExactScorer(queries.take(some), gallery), k, self_index=itself[some])
         found.rows[some], found.scores[some] = exact.rows, exact.scores
     return found

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from timm_gam.search import ExactScorer, Float64, Kernel, Residues, exact_products, fastest_kernel, fixed_point
+from timm_gam.search.blocks import _openblas, one_blas_thread
 
 CPU = torch.device("cpu")
 
@@ -123,3 +124,17 @@ def test_every_kernel_gives_the_same_scores_for_any_rows(distance) -> None:
         np.testing.assert_array_equal(scorer.block(slice(0, 90), slice(0, 90)), expected)
         np.testing.assert_array_equal(scorer.block(rows, columns), expected[np.ix_(rows, columns)])
         np.testing.assert_array_equal(scorer.block(rows, rows), expected[np.ix_(rows, rows)])
+
+
+def test_threads_within_at_once_leave_the_matrix_library_as_it_was() -> None:
+    def threads() -> list[int]:
+        return [library["num_threads"] for library in _openblas().info()]
+
+    with _openblas().limit(limits=2):
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert set(threads()) <= {1}, "the second is still within"
+        second.__exit__(None, None, None)
+        assert set(threads()) <= {2}

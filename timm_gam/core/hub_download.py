@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
+    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -136,6 +137,9 @@ def _download(repo_id: str, filename: str, revision: str | None, cache_dir: str 
         return Path(hf_hub_download(repo_id, filename, revision=revision, cache_dir=cache_dir))
     except GatedRepoError as error:
         raise HubError(_reason(f"model '{repo_id}'", repo_id, revision, error)) from error
+    except LocalEntryNotFoundError as error:  # it answered the first question, not this one: its cause is the answer
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise HubError(_reason(f"model '{repo_id}'", repo_id, revision, cause)) from error
     except EntryNotFoundError as error:
         raise HubError(f"model '{repo_id}' has no file '{filename}'; only safetensors weights are read") from error
     except Exception as error:  # of the network, the HTTP library or the disk

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,7 +175,7 @@ def test_faults_that_pass(fault: Any, where: str, times: int, weights: Path, hub
     assert len(hub.faults.happened) == times
 
 
-def test_faults_that_stay(weights: Path, hub: LoopbackHub, cache: Path) -> None:
+def test_faults_that_stay(weights: Path, hub: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("models", REPO, weights)
     hub.faults.add("flip", "GET /objects/", 2)
     fails("came damaged twice")
@@ -181,6 +183,10 @@ def test_faults_that_stay(weights: Path, hub: LoopbackHub, cache: Path) -> None:
     fails("downloading 'model.safetensors' of 'timm-gam/resnet18_se.corel' failed")
     hub.faults.add("500", "/api/models/", 1)
     fails("answers 500; try again later")
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(time=time.time, sleep=lambda _: None))
+    hub.faults.add("500", "HEAD /timm-gam/.*/resolve/", 99)
+    fails("answers 500; try again later")
+    hub.faults.clear()
     assert pull() == digest(weights), "nothing of it stayed in the cache"
 
 

@@ -243,9 +243,10 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
+            says = f": {error.server_message}" if status == 403 and error.server_message else ""  # as a full storage
             raise RefusedError(
-                f"{constants.ENDPOINT} refuses this token ({status}): it needs write access to "
-                f"'{repo_id.partition('/')[0]}'; set HF_TOKEN to another"
+                f"{constants.ENDPOINT} refuses this token ({status}{says}): it needs write access to "
+                f"'{repo_id.partition('/')[0]}'{' and room there' if says else ''}; set HF_TOKEN to another"
             ) from error
         raise UploadError(
             f"{constants.ENDPOINT} answers {status} ({error.server_message or one_line(error)}); "

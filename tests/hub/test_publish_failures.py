@@ -131,6 +131,16 @@ def test_a_commit_that_fails_leaves_all_or_nothing(
     assert len(hub.repository("models", REPO).commits) == 2
 
 
+@pytest.mark.parametrize("where", ["POST .*/info/lfs/objects/batch", "POST .*/commit/main"])
+def test_the_hubs_reason_for_a_refusal_is_said(
+    where: str, run: Path, hub: LoopbackHub, token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.faults.add("full", where)
+    assert publish(run) == 2
+    assert "(403: Private repository storage limit reached): it needs write access" in capsys.readouterr().err
+    assert names(hub) == set()
+
+
 def test_without_a_hub(run: Path, token: str, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert publish(run) == 2
     assert "no answer from http://127.0.0.1" in capsys.readouterr().err

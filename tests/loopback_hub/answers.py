@@ -34,10 +34,12 @@ class Answers(BaseHTTPRequestHandler):
         self.fault = self.hub.faults.next(f"{self.command} {self.path}")
         if self.fault == "500":
             self.error(500, "", "internal error")
+        elif self.fault == "full":
+            self.error(403, "", "Private repository storage limit reached")
         elif self.fault == "stall":
             time.sleep(_STALL)
             self.close_connection = True
-        return self.fault in ("500", "stall")
+        return self.fault in ("500", "full", "stall")
 
     def body(self) -> bytes:
         """The request's body, sent with a length or in chunks."""

@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
-FaultKind = Literal["500", "drop", "truncate", "flip", "slow", "stall", "conflict"]
-"""500: the server fails. drop: the connection ends in mid-body. truncate: the file ends early, and the length says so.
+FaultKind = Literal["500", "full", "drop", "truncate", "flip", "slow", "stall", "conflict"]
+"""500: the server fails. full: the account has no room. drop: the connection ends in mid-body. truncate: the file ends early, and the length says so.
 flip: one byte of the body is another. slow: the body comes in small pieces, with pauses. stall: nothing comes.
 conflict: somebody else commits first."""
 

@@ -52,10 +52,11 @@ def _no_truth_value(value: object) -> object:
 _NUMBER = BeforeValidator(_no_truth_value)
 Positive = Annotated[int, Field(ge=1), _NUMBER]
 Count = Annotated[int, Field(ge=0), _NUMBER]
-Amount = Annotated[float, Field(ge=0), _NUMBER]
+_MOST = 1e9  # the product of three is a float32: rates, their scale and weight decay are multiplied
+Amount = Annotated[float, Field(ge=0, le=_MOST), _NUMBER]
 Share = Annotated[float, Field(ge=0, lt=1), _NUMBER]
 ProperShare = Annotated[float, Field(gt=0, lt=1), _NUMBER]
-AboveZero = Annotated[float, Field(gt=0), _NUMBER]
+AboveZero = Annotated[float, Field(gt=0, le=_MOST), _NUMBER]
 AreaShare = Annotated[float, Field(gt=0, le=1), _NUMBER]
 
 

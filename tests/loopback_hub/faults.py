@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 FaultKind = Literal["500", "full", "drop", "truncate", "flip", "slow", "stall", "conflict"]
-"""500: the server fails. full: the account has no room. drop: the connection ends in mid-body. truncate: the file ends early, and the length says so.
-flip: one byte of the body is another. slow: the body comes in small pieces, with pauses. stall: nothing comes.
-conflict: somebody else commits first."""
+"""500: the server fails. full: the account has no room. drop: the connection ends in mid-body.
+truncate: the file ends early, and the length says so. flip: one byte of the body is another. slow: the body comes in
+small pieces, with pauses. stall: nothing comes. conflict: somebody else commits first."""
 
 
 @dataclass

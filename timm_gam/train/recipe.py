@@ -52,7 +52,7 @@ def _no_truth_value(value: object) -> object:
 _NUMBER = BeforeValidator(_no_truth_value)
 Positive = Annotated[int, Field(ge=1), _NUMBER]
 Count = Annotated[int, Field(ge=0), _NUMBER]
-_MOST = 1e9  # the product of three is a float32: rates, their scale and weight decay are multiplied
+_MOST = 1e38  # about the largest float32
 Amount = Annotated[float, Field(ge=0, le=_MOST), _NUMBER]
 Share = Annotated[float, Field(ge=0, lt=1), _NUMBER]
 ProperShare = Annotated[float, Field(gt=0, lt=1), _NUMBER]

@@ -86,7 +86,7 @@ def tree_of_paths(paths: Iterable[str]) -> tuple[Folder, Counter[str]]:
     for *above, name in sorted(path.split("/") for path in paths):  # so names in each folder come in order
         folder = top
         for part in above:
-            kind = _kind_of_folder(part)
+            kind = kind_of_folder(part)
             inner = f"{folder.path}/{part}" if folder.path else part
             if kind != "folder":
                 left_out[kind] += inner not in unseen
@@ -94,7 +94,7 @@ def tree_of_paths(paths: Iterable[str]) -> tuple[Folder, Counter[str]]:
                 break
             folder = folder.folders.setdefault(part, Folder(inner))
         else:
-            kind = _kind_of_file(name)
+            kind = kind_of_file(name)
             if kind == "image":
                 folder.images.append(name)
             else:
@@ -104,8 +104,8 @@ def tree_of_paths(paths: Iterable[str]) -> tuple[Folder, Counter[str]]:
 
 def _kind(entry: os.DirEntry[str]) -> str:
     if entry.is_dir(follow_symlinks=False):
-        return _kind_of_folder(entry.name)
-    kind = _kind_of_file(entry.name)
+        return kind_of_folder(entry.name)
+    kind = kind_of_file(entry.name)
     if kind != "hidden" and entry.is_dir():
         return "links to folders"
     if kind == "image" and not entry.is_file():
@@ -113,14 +113,24 @@ def _kind(entry: os.DirEntry[str]) -> str:
     return kind
 
 
-def _kind_of_folder(name: str) -> str:
+def kind_of_folder(name: str) -> str:
+    """Of a folder by its name: "folder" where images are looked for in it, else what it is left out as.
+
+    >>> kind_of_folder("cats"), kind_of_folder("__MACOSX"), kind_of_folder(".git")
+    ('folder', 'system folders', 'hidden')
+    """
     if name.startswith("."):
         return "hidden"
     is_system = name.lower() in SYSTEM_FOLDERS or name.startswith("__")  # as `datasets` has it
     return "system folders" if is_system else "folder"
 
 
-def _kind_of_file(name: str) -> str:
+def kind_of_file(name: str) -> str:
+    """Of a file by its name: "image", else what it is left out as.
+
+    >>> kind_of_file("1.JPG"), kind_of_file("notes.txt"), kind_of_file(".1.jpg")
+    ('image', '.txt', 'hidden')
+    """
     if name.startswith("."):
         return "hidden"
     return "image" if is_image_name(name) else PurePosixPath(name).suffix.lower() or "no ending"

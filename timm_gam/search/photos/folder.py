@@ -19,7 +19,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from timm_gam.core import DataError
-from timm_gam.data import FORMATS, SYSTEM_FOLDERS, ImageSet, PathReader, is_image_name
+from timm_gam.data import FORMATS, ImageSet, PathReader, kind_of_file, kind_of_folder
 
 _ROTATED = (5, 6, 7, 8)  # EXIF orientations that are turned by 90 degrees
 _DATE = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})")
@@ -54,8 +54,9 @@ class PhotoFacts:
 def find_photos(root: Path) -> Iterator[PhotoFile]:
     """Every photograph below `root`, by the endings in `timm_gam.data.ENDINGS`, whatever its folder.
 
-    Hidden files and folders are left out, as are those of the system and links that lead out of `root`. A name that is
-    not UTF-8 is written with escapes, so that its file is named among those that cannot be read.
+    Files and folders are left out by their names as when labelled images are read: hidden ones and those of the system;
+    links that lead out of `root` too. A name that is not UTF-8 is written with escapes, so that its file is named among
+    those that cannot be read.
 
     Raises:
         DataError: a folder cannot be read.
@@ -68,8 +69,8 @@ def find_photos(root: Path) -> Iterator[PhotoFile]:
 
     inside = root.resolve()
     for here, folders, names in os.walk(root, onerror=refuse):  # which does not follow links to folders
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and n.lower() not in SYSTEM_FOLDERS)
-        for path in (Path(here, name) for name in sorted(names) if is_image_name(name) and name[0] != "."):
+        folders[:] = sorted(name for name in folders if kind_of_folder(name) == "folder")
+        for path in (Path(here, name) for name in sorted(names) if kind_of_file(name) == "image"):
             with suppress(OSError, RuntimeError):  # gone meanwhile, or a link to itself
                 if path.is_symlink() and not path.resolve().is_relative_to(inside):
                     continue

@@ -25,7 +25,8 @@ def said_by(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 
 
 
 def test_a_name_that_is_not_utf8_is_named_and_folders_of_the_system_are_left_out(tmp_path: Path) -> None:
-    for name in (b"a.jpg", b"caf\xe9.jpg", b".b.jpg", b"@eaDir/a.jpg", b"lost+found/c.jpg", b".d/d.jpg"):
+    left_out = (b".b.jpg", b"@eaDir/a.jpg", b"lost+found/c.jpg", b".d/d.jpg", b"__MACOSX/a.jpg")
+    for name in (b"a.jpg", b"caf\xe9.jpg", *left_out):
         path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
         path.parent.mkdir(exist_ok=True)
         try:

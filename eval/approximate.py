@@ -9,7 +9,7 @@ import argparse
 import datetime
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +18,10 @@ from timm_gam.core import (
     CommandParser,
     DataError,
     check_writable,
+    command,
     count,
     positive,
     progress_bar,
-    run_command,
     share,
 )
 
@@ -50,8 +50,8 @@ exit codes: 0 measured, 2 bad input (one line says what is legal), 130 interrupt
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 measured, 2 bad input, 130 interrupted."""
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.approximate`."""
     parser = CommandParser(
         prog="python -m eval.approximate",
         description="Search embeddings approximately, by FAISS, and measure the recall against exact search.",
@@ -76,8 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the best index, and FILE.json beside it")
     parser.add_argument("--load", type=Path, metavar="FILE", help="an index that --save kept, of this very gallery")
     parser.add_argument("--results-file", type=Path, metavar="FILE", help="write the results as JSON")
-    args = parser.parse_args(argv)
-    return run_command(lambda: _run(args))
+    return parser
 
 
 def read_vectors(path: Path) -> NDArray[np.floating]:
@@ -252,6 +251,8 @@ def _two(text: str) -> int:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 2")
     return int(text)
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

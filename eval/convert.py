@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from timm_gam.core import CommandParser, DataError, check_writable, positive, run_command, write_text
+from timm_gam.core import CommandParser, DataError, check_writable, command, positive, write_text
 
 _EPILOG = """\
 examples
@@ -25,8 +24,8 @@ exit codes: 0 written, 2 bad input (one line says what is legal), 130 interrupte
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 interrupted."""
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.convert`."""
     parser = CommandParser(
         prog="python -m eval.convert", description="Write a saved result in a format of the field.", epilog=_EPILOG
     )
@@ -39,8 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--split", default="test", help="of mteb (default: test)")
     add("--dataset", metavar="ID", help="of eval-results: the benchmark data set on the Hub")
     add("--revision", metavar="COMMIT", help="of eval-results: its commit")
-    args = parser.parse_args(argv)
-    return run_command(lambda: _run(args), interrupted="interrupted; nothing was written")
+    return parser
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -65,6 +63,8 @@ def _run(args: argparse.Namespace) -> None:
         write_text(args.output, export.results_csv([result]))
     print(f"wrote {args.output}")
 
+
+main = command(build_parser, _run, interrupted="interrupted; nothing was written")
 
 if __name__ == "__main__":
     sys.exit(main())

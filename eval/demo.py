@@ -5,13 +5,14 @@ Scores the package's tiny networks, trained on COREL photographs, and the same n
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import CommandParser, check_writable, interrupts_exit, progress_bar, run_command, write_json
+from timm_gam.core import CommandParser, check_writable, command, interrupts_exit, progress_bar, write_json
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
@@ -23,8 +24,8 @@ now your own photos, in one folder per class:
   {command} score --model test_resnet_gam.corel --data-dir PHOTOS --report report.html"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 scored, 2 bad input, 130 interrupted."""
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.demo`."""
     parser = CommandParser(
         prog="python -m eval.demo",
         description="Score the package's tiny networks, trained on COREL photographs and untrained, on scenes drawn by "
@@ -33,24 +34,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--report", type=Path, default=Path("demo.html"), metavar="FILE", help="(default: %(default)s)")
     parser.add_argument("--results-file", type=Path, metavar="FILE", help="also write the table as JSON")
-    args = parser.parse_args(argv)
-    return run_command(lambda: _run(args.report, args.results_file))
+    return parser
 
 
-def _run(report: Path, results_file: Path | None) -> None:
+def _run(args: argparse.Namespace) -> None:
     with interrupts_exit():
         from eval.report.write import write_report
-    for path in (report, results_file):
+    for path in (args.report, args.results_file):
         if path is not None:
             check_writable(path)
     trained, untrained = demo_results()
     record = demo_record(trained, untrained)
     print(demo_table(record))
-    if results_file is not None:
-        write_json(results_file, record)
-    write_report(trained, report, notes=["Images drawn by code; they do not replace photographs."])
+    if args.results_file is not None:
+        write_json(args.results_file, record)
+    write_report(trained, args.report, notes=["Images drawn by code; they do not replace photographs."])
     command = "timm-gam" if shutil.which("timm-gam") else f"{sys.executable} -m timm_gam"  # as `make demo` leaves it
-    print(f"\nlook at every query and its results: {report}\n\n{_NEXT.format(command=command)}")
+    print(f"\nlook at every query and its results: {args.report}\n\n{_NEXT.format(command=command)}")
 
 
 def demo_results(images_per_class: int = 30) -> tuple[list[RetrievalResult], list[RetrievalResult]]:
@@ -130,6 +130,8 @@ def demo_table(record: Mapping[str, Any]) -> str:
     )
     return f"{head}\n\n{text_table(rows, (0, len(rows) - 2))}"
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments.shared import add_image_options, add_measuring_options, check_results_file, show
-from timm_gam.core import CommandParser, DataError, ModelError, positive, progress_bar, run_command
+from timm_gam.core import CommandParser, DataError, ModelError, command, positive, progress_bar
 from timm_gam.images import DecodeLimits
 
 if TYPE_CHECKING:
@@ -160,12 +160,6 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 measured, 2 bad input, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted="interrupted; nothing was written")
-
-
 def _run(args: argparse.Namespace) -> None:
     from timm_gam.core import usable_device
     from timm_gam.data import read_images
@@ -201,6 +195,8 @@ def gate_table(audit: GateAudit) -> str:
         f"those of another image {shuffled - own:+.2f}"
     )
 
+
+main = command(build_parser, _run, interrupted="interrupted; nothing was written")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments.embedding import add_embedding_options, read_embedding_options
-from timm_gam.core import CommandParser, check_writable, count, positive, progress_bar, run_command, seed
+from timm_gam.core import CommandParser, check_writable, command, count, positive, progress_bar, seed
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult, Settings
@@ -35,12 +34,6 @@ examples
 
 exit codes: 0 trained and scored, 2 bad input (one line says what is legal), 130 interrupted
 """
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -169,6 +162,8 @@ def train_and_score(
     better = ranked_result(changed.ranking, settings, changed.facts, images=images, progress=progress_bar)
     return head, plain, better
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.arguments.shared import add_image_options, add_measuring_options, check_results_file, show
-from timm_gam.core import CommandParser, DataError, printable, progress_bar, run_command
+from timm_gam.core import CommandParser, DataError, command, printable, progress_bar
 from timm_gam.images import DecodeLimits
 
 if TYPE_CHECKING:
@@ -155,13 +154,6 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 the same numbers, 1 others, 2 bad input, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    differ: list[bool] = []
-    return run_command(lambda: differ.append(_run(args))) or int(any(differ))
-
-
 def _run(args: argparse.Namespace) -> bool:
     from timm_gam.core import versions
     from timm_gam.data import read_images
@@ -201,6 +193,8 @@ def _text(one: Replay, other: list[tuple[str, Any, Any]]) -> str:
     lines += [printable(f"  {what}: {then} recorded, {now} now") for what, then, now in [*one.differences, *other]]
     return "\n".join(lines)
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

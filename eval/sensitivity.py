@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from eval.arguments.shared import add_image_options, add_measuring_options, check_results_file, show
-from timm_gam.core import CommandParser, positive, progress_bar, run_command
+from timm_gam.core import CommandParser, command, positive, progress_bar
 from timm_gam.images import DecodeLimits
 
 if TYPE_CHECKING:
@@ -159,12 +158,6 @@ def build_parser() -> CommandParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 scored, 2 bad input, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args))
-
-
 def _run(args: argparse.Namespace) -> None:
     import numpy as np
 
@@ -197,6 +190,8 @@ def _run(args: argparse.Namespace) -> None:
     warning_lines = [f"warning   {line}" for line in warnings]
     show(args.results_file, content, lambda: "\n".join([text_table(table, rules=(0, 1)), *warning_lines]))
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

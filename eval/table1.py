@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments.shared import add_image_options, recipe_of
-from timm_gam.core import CommandParser, RunFolderError, print_line, run_command
+from timm_gam.core import CommandParser, RunFolderError, command, print_line
 from timm_gam.images import add_decoding_arguments
 from timm_gam.train import COMPUTE_KEYS, Recipe, RunFolder, read_recipe, recipe_from
 
@@ -36,12 +35,6 @@ examples
 Interrupted? The same command goes on: finished runs are kept, an unfinished one is resumed.
 exit codes: 0 written, 2 bad input or a run that cannot go on, 130 interrupted with its state saved
 """
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 or 143 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted="interrupted; the same command goes on")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -121,6 +114,8 @@ def _collect(output: Path) -> Runs:
         raise RunFolderError(f"'{output}' holds no finished runs named NAME-SEED; train some, or name another --output")
     return runs
 
+
+main = command(build_parser, _run, interrupted="interrupted; the same command goes on")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from eval.arguments.embedding import add_embedding_options, read_embedding_options
 from eval.arguments.shared import add_results_file, check_results_file, show
-from timm_gam.core import CommandParser, DataError, positive, progress_bar, run_command
+from timm_gam.core import CommandParser, DataError, command, positive, progress_bar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -119,12 +119,6 @@ def _near(recipe: Recipe) -> Iterator[Recipe]:
             others = {other: value for other, value in recipe.options.items() if other != name}
             for value in values:
                 yield replace(recipe, options=others if value == usual[name] else {**others, name: value})
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -238,6 +232,8 @@ def _table(metric: str, trials: Sequence[Trial], chosen: Trial, images: int, res
         ]
     )
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import print_line, progress_bar, run_command
+from timm_gam.core import Main, command, print_line, progress_bar
 from timm_gam.images import DecodeLimits
 
 _INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
@@ -36,16 +36,15 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="ID", help="Hub data set of training and evaluation (default: the one the run read)")
 
 
-def run_publishing(parser: argparse.ArgumentParser, argv: Sequence[str] | None, publish: Callable[..., object]) -> int:
-    """Run `publish` with the options as keywords, those of `timm_gam.images.add_decoding_arguments` as `limits`."""
-    args = parser.parse_args(argv)
-    options: dict[str, Any] = dict(vars(args))
-    if "max_scans" in options:
-        options["limits"] = DecodeLimits.of(args)
-        for name in ("max_scans", "max_decode_mb", "max_decode_seconds"):
-            del options[name]
+def publishing_command(parser: Callable[[], argparse.ArgumentParser], publish: Callable[..., object]) -> Main:
+    """A command line of options that are keywords of `publish`, those of `add_decoding_arguments` as `limits`."""
 
-    def run() -> None:
+    def run(args: argparse.Namespace) -> None:
+        options: dict[str, Any] = dict(vars(args))
+        if "max_scans" in options:
+            options["limits"] = DecodeLimits.of(args)
+            for name in ("max_scans", "max_decode_mb", "max_decode_seconds"):
+                del options[name]
         publish(**options, log=print_line, progress=progress_bar)
 
-    return run_command(run, interrupted=_INTERRUPTED)
+    return command(parser, run, interrupted=_INTERRUPTED)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import add_repository_arguments, add_tag_argument, run_publishing
+from hub.arguments import add_repository_arguments, add_tag_argument, publishing_command
 from timm_gam.core import (
     CommandParser,
     ProgressBar,
@@ -170,10 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
-    return run_publishing(build_parser(), argv, publish_dataset)
-
+main = publishing_command(build_parser, publish_dataset)
 
 if __name__ == "__main__":
     sys.exit(main())

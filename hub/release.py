@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hub.arguments import add_repository_arguments, add_weights_arguments, run_publishing
+from hub.arguments import add_repository_arguments, add_weights_arguments, publishing_command
 from hub.publish import publish_model
 from timm_gam.core import (
     CommandParser,
@@ -176,11 +176,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 all published, 2 refused or some failed, 130 interrupted."""
-    return run_publishing(build_parser(), argv, _run)
-
-
 def _run(*, releases: Path | None, log: Callable[[str], None], **options: Any) -> None:
     from timm_gam.models import releases_file
 
@@ -191,6 +186,8 @@ def _run(*, releases: Path | None, log: Callable[[str], None], **options: Any) -
             f"{len(failed)} of {len(rows)} not published ({', '.join(failed)}); run the same command again"
         )
 
+
+main = publishing_command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,11 +8,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import add_repository_arguments, run_publishing
+from hub.arguments import add_repository_arguments, publishing_command
 from timm_gam.core import (
     CommandParser,
     ProgressBar,
@@ -140,10 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 published, 2 refused or failed, 130 interrupted."""
-    return run_publishing(build_parser(), argv, publish_space)
-
+main = publishing_command(build_parser, publish_space)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments.shared import add_results_file, check_results_file, show
-from timm_gam.core import CommandParser, DataError, positive, run_command
+from timm_gam.core import CommandParser, DataError, command, positive
 
 if TYPE_CHECKING:
     from eval.audit.ranking import Ranking
@@ -33,8 +32,8 @@ exit codes: 0 nothing wrong, 1 something is wrong, 2 bad input (one line says wh
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 nothing wrong, 1 something wrong, 2 bad input, 130 interrupted."""
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.audit`."""
     parser = CommandParser(
         prog="python -m eval.audit",
         description="Look at a ranking from elsewhere: self-matches, ties, truncation, duplicates, metrics by name.",
@@ -61,13 +60,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="how far ties may move a metric before that is wrong, in per cent points (default: 0.1)",
     )
     add_results_file(parser)
-    args = parser.parse_args(argv)
-    wrong: list[int] = []
-    return run_command(lambda: wrong.append(_run(args))) or int(any(wrong))
+    return parser
 
 
-def _run(args: argparse.Namespace) -> int:
-    """How many findings are wrong."""
+def _run(args: argparse.Namespace) -> bool:
+    """Whether something is wrong."""
     from eval.audit.audit import audit_ranking
     from eval.audit.tables import document, tables
 
@@ -80,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
         tolerance=args.tolerance / 100,
     )
     show(args.results_file, document(result), lambda: tables(result))
-    return len(result.wrong)
+    return bool(result.wrong)
 
 
 def _inputs(args: argparse.Namespace) -> tuple[Ranking, Qrels]:
@@ -96,6 +93,8 @@ def _inputs(args: argparse.Namespace) -> tuple[Ranking, Qrels]:
         qrels = read_qrels(args.qrels, setup=args.setup, self_matches=args.keep_self)
     return ranking, qrels
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from timm_gam.core import CommandParser, check_writable, interrupts_exit, run_command
+from timm_gam.core import CommandParser, check_writable, command, interrupts_exit
 from timm_gam.images import add_decoding_arguments
 
 _EPILOG = """\
@@ -22,8 +21,8 @@ exit codes: 0 written, 2 bad input (one line says what is legal), 130 interrupte
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 written, 2 bad input, 130 or 143 interrupted."""
+def build_parser() -> CommandParser:
+    """The parser of `python -m eval.report`."""
     parser = CommandParser("python -m eval.report", "Write one page of saved results, to look at.", _EPILOG)
     parser.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what --save wrote")
     parser.add_argument(
@@ -35,8 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--output", type=Path, default=Path("report.html"), metavar="FILE", help="(default: %(default)s)"
     )
     add_decoding_arguments(parser)
-    args = parser.parse_args(argv)
-    return run_command(lambda: _run(args))
+    return parser
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -53,6 +51,8 @@ def _run(args: argparse.Namespace) -> None:
     write_report(results, args.output, rank_by=args.rank_by, limits=DecodeLimits.of(args))
     print(f"wrote {args.output}")
 
+
+main = command(build_parser, _run)
 
 if __name__ == "__main__":
     sys.exit(main())

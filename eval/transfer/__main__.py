@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from eval.arguments.shared import add_image_options, recipe_of
-from timm_gam.core import CommandParser, RecipeError, positive, print_line, run_command, seed
+from timm_gam.core import CommandParser, RecipeError, command, positive, print_line, seed
 from timm_gam.images import add_decoding_arguments
 
 _EPILOG = """\
@@ -34,14 +33,6 @@ Interrupted, or out of time? The same command goes on: records are kept; runs fr
 begin anew.
 exit codes: 0 done, 2 bad input or a run that cannot go on, 130 interrupted
 """
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 or 143 interrupted."""
-    began = time.time()
-    args = build_parser().parse_args(argv)
-    deadline = began + args.time_limit if args.time_limit else float("inf")
-    return run_command(lambda: _run(args, deadline), interrupted="interrupted; the same command goes on")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -75,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(args: argparse.Namespace, deadline: float) -> None:
+def _run(args: argparse.Namespace) -> None:
+    deadline = time.time() + args.time_limit if args.time_limit else float("inf")
     from eval.transfer.arms import main_arms, rate_control, size_control
     from eval.transfer.schedule import Experiment, write_data
     from eval.transfer.setting import Setting
@@ -110,6 +102,8 @@ def _run(args: argparse.Namespace, deadline: float) -> None:
     if time.time() > setting.deadline:
         print_line(f"out of time; the same command goes on from '{setting.output}'")
 
+
+main = command(build_parser, _run, interrupted="interrupted; the same command goes on")
 
 if __name__ == "__main__":
     sys.exit(main())

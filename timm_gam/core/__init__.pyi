@@ -1,6 +1,8 @@
 from timm_gam.core.cli import Advance as Advance
 from timm_gam.core.cli import CommandParser as CommandParser
+from timm_gam.core.cli import Main as Main
 from timm_gam.core.cli import ProgressBar as ProgressBar
+from timm_gam.core.cli import command as command
 from timm_gam.core.cli import count as count
 from timm_gam.core.cli import counted as counted
 from timm_gam.core.cli import interrupts_exit as interrupts_exit

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from types import FrameType
@@ -86,18 +86,39 @@ class CommandParser(argparse.ArgumentParser):
         return options[near[0]] if near else None
 
 
-def run_command(action: Callable[[], None], *, interrupted: str = "interrupted") -> int:
+class Main(Protocol):
+    """A command line: runs `argv`, by default what the program was started with, and returns its exit code."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def command(
+    parser: Callable[[], argparse.ArgumentParser],
+    run: Callable[[argparse.Namespace], bool | None],
+    *,
+    interrupted: str = "interrupted",
+) -> Main:
+    """The `main` of a command line: what `parser()` parses is run as by `run_command`."""
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        args = parser().parse_args(argv)
+        return run_command(lambda: run(args), interrupted=interrupted)
+
+    return main
+
+
+def run_command(action: Callable[[], bool | None], *, interrupted: str = "interrupted") -> int:
     """Run an action to its exit code: 0 done; 2 any `TimmGamError`, one line on stderr; 130 or 143 interrupted.
 
     Where the output is closed, as by `| head`, it ends without a word and with 141.
 
     Args:
-        action: What the command does.
+        action: What the command does; 1 where it returns True: something is not as it should be.
         interrupted: What to tell after Ctrl-C (130) or SIGTERM (143).
     """
     with guarded_output():
         try:
-            action()
+            wrong = action() is True
             sys.stdout.flush()
         except TimmGamError as error:
             if str(error):  # empty where another process has said why the run ends
@@ -108,7 +129,7 @@ def run_command(action: Callable[[], None], *, interrupted: str = "interrupted")
                 with contextlib.suppress(OutputClosedError):
                     print(interrupted, file=sys.stderr)
             return exit_code(error)
-    return 0
+    return int(wrong)
 
 
 @contextmanager

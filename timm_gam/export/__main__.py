@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from timm_gam.core import CommandParser, print_line, run_command
+from timm_gam.core import CommandParser, command, print_line
 from timm_gam.images import add_preprocessing_arguments, chosen_preprocessing
 
 _EPILOG = """\
@@ -74,12 +73,6 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 written, 2 bad input or refused, 130 interrupted."""
-    args = build_parser().parse_args(argv)
-    return run_command(lambda: _run(args), interrupted="interrupted; nothing was written")
-
-
 def _run(args: argparse.Namespace) -> None:
     from timm_gam.embed import with_head
     from timm_gam.export.folder import DOCUMENT, check_new, export_model
@@ -102,6 +95,8 @@ def _run(args: argparse.Namespace) -> None:
     )
     print(f"{folder / DOCUMENT}: how to prepare images, and what was exported")
 
+
+main = command(build_parser, _run, interrupted="interrupted; nothing was written")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from timm_gam.core import CommandParser, count, positive, run_command
+from timm_gam.core import CommandParser, command, count, positive
 from timm_gam.embed import add_view_arguments
 from timm_gam.images import add_decoding_arguments, add_near_argument
 
@@ -35,19 +34,6 @@ The index lies in PHOTOS/.timm-gam-index unless --index names another folder; ph
 
 exit codes: 0 done, 2 bad input (one line says what is legal), 130 interrupted (what was embedded is kept)
 """
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv)
-
-    def run() -> None:
-        from timm_gam.search.photos import commands
-
-        getattr(commands, args.command)(args)
-
-    return run_command(run, interrupted="interrupted; what was embedded is kept, the same command goes on")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -156,6 +142,14 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
+
+def _run(args: argparse.Namespace) -> None:
+    from timm_gam.search.photos import commands
+
+    getattr(commands, args.command)(args)
+
+
+main = command(build_parser, _run, interrupted="interrupted; what was embedded is kept, the same command goes on")
 
 if __name__ == "__main__":
     sys.exit(main())

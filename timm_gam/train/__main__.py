@@ -5,24 +5,17 @@ This is the only module of the package that parses, prints and exits.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-from timm_gam.core import RecipeError, print_line, run_command
+from timm_gam.core import RecipeError, command, print_line
 from timm_gam.train.arguments import build_parser
 from timm_gam.train.recipe import COMPUTE_KEYS, Recipe, read_recipe, recipe_from
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 trained, 2 bad input or a run that ended, 130 or 143
-    interrupted (Ctrl-C, SIGTERM)."""
-    args = build_parser().parse_args(argv)
-    interrupted = "interrupted; --resume goes on from the last saved state"
-    return run_command(lambda: _run(vars(args)), interrupted=interrupted)
-
-
-def _run(given: dict[str, object]) -> None:
+def _run(args: argparse.Namespace) -> None:
+    given = dict(vars(args))
     resume, config, output = (given.pop(name, None) for name in ("resume", "config", "output"))
     if resume is not None:
         if config or output or not given.keys() <= set(COMPUTE_KEYS):
@@ -51,6 +44,8 @@ def _recipe(config: Path | None, given: dict[str, object]) -> Recipe:
     where = f"'{config}'" if config is not None else "the command line"
     return recipe_from({**values, **given}, where)
 
+
+main = command(build_parser, _run, interrupted="interrupted; --resume goes on from the last saved state")
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -41,3 +41,8 @@ def test_equal_digests_are_one_group() -> None:
     groups = Digests.of(KNOWN).groups()
     assert groups[0] == groups[3]
     assert len(np.unique(groups)) == 3
+
+
+def test_distinct_ones_are_in_order_and_once() -> None:
+    assert list(Digests.of(KNOWN).distinct()) == sorted(set(KNOWN))
+    assert list(Digests.none(0).distinct()) == []

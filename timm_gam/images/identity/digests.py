@@ -53,6 +53,10 @@ class Digests(Sequence[bytes]):
         values: NDArray[np.void] = self.table.view(f"V{DIGEST_BYTES}").ravel()
         return values
 
+    def distinct(self) -> Digests:
+        """Each once, in order of their bytes."""
+        return Digests(np.unique(self.values).view(np.uint8).reshape(-1, DIGEST_BYTES))
+
     def groups(self) -> NDArray[np.int64]:
         """(N,) a number below N for each: the same for equal digests alone."""
         return np.unique(self.values, return_inverse=True)[1].astype(np.int64)

@@ -43,7 +43,7 @@ def publish_dataset(
     folder: Path,
     repo_id: str,
     *,
-    license: str = "other",
+    license: str = "unknown",
     tag: str | None = None,
     private: bool = False,
     near: float | None = None,
@@ -59,7 +59,7 @@ def publish_dataset(
     Args:
         folder: CLASS/IMAGE files, or SPLIT/CLASS/IMAGE.
         repo_id: "owner/name".
-        license: Hub identifier; "other" warns that the photographs are under copyright.
+        license: Hub identifier; "unknown", the default, and the card says that none was given.
         tag: Set at the published commit.
         private: Whether a new repository is private.
         near: How much alike near duplicates are at least; default `timm_gam.images.NEAR`.
@@ -159,7 +159,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--repo", dest="repo_id", required=True, metavar="NS/NAME", help="the data set's Hub id")
     add_tag_argument(parser)
     parser.add_argument(
-        "--license", default="other", metavar="NAME", help="of the photographs (default: other, with a warning)"
+        "--license",
+        default="unknown",
+        metavar="NAME",
+        help="of the photographs (default: the card says none was given)",
     )
     add_near_argument(parser)
     parser.add_argument(

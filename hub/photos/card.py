@@ -25,7 +25,7 @@ def render_dataset_card(audit: Audit, features: Any, sizes: Mapping[str, int], r
         features: `datasets.Features` of the parquet files.
         sizes: Split -> bytes of its parquet files.
         repo_id: Where it is published.
-        license: Hub identifier; "other" stands for photographs under somebody's copyright.
+        license: Hub identifier; "unknown" where none was given, which the card says.
     """
     ids, names = audit.images.ids, audit.images.class_names
     classes = Counter(names[label] for label in audit.images.labels[audit.rows].tolist()).values()
@@ -63,7 +63,6 @@ def _metadata(audit: Audit, features: Any, sizes: Mapping[str, int], license: st
     )
     card = DatasetCardData(
         license=license,
-        license_name="photographs-under-copyright" if license == "other" else None,
         task_categories=["image-feature-extraction", "image-classification"],
         tags=["image-retrieval", "timm"],
         size_categories=_size_category(len(audit.rows)),

@@ -50,8 +50,9 @@ def test_a_folder_and_its_data_set_are_the_same(
     assert text.index("photographs of") < text.index("(.thumbnails.webp)") < text.index("| --- |")
     with Image.open(tmp_path / "out" / ".thumbnails.webp") as picture:
         assert not picture.getexif() and picture.width > picture.height
-    assert DatasetCard(text).data.license == "other"
-    assert "**Licence warning.**" in text
+    assert DatasetCard(text).data.license == "unknown"
+    assert "**No licence was given.**" in text
+    assert "copyright" not in text, "nobody said whose they are"
     assert fingerprint(folder) in text
 
 

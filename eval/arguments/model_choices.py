@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import timm
 from timm.models import get_pretrained_cfg, is_model, is_model_in_modules, is_model_pretrained
 
 from timm_gam.core import DataError, ModelError, TimmGamError
-from timm_gam.images import resolve_preprocessing
 from timm_gam.models import (
     LoadedModel,
     check_fit,
@@ -36,7 +34,6 @@ class ModelChoice:
         checkpoint: A safetensors file, or None.
         pretrained: Without a checkpoint: pretrained weights, or random ones.
         seed: Of random weights.
-        img_size: What the run in whose folder the checkpoint lies was trained at, in pixels; None: what its file says.
     """
 
     name: str
@@ -44,7 +41,6 @@ class ModelChoice:
     checkpoint: Path | None = None
     pretrained: bool = True
     seed: int = 0
-    img_size: int | None = None
 
     def check(self) -> None:
         """Find the weights, and see that those of a file are of this model, without reading them.
@@ -67,13 +63,8 @@ class ModelChoice:
         return f"{self.name}: {cfg.description}" if cfg and cfg.description else None
 
     def load(self) -> LoadedModel:
-        """As `load_model`; the network of a run folder takes images of the size it was trained at."""
+        """As `load_model`, under its name for tables."""
         loaded = load_model(self.model, checkpoint=self.checkpoint, pretrained=self.pretrained, seed=self.seed)
-        if self.img_size is not None and not loaded.training.preprocessing:  # of a run before files said so themselves
-            cfg: Any = loaded.model.pretrained_cfg
-            cfg["input_size"] = (3, self.img_size, self.img_size)
-            training = replace(loaded.training, preprocessing=resolve_preprocessing(loaded.model).of_weights())
-            loaded = replace(loaded, training=training)
         return replace(loaded, info=replace(loaded.info, name=self.name))
 
 
@@ -101,7 +92,7 @@ def choose_models(
             raise ModelError(
                 f"{len(checkpoints)} checkpoints came for {len(models)} models; name one per model, in order"
             )
-        chosen = [_of_file(name, name, Path(file)) for name, file in zip(models, checkpoints, strict=True)]
+        chosen = [ModelChoice(name, name, Path(file)) for name, file in zip(models, checkpoints, strict=True)]
     else:
         chosen, skipped = _without_checkpoints(names, pretrained, seed)
     repeated = {choice.name for choice in chosen if sum(choice == other for other in chosen) > 1}
@@ -130,7 +121,7 @@ def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> t
     for name in names:
         model, equals, file = name.partition("=")
         if equals:
-            chosen.append(_of_file(name, model, Path(file)))
+            chosen.append(ModelChoice(name, model, Path(file)))
         elif _is_pattern(name):
             matches = [ModelChoice(match, match, pretrained=pretrained, seed=seed) for match in _matches(name)]
             having = [choice for choice in matches if not pretrained or _has_weights(choice)]
@@ -142,19 +133,12 @@ def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> t
             if not folder.best.is_file():
                 raise DataError(f"the run in '{name}' has no {folder.best.name} yet; let it finish an epoch")
             model = str(read_recipe(folder.config).get("model", "")).partition(".")[0]
-            chosen.append(_of_file(name, model, folder.best))
+            chosen.append(ModelChoice(name, model, folder.best))
         elif name.endswith(".safetensors"):
             raise ModelError(f"'{name}' is a file; say which model it is for: --model MODEL={name}")
         else:
             chosen.append(ModelChoice(name, name, pretrained=pretrained, seed=seed))
     return chosen, skipped
-
-
-def _of_file(name: str, model: str, file: Path) -> ModelChoice:
-    """A file, with the image size of the run in whose folder it lies."""
-    run = RunFolder(file.parent)
-    recipe = read_recipe(run.config) if run.config.is_file() and file in (run.best, run.last) else {}
-    return ModelChoice(name, model, file, img_size=int(recipe.get("img_size") or 0) or None)
 
 
 def _has_weights(choice: ModelChoice) -> bool:

@@ -15,6 +15,19 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrai
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
+_WIDENED: dict[str, dict[str, Any]] = {
+    "resnet18": {"block": BasicBlock, "layers": (2, 2, 2, 2), "channels": (76, 152, 304, 604)},  # 1.18 times as wide
+    "resnet50": {"block": Bottleneck, "layers": (3, 4, 6, 3), "channels": (160, 320, 640, 1296)},  # 2.5 times
+    "test_resnet": {  # 1.36 times
+        "block": [BasicBlock, BasicBlock, Bottleneck, BasicBlock],
+        "layers": (1, 1, 1, 1),
+        "stem_width": 16,
+        "stem_type": "deep",
+        "avg_down": True,
+        "channels": (44, 64, 64, 132),
+    },
+}
+
 
 def _cfg(plain: str) -> dict[str, Any]:
     """The data config of the plain network, without weights."""
@@ -22,37 +35,17 @@ def _cfg(plain: str) -> dict[str, Any]:
     return {**cfg, "hf_hub_id": None, "url": "", "architecture": None, "tag": None}
 
 
-default_cfgs = generate_default_cfgs(
-    {"resnet18_wide": _cfg("resnet18"), "resnet50_wide": _cfg("resnet50"), "test_resnet_wide": _cfg("test_resnet")},
-)
+def _register(plain: str) -> None:
+    """Make the entry point of a wide network, which timm finds by its module's and its own name, and register it."""
+    name = f"{plain}_wide"
 
-WIDE = {"resnet18": "resnet18_wide", "resnet50": "resnet50_wide", "test_resnet": "test_resnet_wide"}
-"""Plain network -> the plain network of its GAM variant's size."""
+    def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return build_model_with_cfg(ResNet, name, pretrained, **{**_WIDENED[plain], **kwargs})  # type: ignore[no-any-return]
 
-
-@register_model
-def resnet18_wide(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-18, 1.18 times as wide."""
-    args = {"block": BasicBlock, "layers": (2, 2, 2, 2), "channels": (76, 152, 304, 604)}
-    return build_model_with_cfg(ResNet, "resnet18_wide", pretrained, **{**args, **kwargs})  # type: ignore[no-any-return]
+    entry_point.__name__ = entry_point.__qualname__ = name
+    globals()[name] = register_model(entry_point)
 
 
-@register_model
-def resnet50_wide(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """ResNet-50, 2.5 times as wide."""
-    args = {"block": Bottleneck, "layers": (3, 4, 6, 3), "channels": (160, 320, 640, 1296)}
-    return build_model_with_cfg(ResNet, "resnet50_wide", pretrained, **{**args, **kwargs})  # type: ignore[no-any-return]
-
-
-@register_model
-def test_resnet_wide(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's tiny test ResNet, 1.36 times as wide."""
-    args = {
-        "block": [BasicBlock, BasicBlock, Bottleneck, BasicBlock],
-        "layers": (1, 1, 1, 1),
-        "stem_width": 16,
-        "stem_type": "deep",
-        "avg_down": True,
-        "channels": (44, 64, 64, 132),
-    }
-    return build_model_with_cfg(ResNet, "test_resnet_wide", pretrained, **{**args, **kwargs})  # type: ignore[no-any-return]
+default_cfgs = generate_default_cfgs({f"{plain}_wide": _cfg(plain) for plain in _WIDENED})
+for _plain in _WIDENED:
+    _register(_plain)

@@ -24,6 +24,5 @@ from timm_gam.data.synthetic.image_set import draw_synthetic as draw_synthetic
 from timm_gam.data.table.hub_dataset import read_hub_dataset as read_hub_dataset
 from timm_gam.data.table.parquet import is_parquet as is_parquet
 from timm_gam.data.table.parquet import read_parquet as read_parquet
-from timm_gam.data.table.parts import image_set_from_splits as image_set_from_splits
 from timm_gam.data.walk import kind_of_file as kind_of_file
 from timm_gam.data.walk import kind_of_folder as kind_of_folder

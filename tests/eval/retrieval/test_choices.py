@@ -18,6 +18,8 @@ from eval.scoring.statistics.significance import p_of_pairs, p_over_queries
 from eval.tables.metric_tables import model_table
 from eval.tables.standings import standings
 from tests.helpers import write_class_folders
+from timm_gam.images import resolve_preprocessing
+from timm_gam.models import save_tensors
 
 QUICK = ["--img-size", "32", "-j", "0", "--interval", "none"]
 
@@ -37,7 +39,9 @@ def test_names_files_and_runs_mix_and_a_run_brings_its_image_size(photos: Path, 
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text("model: test_resnet_gam\nimg_size: 48\n")
-    save_file(timm.create_model("test_resnet_gam", num_classes=3).state_dict(), folder / "best.safetensors")
+    trained = timm.create_model("test_resnet_gam", num_classes=3)
+    prepared = resolve_preprocessing(trained, img_size=48).of_weights()
+    save_tensors(folder / "best.safetensors", trained.state_dict(), {"preprocessing": prepared})
     out = tmp_path / "r.json"
     models = ["test_resnet.corel", f"test_resnet_se={weights}", folder]
     assert run("--model", *models, "--data-dir", photos, "-j", "0", "--interval", "none", "--results-file", out) == 0

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from tests.helpers import write_class_folders
+from tests.timm_gam.data.helpers import image_set_from_splits
 from timm_gam.core import DataError
-from timm_gam.data import draw_synthetic, image_set_from_splits, pair_query_gallery, read_folder, read_parquet
+from timm_gam.data import draw_synthetic, pair_query_gallery, read_folder, read_parquet
 from timm_gam.images import load_image
 
 

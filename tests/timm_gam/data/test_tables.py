@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.timm_gam.data.helpers import image_set_from_splits
 from timm_gam.core import DataError, UnreadableImageError
-from timm_gam.data import choose_protocol, image_set_from_splits, is_parquet, read_images, read_parquet
+from timm_gam.data import choose_protocol, is_parquet, read_images, read_parquet
 from timm_gam.images import load_image
 
 CLASSES = ("class0", "class1", "class2")

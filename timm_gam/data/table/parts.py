@@ -12,31 +12,8 @@ from timm_gam.data.table.columns import ColumnNames, find_columns
 from timm_gam.data.table.labels import LabelPart, join_labels
 from timm_gam.data.table.rows import RowsReader, library_errors
 
-_ADDRESS_PREFIXES = ("hf://", "/")
-
-
 Part = tuple[str, Any]
 """The name of a split, and rows of it that share a schema: a `datasets.Dataset` or `IterableDataset`."""
-
-
-def image_set_from_splits(
-    name: str,
-    splits: Mapping[str, Any],
-    image_column: str | None = None,
-    label_column: str | None = None,
-    id_column: str | None = None,
-    *,
-    streaming: bool = False,
-) -> ImageSet:
-    """An image set over loaded `datasets` splits, laid end to end; classes are matched by name.
-
-    Images that the tables name by their path are read wherever they are: the tables are the caller's own.
-
-    Raises:
-        DataError: the columns do not fit, or a row has no label or none that is a class.
-    """
-    asked = ColumnNames(image_column, label_column, id_column)
-    return image_set_from_parts(name, list(splits.items()), asked, streaming=streaming, roots=_ADDRESS_PREFIXES)
 
 
 def image_set_from_parts(

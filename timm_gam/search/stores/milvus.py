@@ -137,7 +137,9 @@ class MilvusStore:
     def _fill(self, name: str, fit: Fit, width: int, progress: ProgressBar) -> None:
         """Make a collection hold what the catalogue has."""
         create_collection(self.milvus, name, width, self._choice)
-        have = facts_of_rows(self.milvus, name)
+        have, lite = facts_of_rows(self.milvus, name), not self._choice.is_server
+        if lite:
+            self.milvus.release_collection(name)  # else it indexes what is flushed beside the loading that does so too
         lacking: list[dict[str, Any]] = []
         changed: list[dict[str, Any]] = []
         for photo, folders in self._catalogue.contents():
@@ -162,7 +164,7 @@ class MilvusStore:
             if lacking or changed or gone:
                 self.milvus.flush(name)
         with progress("index", "vector", None) as on_progress:
-            await_index(self.milvus, name, on_progress, lite=not self._choice.is_server)
+            await_index(self.milvus, name, on_progress, lite=lite)
 
     def nearest(
         self, queries: NDArray[np.float32], k: int, chosen: PhotoFilter | None = None

@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from timm_gam.core import DataError, TimmGamError
+from timm_gam.core import DataError, TimmGamError, atomic_path
 from timm_gam.search.photos.catalogue import Photo, PhotoFilter
 from timm_gam.search.stores.store import Found, StoreChoice
 
@@ -32,6 +34,8 @@ def open_milvus(uri: str, token: str = "") -> Any:
     with milvus_errors(uri):
         from pymilvus import MilvusClient
 
+        if "://" not in uri and find_spec("faiss"):
+            _let_faiss_write_whole_files()
         return MilvusClient(uri=uri, token=token, timeout=20)
 
 
@@ -125,7 +129,6 @@ def await_index(client: Any, name: str, on_progress: Callable[[int], None], *, l
     Until then Milvus compares a query with each of the others, which finds no less and takes longer.
     """
     if lite:  # Milvus Lite says that it is done when it has not begun, and builds while it loads
-        client.release_collection(name)
         client.load_collection(name)
         return
     pending, changed = -1, time.monotonic()
@@ -137,6 +140,29 @@ def await_index(client: Any, name: str, on_progress: Callable[[int], None], *, l
         if now == 0:
             return
         time.sleep(0.1)
+
+
+def _let_faiss_write_whole_files() -> None:
+    """Let FAISS, by which Milvus Lite keeps its indexes, write each under another name before it has its own.
+
+    Milvus Lite reads what is there, also where a process was killed while it wrote that or a thread of its own has not
+    written all of it yet.
+    """
+    import faiss
+
+    write: Any = faiss.write_index
+    if hasattr(write, "writes_whole"):
+        return
+
+    def write_index(index: Any, path: Any, *rest: Any) -> None:
+        if isinstance(path, str):
+            with atomic_path(Path(path)) as temporary:
+                write(index, str(temporary), *rest)
+        else:  # a writer of FAISS
+            write(index, path, *rest)
+
+    write_index.writes_whole = True  # type: ignore[attr-defined]
+    faiss.write_index = write_index  # type: ignore[assignment]
 
 
 def _let_faiss_take_parameters() -> None:

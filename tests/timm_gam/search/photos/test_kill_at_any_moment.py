@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -146,6 +147,33 @@ def test_kills_lose_nothing_and_double_nothing(store: str, tmp_path: Path, capsy
         assert list(scores.values()) == sorted(scores.values(), reverse=True)
         assert scores == pytest.approx(of_whole, abs=1e-5)  # those that are that near stand in either order
     assert len(list((folder.root / INDEX_NAME / "vectors").iterdir())) == 1
+
+
+def ends_within_an_index(photos: str) -> int:
+    """Index, and be killed when half of an index is on disk."""
+    faiss = importlib.import_module("faiss")
+    write = faiss.write_index
+
+    def write_half(index: object, path: str) -> None:
+        write(index, path)
+        os.truncate(path, Path(path).stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    faiss.write_index = write_half
+    return main(["index", photos, "--model", MODEL, "-j", "0", "--store", "milvus"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no kill -9")
+def test_half_of_an_index_of_milvus_lite_is_none(tmp_path: Path) -> None:
+    """It takes a file that is there for a whole one, and failed with it from then on."""
+    pytest.importorskip("milvus_lite")
+    folder = Folder(tmp_path / "photos", seed=0)
+    with start(ends_within_an_index, str(folder.root), said=tmp_path / "said") as process:
+        process.join(300)
+    assert process.exitcode == -signal.SIGKILL, (tmp_path / "said").read_text()
+    assert main(["index", str(folder.root), "--model", MODEL, "-j", "0", "--store", "milvus"]) == 0
+    assert len(found(folder.root)) == 12
+    assert not list(folder.root.rglob("*.tmp"))
 
 
 def found(path: Path) -> list[dict[str, float]]:

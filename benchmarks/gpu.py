@@ -95,7 +95,7 @@ def scoring(
         rows = slice(start, start + 1000)
         vectors[rows] = centres[labels[rows]] + 6 * rng.normal(size=vectors[rows].shape)
     there = torch.from_numpy(vectors).to(device)
-    scorer = ExactScorer(fixed_point(there).to(device), device=device)
+    scorer = ExactScorer(fixed_point(there), device=device)
 
     def ranks() -> None:
         list(rank_relevant(scorer, labels, labels, self_index=np.arange(count), memory_budget=budget))

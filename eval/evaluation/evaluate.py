@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +16,12 @@ from eval.results.facts import Data, Facts
 from eval.results.result import RetrievalResult, Settings
 from eval.scoring.labels import Labels, class_codes
 from eval.scoring.retrieval_scores import RowChoice, chosen_rows
-from timm_gam.core import ALONE, DataError, EmbeddingError, ProgressBar, World, no_progress, one_line
+from timm_gam.core import ALONE, DataError, ProgressBar, World, no_progress
 from timm_gam.data import ImageSet, Protocol, choose_protocol, read_images, training_rows
 from timm_gam.embed import Embedder
 from timm_gam.images import Preprocessing
 from timm_gam.models import LoadedModel, load_model, loaded_module
+from timm_gam.search import as_vectors
 
 
 def score(
@@ -58,9 +58,7 @@ precision@10 10.00, ndcg@10 100.00, map@r 100.00, map 100.00)
     Ranked(id='1', class_name='cat', score=0.993..., relevant=True)
     """
     settings = settings or Settings()
-    matrix = _matrix(vectors)
-    if matrix.ndim != 2 or not matrix.shape[1]:
-        raise EmbeddingError(f"vectors have shape {tuple(matrix.shape)}; a matrix (N, D) with D >= 1 is needed")
+    matrix = as_vectors(vectors)
     given, classes = class_codes(labels)
     if len(given) != len(matrix):
         raise DataError(f"{len(given)} labels came for {len(matrix)} vectors; one label each is needed")
@@ -154,12 +152,3 @@ def evaluate(
         progress=progress,
         world=world,
     )
-
-
-def _matrix(vectors: Any) -> NDArray[Any] | Tensor:
-    if isinstance(vectors, Tensor):
-        return vectors.detach()
-    try:
-        return vectors if isinstance(vectors, np.ndarray) else np.asarray(vectors)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"vectors are no regular array: {one_line(error)}") from error

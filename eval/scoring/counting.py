@@ -63,12 +63,12 @@ class SortCounter:
         above, tied: (Q, W) int32, what was counted, to be added up over all processes.
     """
 
-    bytes_per_pair = 16  # of a target and what is counted for it
+    bytes_per_pair, more_bins = 16, 0  # of a target and what is counted for it; bins beyond those of targets
 
     def __init__(self, group: slice, relevant: Relevant, targets: Tensor, own: Tensor) -> None:
         self.group, self.relevant, self.targets, self.own = group, relevant, targets, own
-        self.above = torch.zeros(targets.shape, dtype=torch.int32, device=targets.device)
-        self.tied = torch.zeros_like(self.above)
+        self.tied = torch.zeros_like(targets, dtype=torch.int32)
+        self.above = self.tied.new_zeros(len(targets), targets.shape[1] + self.more_bins)
 
     @staticmethod
     def bytes_per_block(scores: int) -> int:
@@ -134,15 +134,11 @@ class SearchCounter(SortCounter):
     The score of the query itself is counted as any other, and taken off in the end. `above` are the (Q, W + 1) bins.
     """
 
-    bytes_per_pair = 32
+    bytes_per_pair, more_bins = 32, 1
 
     @staticmethod
     def bytes_per_block(scores: int) -> int:
         return 28 * scores  # the bin of each, its target and its mirror image
-
-    def __init__(self, group: slice, relevant: Relevant, targets: Tensor, own: Tensor) -> None:
-        super().__init__(group, relevant, targets, own)
-        self.above = torch.zeros(len(targets), targets.shape[1] + 1, dtype=torch.int32, device=targets.device)
 
     def count(self, rows: slice, columns: slice, scores: Tensor) -> None:
         mine = slice(rows.start - self.group.start, rows.stop - self.group.start)

@@ -64,7 +64,7 @@ def score_judged(
     elif gallery is None:
         raise DataError("queries came as vectors and no gallery with them; give the (G, D) vectors that are ranked")
     else:
-        both = (fixed_point(torch.as_tensor(vectors).double(), "cosine") for vectors in (queries, gallery))
+        both = (fixed_point(vectors) for vectors in (queries, gallery))
         scorer = ExactScorer(*on_one_scale(*both))
     place = _places(gallery_ids, scorer.gallery, "gallery")
     _places(query_ids, scorer.queries, "query")

@@ -8,6 +8,7 @@ and at each of them. Counts are integers, so they are the same for every block s
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -167,12 +168,9 @@ def _blocks(group: slice, scorer: Scorer, rows: int, columns: int) -> Iterator[t
 
 def _query_groups(counts: NDArray[np.int64], most_pairs: int) -> list[slice]:
     """Consecutive queries that have at most so many pairs, were each as many as the widest of them has."""
-    if len(counts) and len(counts) * int(counts.max(initial=1)) <= most_pairs:
-        return [slice(0, len(counts))]
-    groups, start, widest = [], 0, 1
-    for query, count in enumerate(counts.tolist()):
-        widest = max(widest, count)
-        if query > start and (query + 1 - start) * widest > most_pairs:
-            groups.append(slice(start, query))
-            start, widest = query, max(1, count)
-    return [*groups, slice(start, len(counts))] if len(counts) else []
+    ends = [0]
+    while ends[-1] < len(counts):
+        widest = np.maximum.accumulate(np.maximum(counts[ends[-1] :][: max(1, most_pairs)], 1))
+        fit = int(np.count_nonzero(widest * np.arange(1, len(widest) + 1) <= most_pairs))
+        ends.append(ends[-1] + max(1, fit))
+    return [slice(*each) for each in itertools.pairwise(ends)]

@@ -14,7 +14,6 @@ NO_TARGET = float("inf")
 """Fills up rows of targets: no score is above it or equal to it."""
 
 _JOINED = {"cpu": 64}  # images by label whose classes are scored together: small blocks take long to start
-_FILLED = {"cpu": 2**16}  # targets that are filled up at a time
 
 
 class Relevant:
@@ -43,6 +42,7 @@ class Relevant:
         wrong = found[gallery_labels[self.self_index[found]] != query_labels[found]]
         if len(wrong):
             raise DataError(f"query {wrong[0]} has another label than gallery row {self.self_index[wrong[0]]}, itself")
+        self.own_place = np.argsort(self.by_label)[self.self_index] - self.first  # among its label's images
 
     def targets(self, scorer: Scorer, group: slice, rows: int, columns: int, world: World) -> tuple[Tensor, Tensor]:
         """Scores of the relevant images of a group of queries, in blocks of at most `rows` x `columns`.
@@ -53,11 +53,8 @@ class Relevant:
         """
         device, counts, first = scorer.device, self.counts[group], self.first[group]
         targets = torch.zeros(len(counts), max(1, counts.max(initial=0)), dtype=torch.float64, device=device)
-        own = torch.empty(len(counts), 1, dtype=torch.float64, device=device)
         place = torch.arange(targets.shape[1], device=device)
-        start, count, itself = (
-            torch.from_numpy(each).to(device)[:, None] for each in (first, counts, self.self_index[group])
-        )
+        start, count = (torch.from_numpy(each).to(device)[:, None] for each in (first, counts))
         members = np.flatnonzero(counts)[np.argsort(first[counts > 0], kind="stable")]
         of_classes = np.split(members, np.flatnonzero(np.diff(first[members] // _JOINED.get(device.type, columns))) + 1)
         blocks = (
@@ -74,12 +71,12 @@ class Relevant:
                 here = (place < count[mine]) & (found >= 0) & (found < scores.shape[1])
                 targets[mine] += torch.where(here, scores.gather(1, found.clamp_(0, scores.shape[1] - 1)), 0.0)
         world.sum(targets)  # each is 0 in all processes but one
-        by_label = torch.from_numpy(self.by_label).to(device)
-        for part in slices(0, len(targets), max(1, _FILLED.get(device.type, 2**22) // targets.shape[1])):
-            counted = place < count[part]
-            mine = counted & (by_label[(start[part] + place).clamp_(max=len(by_label) - 1)] == itself[part])
-            own[part] = torch.where(mine, targets[part], -torch.inf).amax(dim=1, keepdim=True)
-            targets[part][~counted | mine] = NO_TARGET
+        targets.masked_fill_(place >= count, NO_TARGET)
+        there = np.flatnonzero(self.self_index[group] >= 0)
+        itself = tuple(torch.from_numpy(each).to(device) for each in (there, self.own_place[group][there]))
+        own = torch.full((len(counts), 1), -torch.inf, dtype=torch.float64, device=device)
+        own[itself[0], 0] = targets[itself]
+        targets[itself] = NO_TARGET
         if device.type != "cpu":
             return targets.sort(dim=1).values, own
         targets.numpy().sort(axis=1)  # many times as fast as torch

@@ -17,7 +17,17 @@ from eval.scoring.ranking import AHEAD, DEFAULT_MEMORY_BUDGET, rank_relevant
 from eval.scoring.statistics.influence import Influence, InfluenceCounter
 from eval.scoring.statistics.intervals import Average, Population, average
 from timm_gam.core import ALONE, DataError, World
-from timm_gam.search import Distance, ExactScorer, Scorer, Vectors, fixed_point, in_background, resident, scoring_device
+from timm_gam.search import (
+    Distance,
+    ExactScorer,
+    Scorer,
+    Vectors,
+    as_vectors,
+    fixed_point,
+    in_background,
+    resident,
+    scoring_device,
+)
 
 Intervals = Literal["auto", "queries", "images", "classes", "none"]
 """What intervals are for: other queries, images or classes; "auto": images where every image is a query of the others,
@@ -91,9 +101,7 @@ def score_retrieval(
     >>> scores.averages["map"].micro
     1.0
     """
-    vectors: Vectors = (
-        embeddings if isinstance(embeddings, np.ndarray | torch.Tensor) else np.asarray(embeddings, float)
-    )
+    vectors = as_vectors(embeddings)
     if len(labels) != len(vectors):
         raise DataError(f"{len(labels)} labels came for {len(vectors)} embeddings; one each is needed")
     given = class_codes(labels)[0]

@@ -71,10 +71,20 @@ def test_another_distance_scale_and_length() -> None:
     small, large = clustered(50), 1000 * clustered(60, seed=1)
     q, g = on_one_scale(fixed_point(small, "euclidean"), fixed_point(large, "euclidean"))
     assert q.factor[0] == g.factor[0]
+    with pytest.raises(DataError, match=r"differ 1.4e\+14 times in length; use cosine"):
+        on_one_scale(fixed_point(small, "euclidean"), fixed_point(1e14 * small, "euclidean"))
     with pytest.raises(DataError, match="16 dimensions for cosine distance, the gallery 8"):
         on_one_scale(fixed_point(small), fixed_point(small[:, :8]))
     with pytest.raises(DataError, match="1 to 60"):
         nearest(q, g, 61)
+
+
+def test_a_query_of_zeros_rounds_no_gallery_away() -> None:
+    gallery = np.array([[0.3], [0.2], [0.1]])
+    points = on_one_scale(fixed_point(np.zeros((1, 1)), "euclidean"), fixed_point(gallery, "euclidean"))
+    found = nearest(*points, 3)
+    assert found.rows.tolist() == [[2, 1, 0]]
+    np.testing.assert_allclose(points[0].in_units(found.scores), [[0.1, 0.2, 0.3]], rtol=1e-7)
 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])

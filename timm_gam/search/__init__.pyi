@@ -18,7 +18,6 @@ from timm_gam.search.faiss_index import load_index as load_index
 from timm_gam.search.integer_vectors import Distance as Distance
 from timm_gam.search.integer_vectors import FixedPoint as FixedPoint
 from timm_gam.search.integer_vectors import Rows as Rows
-from timm_gam.search.integer_vectors import Vectors as Vectors
 from timm_gam.search.integer_vectors import fixed_point as fixed_point
 from timm_gam.search.integer_vectors import resident as resident
 from timm_gam.search.integer_vectors import scoring_device as scoring_device
@@ -37,3 +36,5 @@ from timm_gam.search.scorer import ExactScorer as ExactScorer
 from timm_gam.search.scorer import Scorer as Scorer
 from timm_gam.search.stores.store import Found as Found
 from timm_gam.search.stores.store import StoreChoice as StoreChoice
+from timm_gam.search.vectors import Vectors as Vectors
+from timm_gam.search.vectors import as_vectors as as_vectors

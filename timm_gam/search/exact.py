@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from timm_gam.core import DataError
 from timm_gam.search.blocks import in_threads, one_blas_thread, slices
-from timm_gam.search.integer_vectors import FixedPoint
+from timm_gam.search.integer_vectors import ANY_SCALE, UNEQUAL, FixedPoint
 from timm_gam.search.scorer import ExactScorer, Scorer
 
 _QUERIES = 1024  # per block of the first pass
@@ -32,8 +32,7 @@ _UNIT = 2.0**-25  # brings integer vectors to a length of at most about 1
 _MANTISSA = 2.0**-24  # relative error of one rounding to float32
 
 
-@dataclass(frozen=True)
-class Neighbours:
+class Neighbours(NamedTuple):
     """The k nearest gallery images of Q queries.
 
     Attributes:
@@ -51,7 +50,7 @@ def on_one_scale(queries: FixedPoint, gallery: FixedPoint) -> tuple[FixedPoint, 
     Cosine has one scale for all sets. Euclidean distance has one per set, a power of two: the coarser is taken.
 
     Raises:
-        DataError: they differ in length or distance.
+        DataError: they differ in dimensions or distance, or are too unequal for one scale.
     """
     if (queries.dim, queries.distance) != (gallery.dim, gallery.distance):
         raise DataError(
@@ -60,8 +59,10 @@ def on_one_scale(queries: FixedPoint, gallery: FixedPoint) -> tuple[FixedPoint, 
         )
     if queries.distance == "cosine":
         return queries, gallery
-    scale = min(float(points.factor[0]) for points in (queries, gallery) if len(points.factor))
-    one, other = (dataclasses.replace(p, factor=torch.full_like(p.factor, scale)) for p in (queries, gallery))
+    scales = sorted(float(points.factor[0]) for points in (queries, gallery) if len(points.factor))
+    if scales[0] * UNEQUAL < scales[-1] < ANY_SCALE:
+        raise DataError(f"queries and gallery differ {scales[-1] / scales[0]:.2g} times in length; use cosine")
+    one, other = (dataclasses.replace(p, factor=torch.full_like(p.factor, scales[0])) for p in (queries, gallery))
     return one, other
 
 
@@ -100,11 +101,9 @@ def nearest(
     scores[candidates == itself[:, None]] = -np.inf
     order = np.lexsort((candidates, -scores), axis=1)[:, :k]  # of equal ones the lower row first
     found = Neighbours(np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1))
-    uncertain = np.flatnonzero(found.scores[:, -1] * _UNIT**2 <= values[:, -1] + _bound(queries.dim))
-    for part in slices(0, len(uncertain), _QUERIES):
-        some = uncertain[part]
-        exact = highest(ExactScorer(queries.take(some), gallery), k, self_index=itself[some])
-        found.rows[some], found.scores[some] = exact.rows, exact.scores
+    some = np.flatnonzero(found.scores[:, -1] * _UNIT**2 <= values[:, -1] + _bound(queries.dim))  # uncertain
+    exact = highest(ExactScorer(queries.take(some), gallery), k, self_index=itself[some])
+    found.rows[some], found.scores[some] = exact
     return found
 
 

@@ -21,18 +21,17 @@ from torch import Tensor
 
 from timm_gam.core import DataError, EmbeddingError
 from timm_gam.search.blocks import in_threads, slices
+from timm_gam.search.vectors import Vectors, as_vectors
 
 Distance = Literal["cosine", "euclidean"]
-
-Vectors = NDArray[Any] | Tensor
-"""(N, D) numbers: NumPy array, memory map, or torch tensor on any device."""
 
 Rows = slice | NDArray[np.int64]
 """Consecutive rows, or any."""
 
 _LONGEST = 2.0**25  # length of an integer vector; four of its square, as in |q - g|^2, stay below float64's 2^53
 _SHORTEST = 1e-300  # of float64 vectors; factors of shorter ones overflow
-_UNEQUAL = 2.0**13  # the longest to all but the shortest tenth, which keep 12 bits
+UNEQUAL = 2.0**13  # the longest to all but the shortest tenth, which keep 12 bits
+ANY_SCALE = 2.0**1000  # of vectors that are all zero
 _NORMAL = _LONGEST / 1e15, _LONGEST * 1e15  # factors of vectors whose float32 products neither overflow nor vanish
 _CPU_ROWS, _DEVICE_ROWS = 256, 8192  # read at a time: what fits into cache, what keeps a device busy
 _TILE_ROWS = 64  # written at a time on the CPU
@@ -46,7 +45,7 @@ class FixedPoint:
 
     Attributes:
         embeddings: (M, D) array, memory map or tensor.
-        factor: (M,) float64 on the CPU; integer vector i is embedding i times this, rounded.
+        factor: (M,) float64, where lengths were computed; integer vector i is embedding i times this, rounded.
         distance: What the factors were made for.
         rows: (N,) int64 rows of `embeddings` that belong to this selection, or None for all.
     """
@@ -70,11 +69,6 @@ class FixedPoint:
             return self
         return dataclasses.replace(self, rows=rows if self.rows is None else self.rows[rows])
 
-    def to(self, device: torch.device) -> FixedPoint:
-        """The same with a copy of all embeddings on a device."""
-        moved = _read(self.embeddings, slice(None)).to(device)
-        return dataclasses.replace(self, embeddings=moved, factor=self.factor.to(device))
-
     def integers(self, rows: Rows, device: torch.device | str = "cpu", out: Tensor | None = None) -> Tensor:
         """(B, D) float64 integers of a block of rows, on a device; in the memory of `out` where they fit into it."""
         chosen: Any = rows if self.rows is None else self.rows[rows]
@@ -87,7 +81,7 @@ class FixedPoint:
         def write(tile: slice) -> None:
             some = chosen[tile]
             some = slice(some.start, some.stop) if isinstance(some, range) else some
-            factor = self.factor[_index(some)][:, None].to(device)
+            factor = self.factor[some][:, None].to(device)
             integers[tile].copy_(_read(self.embeddings, some)).mul_(factor).round_()
 
         in_threads(write, slices(0, len(chosen), _TILE_ROWS if integers.device.type == "cpu" else max(1, len(chosen))))
@@ -103,7 +97,7 @@ class FixedPoint:
     def raw_block(self, rows: slice) -> tuple[NDArray[np.float32], Tensor]:
         """(B, D) embeddings of a block of rows as they are, where `raw`, and their (B,) factors."""
         chosen: Any = rows if self.rows is None else self.rows[rows]
-        return np.asarray(self.embeddings[chosen]), self.factor[_index(chosen)]
+        return np.asarray(self.embeddings[chosen]), self.factor[chosen]
 
     def in_units(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of these vectors in the units people know: cosine similarity in [-1, 1], or Euclidean distance."""
@@ -135,14 +129,7 @@ def fixed_point(
     """
     if distance not in (legal := get_args(Distance)):
         raise DataError(f"distance is '{distance}'; legal: {', '.join(legal)}")
-    if isinstance(embeddings, Tensor):
-        embeddings = embeddings.detach()
-    elif isinstance(embeddings, np.ma.MaskedArray) and np.ma.is_masked(embeddings):
-        raise EmbeddingError("embeddings have masked values; give vectors without, as a plain array")
-    if embeddings.ndim != 2 or embeddings.shape[1] == 0:
-        raise EmbeddingError(f"embeddings have shape {tuple(embeddings.shape)}; a matrix (N, D) with D >= 1 is needed")
-    if embeddings.is_complex() if isinstance(embeddings, Tensor) else embeddings.dtype.kind not in "fiu":
-        raise EmbeddingError(f"embeddings are of type {embeddings.dtype}; real numbers are needed")
+    embeddings = as_vectors(embeddings)
     place = torch.device(device or (embeddings.device if isinstance(embeddings, Tensor) else "cpu"))
     lengths = torch.empty(len(embeddings), dtype=torch.float64)
 
@@ -158,25 +145,27 @@ def fixed_point(
         raise EmbeddingError(
             f"embedding of image {int(bad[0])} holds NaN or infinity; check the weights and the precision"
         )
-    normal = torch.where(lengths > 0, lengths, 1.0) if distance == "cosine" else torch.ones_like(lengths)
-    longest = float((lengths / normal).max()) if len(lengths) else 0.0
     short = torch.nonzero((lengths > 0) & (lengths < _SHORTEST))
     if len(short):
         raise EmbeddingError(f"embedding of image {int(short[0])} has a length below {_SHORTEST}; multiply all of them")
-    if distance == "euclidean":
-        _check_lengths(lengths)
-    scale = float(np.exp2(np.floor(np.log2(_LONGEST / longest)))) if longest > 0 else 1.0
-    return FixedPoint(embeddings, scale / normal, distance)
+    if distance == "cosine":
+        factor = _LONGEST / torch.where(lengths > 0, lengths, 1.0)
+    else:
+        factor = torch.full_like(lengths, _one_scale(lengths))
+    return FixedPoint(embeddings, factor.to(place), distance)
 
 
-def _check_lengths(lengths: Tensor) -> None:
-    """One scale serves all lengths: where one vector is far longer than others, rounding makes these one point."""
-    several = lengths[lengths > 0].sort().values
-    if len(several) and (ratio := float(several[-1] / several[len(several) // 10])) > _UNEQUAL:
+def _one_scale(lengths: Tensor) -> float:
+    """For all lengths: where one vector is far longer than others, rounding would make these one point."""
+    ordered = lengths[lengths > 0].sort().values
+    if not len(ordered):
+        return ANY_SCALE
+    if (ratio := float(ordered[-1] / ordered[len(ordered) // 10])) > UNEQUAL:
         raise EmbeddingError(
             f"embedding of image {int(lengths.argmax())} is {ratio:.2g} times as long as the shortest tenth; legal for "
-            f"euclidean distance: {_UNEQUAL:.0f}; leave it out, or use cosine"
+            f"euclidean distance: {UNEQUAL:.0f}; leave it out, or use cosine"
         )
+    return float(np.exp2(np.floor(np.log2(_LONGEST / float(ordered[-1])))))
 
 
 def scoring_device(device: torch.device | str) -> torch.device:
@@ -209,24 +198,17 @@ def resident(vectors: Vectors, device: torch.device, memory: int) -> tuple[Vecto
 def _read(vectors: Vectors, rows: Rows) -> Tensor:
     """A block of vectors as a tensor, where they are."""
     if isinstance(vectors, Tensor):
-        return vectors[_index(rows)]
+        return vectors[rows]
     # A copy where it is of another byte order, or open for reading only, which torch warns of.
     return torch.from_numpy(np.require(vectors[rows], vectors.dtype.newbyteorder("="), ["C", "W"]))
-
-
-def _index(rows: Rows) -> slice | Tensor:
-    return rows if isinstance(rows, slice) else torch.from_numpy(rows)
 
 
 def _lengths(block: Tensor) -> Tensor:
     """(B,) lengths of the rows of a float64 block: the same on every device."""
     greatest = block.abs().amax(dim=1)
-    if not bool(((greatest < 1e150) & ((greatest > 1e-120) | (greatest == 0))).all()):
-        # The square of a tiny or huge float64 is not representable; a power of two rounds nothing.
-        exponent = np.frexp(greatest.cpu().numpy())[1]
-        small = torch.from_numpy(np.ldexp(block.cpu().numpy(), -exponent[:, None]))
-        return torch.from_numpy(np.ldexp(_row_sums(small.square()).sqrt().numpy(), exponent))
-    return _row_sums(block.square()).sqrt()
+    # The square of a tiny or huge float64 is not representable; a power of two rounds nothing.
+    scale = torch.ldexp(torch.ones_like(greatest), -torch.frexp(greatest).exponent.clamp(-1000, 1000))
+    return _row_sums((block * scale[:, None]).square_()).sqrt() / scale
 
 
 def _row_sums(block: Tensor) -> Tensor:

@@ -59,8 +59,8 @@ class ExactScorer(Scorer):
     Args:
         queries: Q vectors.
         gallery: N vectors on the same scale (selected from one `fixed_point`, or `on_one_scale`); default the queries.
-        device: Where to compute. Embeddings that are elsewhere are moved there block by block; move them as a whole
-            (`FixedPoint.to`) where they fit.
+        device: Where to compute. Embeddings that are elsewhere are moved there block by block; prepare them there
+            (`resident`) where they fit.
         kernel: How products are computed; default the fastest there. All give the same scores.
 
     >>> points = fixed_point(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]))
@@ -80,7 +80,7 @@ class ExactScorer(Scorer):
         self.left, self.right = queries, queries if gallery is None else gallery
         super().__init__(len(self.left), len(self.right), symmetric=self.left is self.right, device=device)
         self.kernel = kernel or fastest_kernel(queries.dim, self.device, float(self.queries) * self.gallery)
-        self.products = str(self.kernel)
+        self.products = self.kernel.name
         self._cache_bytes, self._cache = 0, OrderedDict[tuple[bool, int, int], _Operand]()
         self._room = torch.empty(0, dtype=torch.float64, device=self.device)
 
@@ -113,11 +113,8 @@ class ExactScorer(Scorer):
         key, buffer = (points is self.right, rows.start, rows.stop), None
         if key not in self._cache:
             # The last is the other side of this block, which has its own memory, as the new one has.
-            while (older := [*self._cache][:-1]) and sum(
-                self._cache[o].vectors.nbytes for o in older
-            ) > self._cache_bytes:
-                oldest = next((other for other in older if other[0]), older[0])  # of the gallery, as it comes but once
-                buffer = self._cache.pop(oldest).vectors
+            while sum(held.vectors.nbytes for held in [*self._cache.values()][:-1]) > self._cache_bytes:
+                buffer = self._cache.popitem(last=False)[1].vectors
             self._cache[key] = self._prepared(points, rows, buffer)
         self._cache.move_to_end(key)
         return self._cache[key]

@@ -37,7 +37,7 @@ def test_products_are_those_of_integers(shape: tuple[int, int, int]) -> None:
     integers = points.integers(slice(None))
     expected = python_products(integers[:rows], integers[rows:])
     for kernel in KERNELS:
-        np.testing.assert_array_equal(products(kernel, integers[:rows], integers[rows:]), expected, str(kernel))
+        np.testing.assert_array_equal(products(kernel, integers[:rows], integers[rows:]), expected, kernel.name)
 
 
 def test_products_of_a_set_with_itself() -> None:
@@ -98,7 +98,7 @@ def test_a_machine_that_saturates_int8_products_does_not_use_them(monkeypatch: p
 
 def test_the_fastest_is_chosen_where_there_is_much_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     device = torch.device("meta")  # stands for a device whose times are known
-    monkeypatch.setattr(exact_products, "seconds", lambda kernel, *_: 1.0 if "int8" in str(kernel) else 2.0)
+    monkeypatch.setattr(exact_products, "seconds", lambda kernel, *_: 1.0 if "int8" in kernel.name else 2.0)
     assert fastest_kernel(64, device) == Residues()
     assert fastest_kernel(64, device, products=1000) == Float64() == fastest_kernel(64, CPU)
     assert fastest_kernel(Residues.longest + 1, device) == Float64(), "int32 does not hold the sums of longer vectors"

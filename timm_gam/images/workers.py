@@ -93,7 +93,10 @@ def memory_errors(advice: str) -> Iterator[None]:
     """Within: running out of memory, of the machine or of a device, is a MachineError with this advice."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+        if not known and "DefaultCPUAllocator" not in str(error):  # torch has no class of its own for this one
+            raise
         reason = one_line(error) if str(error) else "no memory left"
         raise MachineError(f"out of memory ({reason}); {advice}") from error
 

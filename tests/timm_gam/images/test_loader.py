@@ -217,3 +217,12 @@ def test_out_of_device_memory_is_one_error() -> None:
     ):
         next(batches)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has")
+
+
+def test_a_batch_that_memory_cannot_hold_is_one_error() -> None:
+    """torch's error for the processor's own memory is a plain RuntimeError."""
+    with (
+        pytest.raises(MachineError, match=r"out of memory \(.*DefaultCPUAllocator.*\); use a smaller --batch-size"),
+        load_batches(Drawn(), np.arange(20), to_pixels, batch_size=3, workers=0),
+    ):
+        torch.empty(2**50)

@@ -20,6 +20,7 @@ import eval as evaluation
 import timm_gam.embed.network.locations
 from eval.report.__main__ import main as command
 from eval.results.document import Document
+from tests.helpers import write_class_folders
 from timm_gam.core import DataError, ModelError, OutputError
 from timm_gam.embed import attention_maps, location_split
 from timm_gam.images import resolve_preprocessing
@@ -144,10 +145,19 @@ def test_near_duplicates_are_shown_with_what_they_do_to_the_metrics(page: Path, 
     assert pair["likeness"] == near.examples[0].likeness >= 0.85
     dom = browse(page, "--dump-dom")
     shown = re.search(r'<section aria-label="Near-duplicates">(.*?)</section>', dom, re.S)[1]
-    assert "2 of 19 queries (11 %)" in shown
+    assert "2 of 19 queries (10.5 %)" in shown
     assert shown.count("<figure") == 2
     assert shown.count("&lt;img src=x&gt;sea &amp; sky") >= 2
     assert f"<td>{100 * near.metrics['map'].micro:.1f}</td>" in shown
+
+
+def test_the_share_of_near_duplicates_is_a_plain_number_up_to_all(tmp_path: Path) -> None:
+    photos = write_class_folders(tmp_path / "photos", classes=2, images=3)
+    shutil.copytree(photos / "class0", photos / "class0 again")
+    shutil.rmtree(photos / "class1")
+    result = evaluation.evaluate("test_resnet.corel", photos)
+    evaluation.write_report(result, tmp_path / "report.html")
+    assert "6 of 6 queries (100.0 %) have an image" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from timm_gam.core import (
     CommandParser,
     DataError,
-    check_writable,
+    check_outputs,
     command,
     count,
     positive,
@@ -148,9 +148,8 @@ def measure(index: ApproximateIndex, sample: QuerySample) -> dict[str, Any]:
 
 
 def _run(args: argparse.Namespace) -> None:
-    for path in (args.results_file, args.save):
-        if path is not None:
-            check_writable(path)
+    beside = None if args.save is None else args.save.with_name(args.save.name + ".json")
+    check_outputs(args.save, beside, args.results_file, inputs=[args.gallery, args.queries, args.load])
     if args.load and (args.index or args.save):
         raise DataError("--load came with --index or --save, which would do nothing; name one or the other")
     from timm_gam.search import import_faiss, load_index

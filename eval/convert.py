@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from timm_gam.core import CommandParser, DataError, check_writable, command, positive, write_text
+from timm_gam.core import CommandParser, DataError, check_outputs, command, positive, write_text
 
 _EPILOG = """\
 examples
@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace) -> None:
 
     if args.to == "eval-results" and args.dataset is None:
         raise DataError("eval-results name the benchmark they are of; give its Hub id with --dataset owner/name")
-    check_writable(args.output)
+    check_outputs(args.output, inputs=[args.result])
     result = RetrievalResult.load(args.result)
     if args.to == "trec":
         export.write_trec_run(result, args.output, args.depth)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import CommandParser, check_writable, command, interrupts_exit, progress_bar, write_json
+from timm_gam.core import CommandParser, check_outputs, command, interrupts_exit, progress_bar, write_json
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult
@@ -40,9 +40,7 @@ def build_parser() -> CommandParser:
 def _run(args: argparse.Namespace) -> None:
     with interrupts_exit():
         from eval.report.write import write_report
-    for path in (args.report, args.results_file):
-        if path is not None:
-            check_writable(path)
+    check_outputs(args.report, args.results_file)
     trained, untrained = demo_results()
     record = demo_record(trained, untrained)
     print(demo_table(record))

@@ -165,7 +165,7 @@ def _run(args: argparse.Namespace) -> None:
     from timm_gam.data import read_images
     from timm_gam.models import load_model
 
-    check_results_file(args.results_file)
+    check_results_file(args.results_file, args.checkpoint, args.data_dir)
     if args.data_dir is None and args.dataset is None:
         raise DataError("no images to look at; name them with --data-dir or --dataset")
     device = str(usable_device(args.device))

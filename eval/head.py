@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments.embedding import add_embedding_options, read_embedding_options
-from timm_gam.core import CommandParser, check_writable, command, count, positive, progress_bar, seed
+from timm_gam.core import CommandParser, check_outputs, command, count, positive, progress_bar, seed
 
 if TYPE_CHECKING:
     from eval.results.result import RetrievalResult, Settings
@@ -78,10 +78,9 @@ def _run(args: argparse.Namespace) -> None:
     from timm_gam.data import choose_protocol, read_images
     from timm_gam.train import HeadRecipe
 
-    check_writable(args.output)
+    check_outputs(args.output, args.results_file, inputs=[args.checkpoint, args.data_dir])
     check_suffix(args.output, (".safetensors",))
     if args.results_file is not None:
-        check_writable(args.results_file)
         check_suffix(args.results_file, RESULTS_SUFFIXES)
     recipe = HeadRecipe(
         args.loss, args.hidden, args.dim, args.epochs, args.batch_size, args.lr, power=args.power, seed=args.seed

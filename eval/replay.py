@@ -158,7 +158,7 @@ def _run(args: argparse.Namespace) -> bool:
     from timm_gam.core import versions
     from timm_gam.data import read_images
 
-    check_results_file(args.results_file)
+    check_results_file(args.results_file, args.record, args.data_dir)
     from eval.results.certificate import differences
     from eval.results.record import read_document
 

@@ -17,7 +17,7 @@ from eval.arguments.retrieval import parse_arguments
 from timm_gam.core import (
     DataError,
     TimmGamError,
-    check_writable,
+    check_outputs,
     interrupts_exit,
     progress_bar,
     run_command,
@@ -78,9 +78,9 @@ def _check_outputs(args: argparse.Namespace) -> None:
     from eval.scoring.metrics import metric_names
 
     results_file = None if args.results_file in (None, "-") else Path(args.results_file)
-    for path in (results_file, args.per_query, args.report, args.save):
-        if path is not None:
-            check_writable(path)
+    files = [name.partition("=")[2] or None for name in args.model or ()]
+    read = [*files, *(args.checkpoint or ()), args.head, args.data_dir, args.gallery_dir]
+    check_outputs(args.save, args.report, args.per_query, results_file, inputs=read)
     for path, legal in ((results_file, RESULTS_SUFFIXES), (args.per_query, PER_QUERY_SUFFIXES)):
         if path is not None:
             check_suffix(path, legal)

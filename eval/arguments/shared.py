@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import RunFolderError, check_writable, write_json
+from timm_gam.core import RunFolderError, check_outputs, write_json
 from timm_gam.images import add_decoding_arguments
 
 if TYPE_CHECKING:
@@ -38,14 +38,13 @@ def add_measuring_options(parser: argparse.ArgumentParser) -> None:
     add_decoding_arguments(parser)
 
 
-def check_results_file(results_file: str | None) -> None:
-    """Refuse a file that cannot be written before anything is computed.
+def check_results_file(results_file: str | None, *inputs: str | Path | None) -> None:
+    """Refuse a file that cannot be written, or is one of those read, before anything is computed.
 
     Raises:
         OutputError: it cannot be.
     """
-    if results_file not in (None, "-"):
-        check_writable(Path(str(results_file)))
+    check_outputs(None if results_file in (None, "-") else Path(str(results_file)), inputs=inputs)
 
 
 def show(

@@ -68,7 +68,7 @@ def _run(args: argparse.Namespace) -> bool:
     from eval.audit.audit import audit_ranking
     from eval.audit.tables import document, tables
 
-    check_results_file(args.results_file)
+    check_results_file(args.results_file, args.ranking, args.qrels)
     ranking, qrels = _inputs(args)
     result = audit_ranking(
         ranking,

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from timm_gam.core import CommandParser, check_writable, command, interrupts_exit
+from timm_gam.core import CommandParser, check_outputs, command, interrupts_exit
 from timm_gam.images import add_decoding_arguments
 
 _EPILOG = """\
@@ -43,7 +43,7 @@ def _run(args: argparse.Namespace) -> None:
         from eval.results.result import RetrievalResult
         from timm_gam.data import read_images
         from timm_gam.images import DecodeLimits
-    check_writable(args.output)
+    check_outputs(args.output, inputs=[*args.results, args.data_dir])
     results = [RetrievalResult.load(path) for path in args.results]
     if args.data_dir is not None or args.dataset is not None:
         images = read_images(args.data_dir, args.dataset)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +114,33 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert main([str(path), str(tmp_path / "out"), "--to", "trec"]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "eval.retrieval --model test_resnet.corel --data-dir photos --save a --report ./a",
+        "eval.retrieval --model test_resnet=kept --data-dir photos --save kept",
+        "eval.retrieval --model test_resnet --checkpoint kept --data-dir photos --report kept",
+        "eval.convert kept kept --to trec",
+        "eval.report kept --output kept",
+        "eval.audit kept --results-file kept",
+        "eval.replay kept --data-dir photos --results-file kept",
+        "eval.gates --model test_resnet_gam --checkpoint kept --data-dir photos --results-file kept",
+        "eval.head --model test_resnet --checkpoint kept --data-dir photos --output kept",
+        "eval.approximate kept --save kept",
+        "eval.approximate vectors.npy --save index --results-file index.json",
+        "eval.demo --report page --results-file page",
+    ],
+)
+def test_no_command_writes_over_what_it_reads_or_writes(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("kept").write_bytes(b"kept")
+    module, *arguments = command.split()
+    package = importlib.util.find_spec(module).submodule_search_locations is not None
+    main = importlib.import_module(f"{module}.__main__" if package else module).main
+    assert main(arguments) == 2
+    assert re.search("^error: cannot write .*(twice|what is read)", capsys.readouterr().err)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"] and Path("kept").read_bytes() == b"kept"

@@ -40,6 +40,7 @@ from timm_gam.core.errors import UploadError as UploadError
 from timm_gam.core.errors import one_line as one_line
 from timm_gam.core.files import atomic_folder as atomic_folder
 from timm_gam.core.files import atomic_path as atomic_path
+from timm_gam.core.files import check_outputs as check_outputs
 from timm_gam.core.files import check_writable as check_writable
 from timm_gam.core.files import write_json as write_json
 from timm_gam.core.files import write_text as write_text

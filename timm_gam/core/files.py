@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,25 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise _cannot_write(path, error) from error
+
+
+def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path | None] = ()) -> None:
+    """Fail now if a file that will be written cannot be (`check_writable`), comes twice, or is one that is read.
+
+    Raises:
+        OutputError: an output is not writable, is another output, or is among `inputs` (names of others are let be).
+    """
+    read = {Path(path).resolve() for path in inputs if path is not None}
+    written: set[Path] = set()
+    for path in outputs:
+        if path is None:
+            continue
+        check_writable(path)
+        if path.resolve() in read:
+            raise OutputError(f"cannot write '{path}': it is what is read; name another file")
+        if path.resolve() in written:
+            raise OutputError(f"cannot write '{path}' twice; name a file for each output")
+        written.add(path.resolve())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from timm_gam.core import OutputError, atomic_path, check_writable, sweep
+from timm_gam.core import OutputError, atomic_path, check_outputs, check_writable, sweep
 
 
 def test_success_replaces_and_failure_leaves_what_was(tmp_path: Path) -> None:
@@ -55,6 +55,16 @@ def test_what_cannot_be_written_is_refused_and_kept(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     with pytest.raises(OutputError, match="cannot write"), atomic_path(tmp_path / "no" / "r.json"):
         pass
+
+
+def test_no_output_is_another_or_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.safetensors").write_text("kept")
+    check_outputs(Path("a.json"), None, Path("b.json"), inputs=["weights.safetensors", None, "resnet50"])
+    with pytest.raises(OutputError, match=r"a.json' twice; name a file for each"):
+        check_outputs(Path("a.json"), tmp_path / "a.json")
+    with pytest.raises(OutputError, match="weights.safetensors': it is what is read"):
+        check_outputs(tmp_path / "weights.safetensors", inputs=["weights.safetensors"])
 
 
 PROGRAM = """

@@ -7,7 +7,6 @@ compared and left alone, so after a failure the same command goes on where it en
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +20,9 @@ from timm_gam.core import (
     PublishError,
     RefusedError,
     TimmGamError,
-    atomic_path,
     check_writable,
     printable,
+    write_json,
 )
 
 _EPILOG = """\
@@ -131,9 +130,7 @@ def _record(releases: Path, repo_id: str, commit: str, weights_sha256: str) -> N
 
     entries = read_releases(releases)
     entries[repo_id] = Release(commit, weights_sha256)
-    with atomic_path(releases) as temporary:
-        content = {repo_id: asdict(release) for repo_id, release in sorted(entries.items())}
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_json(releases, {repo_id: asdict(release) for repo_id, release in sorted(entries.items())})
 
 
 def _summary(rows: Sequence[Row]) -> str:

@@ -25,10 +25,9 @@ import numpy as np
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from eval.audit.ranking import Ranking
-from eval.results.record import first_fault
 from eval.results.result import RetrievalResult
 from eval.scoring.qrels import Qrels
-from timm_gam.core import DataError, one_line
+from timm_gam.core import DataError, first_fault, one_line
 
 Setup = Literal["easy", "medium", "hard"]
 SETUPS: dict[Setup, tuple[tuple[str, ...], tuple[str, ...]]] = {

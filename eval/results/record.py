@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from eval.results.document import SCHEMA, AverageRecord, Document, Entry
 from eval.results.result import RetrievalResult
 from eval.scoring.metrics import DEFINITIONS
 from eval.scoring.statistics.intervals import Average
-from timm_gam.core import DataError, hardware, versions
+from timm_gam.core import DataError, hardware, read_json, versions
 
 
 def document(results: Sequence[RetrievalResult], notes: Sequence[str] = ()) -> dict[str, Any]:
@@ -57,20 +55,7 @@ def read_document(path: Path) -> Document:
     >>> read_document(Path("record.json")).results[0].metrics["map"].micro
     1.0
     """
-    try:
-        return Document.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"cannot read '{path}': {error.strerror or error}; name a record of eval.retrieval") from error
-    except ValidationError as error:
-        raise DataError(
-            f"'{path}' is no record of python -m eval.retrieval ({SCHEMA}): {first_fault(error)}"
-        ) from error
-
-
-def first_fault(error: ValidationError) -> str:
-    """Where the first thing is that has another shape than it should, and what it should be."""
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
+    return read_json(path, Document, DataError, f"name a record of python -m eval.retrieval ({SCHEMA})")
 
 
 def entry(result: RetrievalResult) -> Entry:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from eval.transfer.setting import Run, Setting, recipe_of_run
-from timm_gam.core import RunFolderError, atomic_path
+from timm_gam.core import RunFolderError, read_json, write_text
 from timm_gam.train import COMPUTE_KEYS
 
 SCHEMA = "timm-gam/transfer-run/1"
@@ -62,23 +62,7 @@ def read_record(setting: Setting, run: Run) -> dict[str, Any] | None:
 def write_record(path: Path, record: dict[str, Any]) -> None:
     """Write a record, whole or not at all; a query's metrics to a hundredth of a point."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(_as_json(record), encoding="utf-8")
-
-
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object that this experiment wrote.
-
-    Raises:
-        RunFolderError: it is not one.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"'{path}' cannot be read: {error}; {what}") from error
-    if not isinstance(content, dict):
-        raise RunFolderError(f"'{path}' holds no JSON object; {what}")
-    return content
+    write_text(path, _as_json(record))
 
 
 _NEXT = "name another --output, or give the same options"
@@ -86,7 +70,7 @@ _NEXT = "name another --output, or give the same options"
 
 def _read_complete(path: Path, run: Run) -> dict[str, Any]:
     remedy = "remove it, and the same command makes it again"
-    record = read_json(path, remedy)
+    record = read_json(path, dict[str, Any], RunFolderError, remedy)
     needed = {"recipe", "val_map"} | ({"test"} if run.kind == "final" and "diverged" not in record else set())
     if record.get("schema") != SCHEMA or record.get("name") != run.name or not needed <= record.keys():
         raise RunFolderError(f"'{path}' is no record of the run {run.name}; {remedy}")

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
-from typing import Literal
+from typing import Any, Literal
 
 from eval.transfer.arms import Arm
-from eval.transfer.records import read_json, read_record, write_record
+from eval.transfer.records import read_record, write_record
 from eval.transfer.runs import finish
 from eval.transfer.setting import Run, Setting, halves, work_path
-from timm_gam.core import ALONE, RecipeError, RunFolderError, terminable
+from timm_gam.core import ALONE, RecipeError, RunFolderError, read_json, terminable
 from timm_gam.train import TrainingData, check_batch, split_for_training
 
 Kind = Literal["pretrain", "tune", "final"]
@@ -176,7 +176,7 @@ def write_data(setting: Setting) -> None:
     }
     path = setting.output / "data.json"
     if path.exists():
-        if read_json(path, "name another --output") != about:
+        if read_json(path, dict[str, Any], RunFolderError, "name another --output") != about:
             raise RunFolderError(f"'{setting.output}' holds the experiment of other images; name another --output")
         return
     write_record(path, about)

@@ -52,7 +52,7 @@ def test_what_differs_is_named(scored: tuple[Path, Path], tmp_path: Path, capsys
         (["missing.json", "--data-dir", "x"], "cannot read"),
         (["RECORD"], "--data-dir or --dataset"),
         (["RECORD", "--data-dir", "PHOTOS", "--model", "other"], "no entry 'other'"),
-        (["BROKEN", "--data-dir", "PHOTOS"], "no record"),
+        (["BROKEN", "--data-dir", "PHOTOS"], "name a record"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -87,7 +87,7 @@ def test_refuses_what_does_not_belong_together(
     refused(tmp_path / "none.safetensors", "no file")
     refused(run, "no model 'resnet50_gma'; near: ", model="resnet50_gma")
     (tmp_path / "bad.json").write_text("[]")
-    refused(other, "is no record of python -m eval.retrieval", "--record", str(tmp_path / "bad.json"))
+    refused(other, "name a record of python -m eval.retrieval", "--record", str(tmp_path / "bad.json"))
     refused(other, "is no Hub id", "--namespace", "a/b")
     assert not any(request.startswith("POST") for request in hub.requests)
 

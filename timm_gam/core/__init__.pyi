@@ -42,6 +42,8 @@ from timm_gam.core.files import atomic_folder as atomic_folder
 from timm_gam.core.files import atomic_path as atomic_path
 from timm_gam.core.files import check_outputs as check_outputs
 from timm_gam.core.files import check_writable as check_writable
+from timm_gam.core.files import first_fault as first_fault
+from timm_gam.core.files import read_json as read_json
 from timm_gam.core.files import write_json as write_json
 from timm_gam.core.files import write_text as write_text
 from timm_gam.core.hub_download import RepoType as RepoType

@@ -1,4 +1,4 @@
-"""Writing results so that a file is either whole or not there."""
+"""Writing results so that a file is either whole or not there, and reading back only what was written."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from timm_gam.core.errors import OutputError
+from timm_gam.core.errors import OutputError, TimmGamError
 from timm_gam.core.leftovers import temporary_beside
 from timm_gam.core.text import redacted
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+T = TypeVar("T")
 
 
 def atomic_path(path: Path) -> AbstractContextManager[Path]:
@@ -105,6 +110,27 @@ def write_json(path: Path, content: Mapping[str, Any] | Sequence[Mapping[str, An
         OutputError: it cannot be written.
     """
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, kind: type[T], error: type[TimmGamError], advice: str) -> T:
+    """The value in a JSON file, where it is of a kind that pydantic can check, such as `dict[str, int]` or a dataclass.
+
+    Raises:
+        `error`: the file cannot be read, or holds something else; one line that ends with `advice`.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(path.read_bytes())
+    except (OSError, ValidationError) as cause:
+        reason = first_fault(cause) if isinstance(cause, ValidationError) else cause.strerror or cause
+        raise error(f"cannot read '{path}': {reason}; {advice}") from cause
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where the first thing is that has another shape than it should, and what it should be."""
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'its content'}: {first['msg']}"
 
 
 def _cannot_write(path: Path, error: OSError) -> OutputError:

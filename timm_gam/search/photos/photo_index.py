@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timm_gam.core import DataError, OutputError, write_json
+from timm_gam.core import DataError, OutputError, read_json, write_json
 from timm_gam.embed import FileStore, recorded_views
 from timm_gam.images import Digests
 from timm_gam.search.photos.catalogue import Catalogue, Photo, PhotoFilter
@@ -57,23 +57,21 @@ class Collection:
     key: dict[str, Any] = field(default_factory=dict)
     head: str | None = None
 
-    @classmethod
-    def read(cls, entry: dict[str, Any]) -> Collection:
-        """From plain values.
-
-        Raises:
-            TypeError: they are not of a collection.
-        """
-        made = cls(**entry)
-        texts = [made.model, made.checkpoint or "", made.head or ""]
-        if not isinstance(made.key, dict) or not all(isinstance(text, str) for text in texts):
-            raise TypeError(f"{entry} is no collection")
-        return made
-
     @property
     def views(self) -> dict[str, Any]:
         """How its embeddings are pooled and averaged, as arguments of `EmbedSettings`; empty: as the model does."""
         return recorded_views(self.key.get("views", {}))
+
+
+@dataclass(frozen=True)
+class _Content:
+    """Of index.json; the folder of photographs is ".." where the index lies in it."""
+
+    format: int
+    photos: str
+    collections: tuple[Collection, ...]
+    store: StoreChoice = field(default_factory=StoreChoice)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,20 +163,15 @@ class PhotoIndex:
             DataError: there is none, or it cannot be read.
         """
         folder = path / INDEX_NAME if (path / INDEX_NAME / "index.json").exists() else path
-        try:
-            content = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-            if content["format"] != _FORMAT:
-                raise DataError(f"'{folder}' is of format {content['format']}, and {_FORMAT} is read; index again")
-            root = Path(content["photos"])
-            collections = [Collection.read(entry) for entry in content["collections"]]
-            choice, name = StoreChoice(**content.get("store", {})), str(content.get("name", ""))
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise DataError(f"'{path}' holds no index; make one with: timm-gam search index {path}") from error
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"'{folder / 'index.json'}' cannot be read: {error}; remove it and index again") from error
+        if not (folder / "index.json").exists():
+            raise DataError(f"'{path}' holds no index; make one with: timm-gam search index {path}")
+        content = read_json(folder / "index.json", _Content, DataError, "remove it and index again")
+        if content.format != _FORMAT:
+            raise DataError(f"'{folder}' is of format {content.format}, and {_FORMAT} is read; index again")
+        root = Path(content.photos)
         if not root.is_absolute():
             root = folder.parent if root == Path("..") else folder / root
-        return cls(folder, root, collections, choice, name)
+        return cls(folder, root, content.collections, content.store, content.name)
 
     def collection(self, model: str | None = None) -> Collection:
         """The collection that was updated last, or that of a model.
@@ -276,6 +269,5 @@ class PhotoIndex:
     def _write(self) -> None:
         inside = self.folder.resolve() == (self.root / INDEX_NAME).resolve()
         photos = ".." if inside else str(self.root.resolve())  # so that a folder moves with its index
-        collections = [asdict(entry) for entry in self.collections]
-        content = {"format": _FORMAT, "name": self.name, "photos": photos, "store": asdict(self.choice)}
-        write_json(self.folder / "index.json", {**content, "collections": collections})
+        content = _Content(_FORMAT, photos, self.collections, self.choice, self.name)
+        write_json(self.folder / "index.json", asdict(content))

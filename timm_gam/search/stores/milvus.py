@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from timm_gam.core import DataError, MachineError, ProgressBar, available_memory, no_progress, write_json
+from timm_gam.core import DataError, MachineError, ProgressBar, available_memory, no_progress, read_json, write_json
 from timm_gam.embed import FileStore
 from timm_gam.images import Digests
 from timm_gam.rerank import Whitening, fit_whitening, load_whitening
@@ -59,6 +59,15 @@ class Fit:
         made = torch.nn.functional.normalize(rows) if self.whitening is None else self.whitening(rows)
         vectors: NDArray[np.float32] = made.float().numpy()
         return vectors
+
+
+@dataclass(frozen=True)
+class _Marker:
+    """Where the last whole update put vectors, and by which `Fit`."""
+
+    address: str
+    collection: str
+    fit: str
 
 
 class MilvusStore:
@@ -128,7 +137,7 @@ class MilvusStore:
         width = dim if fit.whitening is None else len(fit.whitening.projection)
         with milvus_errors(self._uri):
             self._fill(name, fit, width, progress)
-        write_json(self._marker, {"address": self._choice.address, "collection": name, "fit": fit.name})
+        write_json(self._marker, asdict(_Marker(self._choice.address, name, fit.name)))
         with milvus_errors(self._uri):
             for other in self.milvus.list_collections():
                 if other.startswith(self._prefix) and other != name:
@@ -187,16 +196,12 @@ class MilvusStore:
 
     def _filled(self) -> tuple[str, Fit]:
         """The collection that the last whole update filled, and what made its vectors."""
-        try:
-            content = json.loads(self._marker.read_text(encoding="utf-8"))
-            marker = content["address"], content["collection"], content["fit"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"'{self._marker}' cannot be read: {error}; index again") from error
-        if marker[2] not in self._fits:
+        marker = read_json(self._marker, _Marker, DataError, "index again")
+        if marker.fit not in self._fits:
             self._fits = {fit.name: fit for fit in self._stored_fits()}
-        if marker[0] != self._choice.address or marker[2] not in self._fits:
+        if marker.address != self._choice.address or marker.fit not in self._fits:
             raise DataError(f"Milvus at '{self._uri}' does not hold what '{self._marker}' says; index again")
-        return marker[1], self._fits[marker[2]]
+        return marker.collection, self._fits[marker.fit]
 
     def _fit(self, count: int) -> Fit:
         """The one that is there, or a new one where there are many more photographs than that was fitted on."""

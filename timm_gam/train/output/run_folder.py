@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import OutputError, RunFolderError, write_text
+from timm_gam.core import OutputError, RunFolderError, read_json, write_text
 
 COLUMNS = (
     "epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10", "images_per_second",
@@ -62,11 +61,7 @@ class RunFolder:
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the JSON files, or raise RunFolderError where it is missing or damaged."""
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunFolderError(f"'{path}' cannot be read: {error}; '{self.path}' is no run folder") from error
-        return content
+        return read_json(path, dict[str, Any], RunFolderError, f"'{self.path}' is no run folder")
 
     def write_metrics(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write metrics.csv: COLUMNS, empty where an epoch was not validated."""

@@ -20,6 +20,7 @@ from timm_gam.core import (
     check_outputs,
     command,
     count,
+    number,
     positive,
     progress_bar,
     share,
@@ -71,7 +72,8 @@ def build_parser() -> CommandParser:
     parser.add_argument("--recall", type=share, default=0.99, help="to reach, above 0 and at most 1 (default: 0.99)")
     parser.add_argument("--search-parameters", metavar="NAME=VALUE[,...]", help="FAISS's own, instead of tuning")
     parser.add_argument("-k", type=positive, default=10, metavar="K", help="neighbours (default: 10)")
-    parser.add_argument("--sample", type=_two, default=2000, metavar="N", help="the most queries (default: 2000)")
+    two = number(int, "a whole number of at least 2", 2)
+    parser.add_argument("--sample", type=two, default=2000, metavar="N", help="the most queries (default: 2000)")
     parser.add_argument("--seed", type=count, default=0, help="of the queries and rows drawn (default: 0)")
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the best index, and FILE.json beside it")
     parser.add_argument("--load", type=Path, metavar="FILE", help="an index that --save kept, of this very gallery")
@@ -243,12 +245,6 @@ def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: lis
         }
         write_json(args.results_file, document)
         print(f"wrote {args.results_file}")
-
-
-def _two(text: str) -> int:
-    if positive(text) < 2:
-        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 2")
-    return int(text)
 
 
 main = command(build_parser, _run)

@@ -87,7 +87,7 @@ def choose_models(
     """
     skipped: list[str] = []
     if checkpoints is not None:
-        models = [match for name in names for match in _matches(name)]
+        models = [match for name in names for match in matching_names(name)]
         if len(checkpoints) != len(models):
             raise ModelError(
                 f"{len(checkpoints)} checkpoints came for {len(models)} models; name one per model, in order"
@@ -122,8 +122,8 @@ def _without_checkpoints(names: Sequence[str], pretrained: bool, seed: int) -> t
         model, equals, file = name.partition("=")
         if equals:
             chosen.append(ModelChoice(name, model, Path(file)))
-        elif _is_pattern(name):
-            matches = [ModelChoice(match, match, pretrained=pretrained, seed=seed) for match in _matches(name)]
+        elif is_pattern(name):
+            matches = [ModelChoice(match, match, pretrained=pretrained, seed=seed) for match in matching_names(name)]
             having = [choice for choice in matches if not pretrained or _has_weights(choice)]
             if not having:
                 raise ModelError(f"none of the {len(matches)} models that match '{name}' has weights; --no-pretrained")
@@ -150,12 +150,18 @@ def _has_weights(choice: ModelChoice) -> bool:
     return False
 
 
-def _is_pattern(name: str) -> bool:
+def is_pattern(name: str) -> bool:
+    """Whether a name stands for all models that it matches."""
     return any(c in name for c in "*?[")
 
 
-def _matches(name: str) -> list[str]:
-    if not _is_pattern(name):
+def matching_names(name: str) -> list[str]:
+    """The models that a pattern stands for, with tags those that are pretrained; of a name itself.
+
+    Raises:
+        ModelError: none matches.
+    """
+    if not is_pattern(name):
         return [name]
     names: list[str] = timm.list_models(name, pretrained="." in name)
     if "." in name:  # timm knows no tag of ours of its own networks

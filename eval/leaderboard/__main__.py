@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, rest: list[str]) -> None:
+    from eval.arguments.model_choices import is_pattern, matching_names
     from eval.leaderboard.page import write_page
     from eval.leaderboard.runs import run_models
     from eval.tables.export import results_csv
@@ -56,7 +57,8 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     if args.data_dir is None and args.dataset is None:
         raise DataError("no images to score on; name them with --data-dir or --dataset")
     data = ["--data-dir", str(Path(args.data_dir).resolve())] if args.data_dir else ["--dataset", args.dataset]
-    models = _expanded(args.model)
+    tagged = [f"{name}.*" if is_pattern(name) and "." not in name else name for name in args.model]
+    models = list(dict.fromkeys(match for name in tagged for match in matching_names(name)))
     print_line(f"{len(models)} models, into {args.output}")
     runs = run_models(models, [*data, *rest], args.output, on_run=_log_run)
     results = [run.result for run in runs if run.result is not None]
@@ -74,21 +76,6 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     for line in model_warnings(results):
         print_line(f"warning: {printable(line)}")
     print_line(f"wrote {page} and {table}")
-
-
-def _expanded(names: Sequence[str]) -> list[str]:
-    import timm
-
-    import timm_gam  # registers our models  # noqa: F401
-
-    models: list[str] = []
-    for name in names:
-        wild = any(c in name for c in "*?[")
-        found = timm.list_pretrained(name if "." in name else f"{name}.*") if wild else [name]
-        if not found:
-            raise DataError(f"no pretrained model matches '{name}'; list them with timm.list_pretrained('{name}')")
-        models += found
-    return list(dict.fromkeys(models))
 
 
 def _log_run(run: Run) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from eval.report.chosen import RANKED, Chosen, choose_queries
-from eval.report.explanation import Explanation, Seen
+from eval.report.explanation import Explanation
 from eval.results.comparison import Comparison
 from eval.results.record import document
 from eval.results.result import RetrievalResult
@@ -154,19 +154,9 @@ def _comparison(comparison: Comparison, a: RetrievalResult, b: RetrievalResult, 
 def _explanation(explanation: Explanation | None) -> dict[str, Any] | None:
     if explanation is None:
         return None
-    return {
-        "note": explanation.note,
-        "matches": [{"query": _seen(m.query), "match": _seen(m.match), "score": m.score} for m in explanation.matches],
-        "gates": [
-            {
-                "id": g.id,
-                "uri": g.picture,
-                "layers": {name: gates.round(4).tolist() for name, gates in g.layers.items()},
-            }
-            for g in explanation.gates
-        ],
-    }
-
-
-def _seen(image: Seen) -> dict[str, Any]:
-    return {"id": image.id, "class": image.class_name, "uri": image.picture, "parts": image.parts.round(9).tolist()}
+    content = asdict(explanation)
+    for seen in (match[side] for match in content["matches"] for side in ("query", "match")):
+        seen["parts"] = seen["parts"].round(9).tolist()
+    for gates in content["gates"]:
+        gates["layers"] = {name: values.round(4).tolist() for name, values in gates["layers"].items()}
+    return content

@@ -129,9 +129,9 @@ def _standing_rows(results: Sequence[RetrievalResult], rank_by: str) -> list[lis
         averages = standing.result.averages
         cells = [_without(standing.result, rank_by)] if near else []
         cells += [f"{100 * averages[name].micro:.2f}" for name in names]
-        rank = f"{standing.rank}{' =' if standing.tied else ''}"
-        result = standing.result
-        rows.append([result.name, rank, average_cell(averages[rank_by]), *cells, _parameters(result), _speed(result)])
+        rank, about = f"{standing.rank}{' =' if standing.tied else ''}", _about(standing.result)
+        first = [standing.result.name, rank, average_cell(averages[rank_by])]
+        rows.append([*first, *cells, about["parameters"], about["images/s"]])
     return rows
 
 
@@ -163,13 +163,7 @@ def metric_table(results: Sequence[RetrievalResult], all_metrics: bool = False) 
         for name in ("precision@1", "hit@10", "map")
         if all_metrics and name in names
     ]
-    about = [
-        ["parameters", *(_parameters(r) for r in results)],
-        ["embedding", *(_embedding(r) for r in results)],
-        ["weights", *(_weights(r) for r in results)],
-        ["images/s", *(_speed(r) for r in results)],
-        ["scoring, s", *(f"{r.facts.timings.scoring_seconds:.2f}" for r in results)],
-    ]
+    about = [[name, *(_about(r)[name] for r in results)] for name in _about(results[0])]
     rules = sorted({0, len(body), len(body) + len(near), len(body) + len(near) + len(macro)})
     return text_table([header, *body, *near, *macro, *about], rules=rules)
 
@@ -183,7 +177,7 @@ def paper_table(results: Sequence[RetrievalResult]) -> str:
     for result in results:
         averages = result.averages
         cells = [f"{100 * averages[name].micro:.2f}" if name in averages else "-" for name in ("hit@1", "hit@10")]
-        rows.append([result.name, _parameters(result), *cells])
+        rows.append([result.name, _about(result)["parameters"], *cells])
     theirs = [[f"paper: {name}", params, f"{top1:.2f}", f"{top10:.2f}"] for name, params, top1, top10 in PAPER_TABLE]
     note = (
         "paper: Tang, Jiang, Yang (2023), COREL-10K, its own weights and split: another experiment than the rows above"
@@ -207,25 +201,17 @@ def _without(result: RetrievalResult, name: str) -> str:
     return f"{100 * near.metrics[name].micro:6.2f}" if near is not None and name in near.metrics else "-"
 
 
-def _parameters(result: RetrievalResult) -> str:
-    return f"{result.facts.model.parameters / 1e6:.1f} M" if result.facts.model else "-"
-
-
-def _embedding(result: RetrievalResult) -> str:
-    model = result.facts.model
-    return f"{model.embedding_dim} {model.embedding_layer}" if model else "-"
-
-
-def _weights(result: RetrievalResult) -> str:
-    weights = result.facts.weights
-    return f"{weights.kind} {weights.sha256[:8]}" if weights else "-"
-
-
-def _speed(result: RetrievalResult) -> str:
-    timings = result.facts.timings
-    if timings.embedding_from_cache:
-        return "cached"
-    return "-" if not timings.embedding_seconds else f"{timings.images_embedded / timings.embedding_seconds:.1f}"
+def _about(result: RetrievalResult) -> dict[str, str]:
+    """What stands beside the metrics of a model, "-" where it is not known."""
+    model, weights, timings = result.facts.model, result.facts.weights, result.facts.timings
+    speed = f"{timings.images_embedded / timings.embedding_seconds:.1f}" if timings.embedding_seconds else "-"
+    return {
+        "parameters": f"{model.parameters / 1e6:.1f} M" if model else "-",
+        "embedding": f"{model.embedding_dim} {model.embedding_layer}" if model else "-",
+        "weights": f"{weights.kind} {weights.sha256[:8]}" if weights else "-",
+        "images/s": "cached" if timings.embedding_from_cache else speed,
+        "scoring, s": f"{timings.scoring_seconds:.2f}",
+    }
 
 
 def interval_lines(results: Sequence[RetrievalResult]) -> list[str]:

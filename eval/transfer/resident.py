@@ -162,7 +162,6 @@ def _train(
     recipe, position, best = trainer.recipe, Position(), dict[str, Tensor]()
     while position.epoch < recipe.epochs:
         lr = trainer.first_lr(position)
-        began = time.perf_counter()
         # cuDNN times its algorithms for the shapes of training; validation's other shapes are not worth it.
         cudnn.benchmark, cudnn.benchmark_limit = trainer.world.device.type == "cuda", 4
         batches = _batches(pixels, split.train, recipe, position.epoch)
@@ -171,15 +170,7 @@ def _train(
         cudnn.benchmark = False
         if position.update < trainer.updates_per_epoch:
             raise TimeUpError("the experiment's time is up")
-        seconds = time.perf_counter() - began
-        position.epoch += 1
-        row = {
-            "epoch": float(position.epoch),
-            "lr": lr,
-            "train_loss": position.loss_sum / position.update,
-            "images_per_second": round(position.update * recipe.batch_size / seconds, 1),
-            "seconds": round(seconds, 3),
-        }
+        row = {name: float(value) for name, value in trainer.end_epoch(position, lr).items()}
         if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
             seen = _seen(pixels, trainer.preprocessing, split.validation)
             with torch.autocast(trainer.world.device.type, torch.bfloat16, recipe.amp):
@@ -190,7 +181,6 @@ def _train(
                 position.best_epoch, position.best_map = position.epoch, scores["map"]
                 best = {name: tensor.detach().clone() for name, tensor in trainer.kept_model.state_dict().items()}
         evaluator.epochs.append(row)
-        position.update, position.loss_sum, position.seconds = 0, 0.0, 0.0
     return best
 
 

@@ -7,6 +7,7 @@ from timm_gam.core.cli import count as count
 from timm_gam.core.cli import counted as counted
 from timm_gam.core.cli import interrupts_exit as interrupts_exit
 from timm_gam.core.cli import no_progress as no_progress
+from timm_gam.core.cli import number as number
 from timm_gam.core.cli import positive as positive
 from timm_gam.core.cli import print_line as print_line
 from timm_gam.core.cli import progress_bar as progress_bar

@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import math
 import os
 import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from types import FrameType
 from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from timm_gam.core.signals import OutputClosedError, exit_code, handle_signals
 from timm_gam.core.text import guarded_output, message_text, noticing_closed, print_error
 
 Item = TypeVar("Item")
+Number = TypeVar("Number", int, float)
 
 ProgressBar = Callable[[str, str, int | None], AbstractContextManager[Callable[[int], None]]]
 """(what is done, unit, total) -> a context that gives a function to be called with each number of units done."""
@@ -195,31 +196,19 @@ def print_line(line: str) -> None:
         print(line, flush=True)
 
 
-def _at_least(least: int, text: str) -> int:
-    with contextlib.suppress(ValueError):
-        if int(text) >= least:
-            return int(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least {least}")
+def number(kind: type[Number], what: str, least: float, most: float = math.inf) -> Callable[[str], Number]:
+    """What reads an option's value where it is a number within bounds; of any other it says that it is not `what`."""
+
+    def read(text: str) -> Number:
+        with contextlib.suppress(ValueError):
+            if least <= kind(text) <= most:
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"'{text}' is not {what}")
+
+    return read
 
 
-positive = partial(_at_least, 1)
-"""An option's whole number of at least 1."""
-
-count = partial(_at_least, 0)
-"""An option's whole number of at least 0."""
-
-
-def seed(text: str) -> int:
-    """An option's whole number from 0 to 2^63 - 1."""
-    value = count(text)
-    if value >= 2**63:
-        raise argparse.ArgumentTypeError(f"'{text}' is not below 2^63")
-    return value
-
-
-def share(text: str) -> float:
-    """An option's number above 0 and at most 1."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) <= 1:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is not a number above 0 and at most 1")
+positive = number(int, "a whole number of at least 1", 1)
+count = number(int, "a whole number of at least 0", 0)
+seed = number(int, "a whole number from 0 to 2^63 - 1", 0, 2**63 - 1)
+share = number(float, "a number above 0 and at most 1", math.ulp(0.0), 1)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import CheckpointError
+from timm_gam.core import CheckpointError, number
 
 if TYPE_CHECKING:
     from timm_gam.models import LoadedModel
@@ -44,7 +43,7 @@ def add_view_arguments(group: argparse._ActionsContainer, *, head: bool = True) 
     group.add_argument(
         "--scales",
         nargs="+",
-        type=_scale,
+        type=number(float, "a scale from 0.05 to 4, such as 0.7", 0.05, 4),
         default=(1.0,),
         metavar="S",
         help="embed the mean of the input and of views with sides so many times its own: '--img-size 320 --scales 1 "
@@ -75,10 +74,3 @@ def with_head(loaded: LoadedModel, head: str | None) -> LoadedModel:
     if not Path(head).is_file():
         raise CheckpointError(f"there is no head '{head}'; name a file of timm-gam head, or none")
     return replace(loaded, head=Path(head))
-
-
-def _scale(text: str) -> float:
-    with suppress(ValueError):
-        if 0.05 <= float(text) <= 4:
-            return float(text)
-    raise argparse.ArgumentTypeError(f"'{text}' is no scale from 0.05 to 4, such as 0.7")

@@ -136,6 +136,20 @@ class Trainer:
         position.seconds = spent + time.perf_counter() - began
         return not ends
 
+    def end_epoch(self, position: Position, lr: float) -> dict[str, float]:
+        """What metrics.csv says of the epoch just trained, but for validation; `position` moves on to the next one."""
+        images = position.update * self.recipe.batch_size * self.recipe.accumulate
+        position.epoch += 1
+        row = {
+            "epoch": position.epoch,
+            "lr": lr,
+            "train_loss": position.loss_sum / position.update,
+            "images_per_second": round(images / position.seconds, 1),
+            "seconds": round(position.seconds, 3),
+        }
+        position.update, position.loss_sum, position.seconds = 0, 0.0, 0.0
+        return row
+
     def _read(self, summary: Tensor | None, position: Position) -> bool:
         """Account for the loss of an update; whether some process was asked to stop."""
         if summary is None:

@@ -155,8 +155,8 @@ def _train_epochs(
                     raise Interrupted(stop.signal or signal.SIGTERM)
                 if position.update < trainer.updates_per_epoch:
                     saver.save()
-            row = _row(recipe, position, lr, world)
-            position.epoch += 1
+            memory = round(peak_memory_mb(world.device), 1)
+            row = {**trainer.end_epoch(position, lr), "memory_mb": memory}
             if position.epoch % recipe.validate_every == 0 or position.epoch == recipe.epochs:
                 scores = validate(trainer.kept_model, evaluator, data.images, data.split, preprocessing, recipe, world)
                 row.update({f"val_{name}": value for name, value in scores.items()})
@@ -164,26 +164,12 @@ def _train_epochs(
                     position.best_epoch, position.best_map = position.epoch, scores[SELECTION_METRIC]
                     saver.keep_best()
             position.rows.append(row)
-            position.update, position.loss_sum, position.seconds = 0, 0.0, 0.0
             saver.end_epoch()
             progress.epoch(row)
             # Several processes agree on the next update, but the first one alone reads the test split.
             if stop.signal is not None and (world.size == 1 or position.epoch == recipe.epochs):
                 saver.save()
                 raise Interrupted(stop.signal)
-
-
-def _row(recipe: Recipe, position: Position, lr: float, world: World) -> dict[str, float]:
-    """The epoch's row of metrics.csv, without validation."""
-    images = position.update * recipe.batch_size * recipe.accumulate
-    return {
-        "epoch": position.epoch + 1,
-        "lr": lr,
-        "train_loss": position.loss_sum / position.update,
-        "images_per_second": round(images / position.seconds, 1),
-        "seconds": round(position.seconds, 3),
-        "memory_mb": round(peak_memory_mb(world.device), 1),
-    }
 
 
 def _check_and_open(

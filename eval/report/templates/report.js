@@ -57,10 +57,10 @@ function byGate(parts) {
 
 function showMatches(box) {
   content.explanations[box.dataset.matches].matches.forEach(match => {
-    const right = match.query.class === match.match.class;
+    const right = match.query.class_name === match.match.class_name;
     const two = make("div", {class: "two"}, ...[match.query, match.match].map(
-      side => seen(side.uri, side.parts, byPart(side.parts), side.class)));
-    const text = right ? `${match.query.class}, found first: ` : `${match.query.class}, but ${match.match.class} was first: `;
+      side => seen(side.picture, side.parts, byPart(side.parts), side.class_name)));
+    const text = right ? `${match.query.class_name}, found first: ` : `${match.query.class_name}, but ${match.match.class_name} was first: `;
     const sum = match.query.parts.flat().reduce((a, b) => a + b, 0);
     box.append(make("div", {class: "match" + (right ? "" : " wrong")}, two,
       make("p", {}, text, make("b", {}, match.score.toFixed(3)), make("span", {class: "quiet"}, ` (parts add up to ${sum.toFixed(6)})`))));
@@ -69,12 +69,12 @@ function showMatches(box) {
 
 function showGates(box) {
   content.explanations[box.dataset.gates].gates.forEach(gate => {
-    const row = make("div", {class: "gate"}, make("figure", {}, make("div", {class: "seen"}, make("img", {src: gate.uri, alt: gate.id})),
+    const row = make("div", {class: "gate"}, make("figure", {}, make("div", {class: "seen"}, make("img", {src: gate.picture, alt: gate.id})),
       make("figcaption", {}, gate.id)));
     for (const [layer, parts] of Object.entries(gate.layers)) {
       const all = parts.flat();
       const range = `${Math.min(...all).toFixed(2)} to ${Math.max(...all).toFixed(2)}`;
-      row.append(make("figure", {}, seen(gate.uri, parts, byGate(parts), layer), make("figcaption", {}, `${layer}: ${range}`)));
+      row.append(make("figure", {}, seen(gate.picture, parts, byGate(parts), layer), make("figcaption", {}, `${layer}: ${range}`)));
     }
     box.append(row);
   });

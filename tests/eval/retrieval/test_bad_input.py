@@ -95,7 +95,7 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, bad_inputs, tmp_path: 
         (["--layer", "top"], "choose from"),
         (["-k", "0"], "at least 1"),
         (["-b", "x"], "at least 1"),
-        (["--seed", str(2**63)], "not below 2^63"),
+        (["--seed", str(2**63)], "not a whole number from 0 to 2^63 - 1"),
         (["--nonsense"], "--nonsense"),
         (["--protocol", "x"], "choose from"),
         (["--gallery-dir", "g", "--protocol", "leave-one-out"], "for query-gallery only"),

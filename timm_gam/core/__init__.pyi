@@ -60,6 +60,7 @@ from timm_gam.core.processes import join_world as join_world
 from timm_gam.core.processes import usable_device as usable_device
 from timm_gam.core.signals import Interrupted as Interrupted
 from timm_gam.core.signals import StopRequest as StopRequest
+from timm_gam.core.signals import handle_signals as handle_signals
 from timm_gam.core.signals import note_signals as note_signals
 from timm_gam.core.signals import terminable as terminable
 from timm_gam.core.silence import silent_libraries as silent_libraries

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 from torch.utils.data._utils import signal_handling
 
-from timm_gam.core import MachineError, one_line
+from timm_gam.core import MachineError, handle_signals, one_line
 
 T = TypeVar("T")
 _ADVICE = "use fewer --workers or a smaller --batch-size"
@@ -70,8 +70,12 @@ def load_items(
     processes: list[BaseProcess] = []
     with _without_death_signals():
         try:
-            stream = iter(loader)
+            asked: list[int] = []  # interrupted here, torch would forget processes, which then nobody ends
+            with handle_signals(lambda number, frame: asked.append(number), signal.SIGINT, signal.SIGTERM):
+                stream = iter(loader)
             processes = getattr(stream, "_workers", [])
+            for number in asked:
+                signal.raise_signal(number)
             yield _checked(stream, processes, advice)
         except torch.OutOfMemoryError:  # a RuntimeError, and none of a loader process
             raise

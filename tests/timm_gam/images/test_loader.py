@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import get_worker_info
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from eval.retrieval import main
@@ -29,6 +29,14 @@ def _look_for_the_dead_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch looks every 5 seconds, for as long as nothing comes."""
     monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
     monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """It raises KeyboardInterrupt; `nohup`ed shells start processes that ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)
@@ -79,14 +87,6 @@ class LocalError(Exception):
 def fail_strangely(row: int) -> None:
     if row == 10:
         raise LocalError("strange", " one")
-
-
-def block(row: int) -> None:
-    """The first of them sends the main process Ctrl-C, when that has long begun to wait."""
-    if row == 0:
-        main_process = os.getppid() if get_worker_info() else os.getpid()
-        threading.Timer(1, os.kill, (main_process, signal.SIGINT)).start()
-    time.sleep(600)
 
 
 def kill_first_child(delay: float = 0) -> threading.Thread:
@@ -171,11 +171,34 @@ def test_killed_at_any_moment(delay: float) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_blocked_read_can_be_interrupted(workers: int, request: pytest.FixtureRequest) -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # `nohup`ed shells start processes without one
-    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_blocked_read_can_be_interrupted(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    main_process, waits = os.getpid(), multiprocessing.Event()
+    get = _MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_try_get_data", lambda it: waits.set() or get(it))
+
+    def interrupt() -> None:
+        if workers:
+            waits.wait()
+        os.kill(main_process, signal.SIGINT)
+
+    def block(row: int) -> None:
+        if row == 0:
+            threading.Thread(target=interrupt).start()
+        time.sleep(600)
+
     with pytest.raises(KeyboardInterrupt):
         load(Drawn(block), workers=workers)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_an_interruption_while_processes_start_leaves_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They ignore Ctrl-C and SIGTERM, so that the end of this process would wait for one for ever."""
+    start = BaseProcess.start
+    monkeypatch.setattr(BaseProcess, "start", lambda it: start(it) or os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        load(Drawn(), workers=1)
     assert multiprocessing.active_children() == []
 
 

@@ -1,4 +1,4 @@
-"""Temporary files and folders beside a result, and the removal of those that a killed process left.
+"""Temporary files and folders beside a result, the removal of those that a killed process left, and folders in use.
 
 Who makes one holds a lock on it, which the system gives back however the process ends. One that nobody holds is a
 leftover. Where there are no such locks (Windows, some network file systems) leftovers stay.
@@ -15,7 +15,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from timm_gam.core.errors import OutputError
+
 _ENDING = ".timm-gam.tmp"
+_held: set[int] = set()  # descriptors of folders in use
 _swept: set[tuple[int, Path]] = set()  # (process, folder): once is enough, what is left is left by others
 
 
@@ -62,6 +65,40 @@ def sweep(folder: Path) -> None:
                 os.close(lock)
 
 
+@contextlib.contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Within: another process that wants to hold this folder too is refused, where there are locks.
+
+    Raises:
+        OutputError: another one holds it.
+    """
+    try:
+        handle = _locked(folder, else_raise=True)
+    except BlockingIOError as error:
+        raise OutputError(
+            f"'{folder}' is in use by another process: wait for its end, or name another folder"
+        ) from error
+    if handle is None:
+        yield
+        return
+    _held.add(handle)
+    try:
+        yield
+    finally:
+        _held.discard(handle)
+        os.close(handle)
+
+
+def _let_go() -> None:
+    """In a forked process: it may live longer than the one that holds."""
+    while _held:
+        os.close(_held.pop())
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
 def _made(path: Path, folder: bool) -> tuple[Path, int | None]:
     while True:
         prefix = f".{path.name}."
@@ -80,8 +117,9 @@ def _made(path: Path, folder: bool) -> tuple[Path, int | None]:
         os.close(lock)  # taken for a leftover before it was locked
 
 
-def _locked(path: Path) -> int | None:
-    """An open descriptor that holds the lock; None where another one does, or where there are no locks."""
+def _locked(path: Path, *, else_raise: bool = False) -> int | None:
+    """An open descriptor that holds the lock; None where there are no locks, or where another one does, unless that is
+    to raise BlockingIOError."""
     if sys.platform == "win32":
         return None
     import fcntl
@@ -92,8 +130,10 @@ def _locked(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(handle)
+        if else_raise and isinstance(error, BlockingIOError):
+            raise
         return None
     return handle
 

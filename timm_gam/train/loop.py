@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import islice
 
 import torch
@@ -15,7 +15,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from timm_gam.core import DivergedError, StopRequest, World
+from timm_gam.core import DivergedError, RecipeError, StopRequest, World
 from timm_gam.images import Preprocessing
 from timm_gam.train.output.checkpoint import Position
 from timm_gam.train.recipe import Recipe
@@ -89,10 +89,9 @@ class Trainer:
     def first_lr(self, position: Position) -> float:
         """The learning rate of the first update of the position's epoch, of groups with an `lr_scale` of 1."""
         self.start_at(Position(epoch=position.epoch))
-        group = self.optimizer.param_groups[0]
-        lr = float(group["lr"] / (group["lr_scale"] or 1.0))
+        lr = next((g["lr"] / g["lr_scale"] for g in self.optimizer.param_groups if g["lr_scale"]), 0.0)
         self.start_at(position)
-        return lr
+        return float(lr)
 
     def train(
         self,
@@ -116,6 +115,7 @@ class Trainer:
 
         Raises:
             DivergedError: the loss is not finite.
+            RecipeError: a batch norm has nothing to norm.
         """
         set_training_mode(self.objective)
         began, spent = time.perf_counter(), position.seconds
@@ -175,14 +175,15 @@ class Trainer:
             # Gradients cross processes once per update.
             alone = isinstance(self._forward, DistributedDataParallel) and number < len(batches) - 1
             with self._forward.no_sync() if alone else nullcontext():  # type: ignore[operator]
-                with autocast:
+                with autocast, _update_errors():
                     loss = self._forward(pixels, target) / len(batches)
                 self.scaler.scale(loss).backward()
             total += loss.detach()
         if self.recipe.clip_grad is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.objective.parameters(), self.recipe.clip_grad)
-        self.scaler.step(self.optimizer)
+        with _update_errors():
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         done = position.epoch * self.updates_per_epoch + position.update + 1
         self.scheduler.step_update(done)
@@ -203,3 +204,21 @@ class Trainer:
         if self._mixup is not None:
             pixels, target = self._mixup(pixels, target)
         return pixels, target
+
+
+@contextmanager
+def _update_errors() -> Iterator[None]:
+    """Within: what torch says of one value per channel and of numbers beyond float32 is said in our terms."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise RecipeError(
+            "a batch norm gets one value per channel, so there is nothing to norm: --batch-size 2 or more, or a larger "
+            "--img-size"
+        ) from error
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        raise DivergedError("a step of the optimizer is longer than float32 holds: lower --lr") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from timm_gam.core import (
     Interrupted,
     World,
     hardware,
+    hold_folder,
     join_world,
     note_signals,
     peak_memory_mb,
@@ -28,6 +29,7 @@ from timm_gam.core import (
     write_text,
 )
 from timm_gam.data import ImageSet
+from timm_gam.embed import embedding_network
 from timm_gam.images import (
     cache_decoded,
     digest_images,
@@ -39,7 +41,7 @@ from timm_gam.models import TrainingRecord, read_training_record
 from timm_gam.train.checks import check_batch, check_images
 from timm_gam.train.data import Fingerprints, TrainingData, read_training_data
 from timm_gam.train.loop import Trainer
-from timm_gam.train.output.checkpoint import Position, load_state
+from timm_gam.train.output.checkpoint import Position, load_state, refuse_other_recipe
 from timm_gam.train.output.curves import draw_curves
 from timm_gam.train.output.progress import Progress, show_progress
 from timm_gam.train.output.run_folder import RunFolder
@@ -86,14 +88,16 @@ def train(
         _determinism(recipe.deterministic),
         compiler_errors(recipe.torchcompile),
         memory_errors("halve --batch-size and double --accumulate, in a new run"),
+        ExitStack() as held,
     ):
         data = read_training_data(recipe, images)
         check_batch(recipe, data, world)
         # A resumed run has all of its weights in its state; its start may be gone.
         model, start = start_model(replace(recipe, start=SCRATCH) if resume else recipe, data.classes)
+        embedding_network(model)  # says now, not after an epoch, where it cannot be validated
         frozen = freeze(model, recipe.freeze)
         preprocessing = resolve_preprocessing(model, img_size=recipe.img_size)
-        found = _check_and_open(folder, recipe, data, start, world, resume=resume)
+        found = _check_and_open(folder, recipe, data, start, world, held, resume=resume)
         rows = np.union1d(data.split.train, data.split.validation)
         data = replace(data, images=cache_decoded(data.images, rows, recipe.cache_images * 2**20, recipe.limits))
         updates = len(data.split.train) // (recipe.batch_size * recipe.accumulate)
@@ -173,19 +177,30 @@ def _train_epochs(
 
 
 def _check_and_open(
-    folder: RunFolder, recipe: Recipe, data: TrainingData, start: Start, world: World, *, resume: bool
+    folder: RunFolder,
+    recipe: Recipe,
+    data: TrainingData,
+    start: Start,
+    world: World,
+    held: ExitStack,
+    *,
+    resume: bool,
 ) -> Fingerprints:
-    """Look at all images, and make the folder of a new run or compare with what a resumed one was trained on."""
+    """Look at all images, and make the folder of a new run or compare with what a resumed one was trained on and by;
+    the folder is held in `held`."""
     rows = data.split.rows
     if not resume:
         folder.refuse_run()
         found = Fingerprints.of(data, rows, check_images(data, rows, recipe, world))
         if world.leads:
-            folder.start()
+            held.enter_context(folder.started())
             write_text(folder.config, recipe.as_yaml())
             write_json(folder.environment, {"versions": versions(), "hardware": hardware()})
             write_json(folder.data, {**data.record(found), "start": start.as_dict()})
         return found
+    if world.leads:
+        held.enter_context(hold_folder(folder.path))
+    refuse_other_recipe(folder.state, recipe)
     known = folder.read_json(folder.data)
     found = Fingerprints.of(data, rows, digest_images(data.images, rows, world))
     found.refuse_others(known, data, folder.path)

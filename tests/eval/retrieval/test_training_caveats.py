@@ -18,7 +18,7 @@ from eval.retrieval import main
 from hub.model.card import ModelPage
 from hub.model.repository import write_model_repository
 from hub.model.trained import read_trained_model
-from tests.timm_gam.train.helpers import small_recipe, train_quietly
+from tests.timm_gam.train.helpers import Stop, small_recipe, stop_after, train_quietly
 from timm_gam.core import CheckpointError
 from timm_gam.images import digest_images
 from timm_gam.models import METADATA_KEY, SHIPPED, TrainingRecord, load_model, read_training_record, shipped_names
@@ -86,20 +86,24 @@ def test_renamed_copies_are_known_and_other_photos_are_not(
     assert record["training_images"] == {"trained": 0, "validated": 0, "images": 40}
 
 
-def test_a_resumed_run_and_one_that_starts_from_it_keep_them(trained: RunFolder, photos: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_and_one_that_starts_from_it_keep_them(
+    trained: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "other"
     for path in photos.rglob("*.png"):
         to = other / path.relative_to(photos)
         to.parent.mkdir(parents=True, exist_ok=True)
         to.write_bytes(path.read_bytes() + b"\0")
     start = shutil.copy(trained.best, tmp_path / "start.safetensors")
-    later = train_quietly(small_recipe(data_dir=str(other), start=str(start), epochs=1), tmp_path / "later")
+    recipe, later = small_recipe(data_dir=str(other), start=str(start)), RunFolder(tmp_path / "later")
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(Stop):
+            train_quietly(recipe, later.path)
     expected = read_training_record(later.best)
     assert len(expected.trained) == 48 and len(expected.validated) == 16
     assert set(read_training_record(start).trained.tolist()) < set(expected.trained.tolist())
     Path(start).unlink()
-    recipe = small_recipe(data_dir=str(other), start=str(start), epochs=2)
-    later.config.write_text(recipe.as_yaml())
     train_quietly(recipe, later.path, resume=True)
     assert np.array_equal(read_training_record(later.last).trained, expected.trained)
 

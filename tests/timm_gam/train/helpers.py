@@ -6,9 +6,12 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from eval import RetrievalEvaluator
 from tests.shapes import draw_shapes
-from timm_gam.train import Recipe, RunFolder, train
+from timm_gam.train import Recipe, RunFolder, Trainer, train
 
 SMALL: dict[str, Any] = {
     "model": "test_resnet_gam",
@@ -50,3 +53,20 @@ def write_shapes(root: Path, classes: int, images: int) -> Path:
 
 def losses(folder: RunFolder) -> list[float]:
     return [float(row["train_loss"]) for row in metrics(folder)]
+
+
+class Stop(Exception):  # noqa: N818
+    """Stands for the process ending at once."""
+
+
+def stop_after(updates: int, patch: pytest.MonkeyPatch) -> None:
+    """Have a training end after so many updates."""
+    update, done = Trainer._update, []
+
+    def dies(self: Trainer, *arguments: Any) -> torch.Tensor:
+        if len(done) == updates:
+            raise Stop
+        done.append(None)
+        return update(self, *arguments)
+
+    patch.setattr(Trainer, "_update", dies)

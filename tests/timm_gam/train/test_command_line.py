@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import timm_gam
-from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
+from tests.timm_gam.train.helpers import SMALL, Stop, metrics, small_recipe, stop_after, train_quietly, write_shapes
 from timm_gam.models import read_safetensors, weights_digest
 from timm_gam.train import COLUMNS, Recipe, RunFolder, split_for_training, start_model
 from timm_gam.train.__main__ import main
@@ -108,6 +108,10 @@ def bad_inputs(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
         "resume with options": (["--resume", tmp_path / "x", "--lr", "1"], "legal beside it"),
         "aa": ([*data, "--aa", "nonsense"], "aa is 'nonsense'"),
         "compiler": ([*data, "--torchcompile", "nonesuch"], "nonesuch"),
+        "one value": ([*data, "-b", "1", "--img-size", "16"], "a batch norm gets one value per channel"),
+        "overflow": ([*data, "--lr", "1e37", "--attention-lr-scale", "1000"], "lower --lr"),
+        "second order": ([*data, "--opt", "adahessian"], "second derivatives"),
+        "needs CUDA": ([*data, "--opt", "fusedsgd"], "CUDA required"),
         "odd mixup": ([*data, "-b", "7", "--mixup", "0.2"], "pair images"),
         "gates": ([*data, "--model", "test_resnet", "--gate-init", "identity"], "no gates of ours"),
     }
@@ -117,6 +121,7 @@ CASES = [
     "no data", "no folder", "model", "optimizer", "batch", "accumulate", "device", "unreadable image", "one image",
     "few images", "pickle", "no start", "other start", "unknown start", "freeze", "config", "output",
     "resume nothing", "resume with options", "aa", "compiler", "gates", "odd mixup",
+    "one value", "overflow", "second order", "needs CUDA",
 ]  # fmt: skip
 
 
@@ -142,13 +147,15 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 
 def test_an_unreadable_image_keeps_the_last_state(
-    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, folder = write_shapes(tmp_path / "photos", classes=3, images=12), RunFolder(tmp_path / "run")
-    options = ("--config", config, "--data-dir", photos, "--cache-images", 0, "--output", folder.path)
-    assert run(*options) == 0
+    options = ("--config", config, "--data-dir", photos, "--cache-images", 0, "--output", folder.path, "--epochs", 2)
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(Stop):
+            run(*options)
     good = folder.state.read_bytes()
-    folder.config.write_text(folder.config.read_text().replace("epochs: 1", "epochs: 2"))
     data = json.loads(folder.data.read_text())
     for path in photos.glob("*/*.png"):
         path.write_bytes(path.read_bytes()[:100])

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 import timm_gam.train.output.saving as saving
 from tests.processes import start
-from tests.timm_gam.train.helpers import SMALL, metrics, small_recipe, train_quietly, write_shapes
+from tests.timm_gam.train.helpers import SMALL, Stop, metrics, small_recipe, stop_after, train_quietly, write_shapes
 from timm_gam.core import DivergedError, Interrupted, RunFolderError
 from timm_gam.train import Objective, Recipe, RunFolder, Trainer
 from timm_gam.train.__main__ import main
@@ -63,24 +63,12 @@ def compared(folder: RunFolder) -> list[list[str]]:
     return [[row[column] for column in COMPARED] for row in metrics(folder)]
 
 
-class Stop(Exception):  # noqa: N818
-    """Stands for the process ending at once."""
-
-
 @pytest.mark.parametrize("after", [1, 3, 8])
 def test_resuming_after_any_update_changes_no_bit(
     after: int, uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, done = Trainer._update, []
-
-    def dies(self: Trainer, *arguments: object) -> torch.Tensor:
-        if len(done) == after:
-            raise Stop
-        done.append(None)
-        return update(self, *arguments)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_update", dies)
+        stop_after(after, patch)
         with pytest.raises(Stop):
             train_quietly(eventful(photos), tmp_path / "run")
     assert_same_run(train_quietly(eventful(photos), tmp_path / "run", resume=True), uninterrupted)
@@ -241,13 +229,15 @@ def test_a_full_disk_keeps_the_last_state(
 
     folder = RunFolder(tmp_path / "run")
     small = ["--data-dir", str(photos), "--output", str(folder.path), "--config", str(tmp_path / "r.yaml")]
-    (tmp_path / "r.yaml").write_text(small_recipe(epochs=1).as_yaml())
-    assert main(small) == 0
+    (tmp_path / "r.yaml").write_text(small_recipe(save_every=1).as_yaml())
+    with monkeypatch.context() as patch:
+        stop_after(3, patch)
+        with pytest.raises(Stop):
+            main(small)
     good = folder.state.read_bytes()
     size = len(good) // 2
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     previous = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    folder.config.write_text(small_recipe(epochs=2, data_dir=str(photos)).as_yaml())
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))  # writes beyond it fail as on a full disk
     try:
         capsys.readouterr()

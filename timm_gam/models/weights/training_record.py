@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
 
 
 def _order_metadata(path: Path) -> None:
-    """Put the keys of the metadata in order, in place: the library leaves them in any."""
+    """Put the keys of the metadata in order, in place, as the library leaves them in any; and the file on the disk."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -112,6 +113,8 @@ def _order_metadata(path: Path) -> None:
         if len(text) <= length:
             file.seek(8)
             file.write(text.ljust(length))
+        file.flush()
+        os.fsync(file.fileno())  # a rename may reach the disk before what it names does, and the power fail between
 
 
 def _packed(digests: NDArray[np.uint64]) -> str:

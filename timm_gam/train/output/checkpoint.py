@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from timm_gam.core import RunFolderError, one_line
 from timm_gam.models import METADATA_KEY, save_tensors
+from timm_gam.train.recipe import COMPUTE_KEYS, DATA_KEYS, Recipe
 
-_FORMAT = "timm-gam/training-state/1"
+_FORMAT = "timm-gam/training-state/2"
+_TENSOR = "tensor"
 
 
 @dataclass
@@ -51,6 +53,7 @@ def save_state(
     modules: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    recipe: Recipe,
     record: Mapping[str, Any],
 ) -> None:
     """Write the state of a run, and the record of its training as the weights have it.
@@ -59,17 +62,11 @@ def save_state(
         OutputError: it cannot be written; what was there before stays.
     """
     tensors = {f"{name}.{key}": t for name, module in modules.items() for key, t in module.state_dict().items()}
-    values: dict[str, dict[str, Any]] = {}
-    for index, slots in optimizer.state_dict()["state"].items():
-        for key, value in slots.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
-            else:
-                values.setdefault(str(index), {})[key] = value
     plain = {
         "format": _FORMAT,
         "position": asdict(position),
-        "optimizer": values,
+        "recipe": _decisive(recipe),
+        "optimizer": _without_tensors(optimizer.state_dict(), "optimizer", tensors),
         "scaler": scaler.state_dict(),
         **record,
     }
@@ -82,10 +79,8 @@ def load_state(
     """Put the state of a run back into the objects it was saved from, made anew by the same recipe.
 
     Raises:
-        RunFolderError: no such file, a damaged one, or one of another run.
+        RunFolderError: a damaged file, or one of another run.
     """
-    if not path.exists():
-        raise RunFolderError(f"no '{path}' to resume from; start the run without --resume")
     plain = read_about(path)
     try:
         tensors = load_file(path)
@@ -94,18 +89,37 @@ def load_state(
         for name, module in modules.items():
             prefix = f"{name}."
             module.load_state_dict({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})
-        slots: dict[int, dict[str, Any]] = {int(index): dict(kept) for index, kept in plain["optimizer"].items()}
-        for name, tensor in tensors.items():
-            if name.startswith("optimizer."):
-                _, index, key = name.split(".", 2)
-                slots.setdefault(int(index), {})[key] = tensor
-        # Groups are the recipe's own; of timm's schedulers they depend on nothing but the number of updates.
-        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        # Groups too: timm's Adan and LAMB count their steps there.
+        optimizer.load_state_dict(_with_tensors(plain["optimizer"], tensors))
         if scaler.is_enabled():
             scaler.load_state_dict(plain["scaler"])
         return Position(**plain["position"])
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError, OSError) as error:
         raise _not_of_this_run(path, error) from error
+
+
+def refuse_other_recipe(path: Path, recipe: Recipe) -> None:
+    """Make sure that a run goes on by the recipe it was trained by: its records name one.
+
+    Raises:
+        RunFolderError: it is another, or there is no state to read it from.
+    """
+    if not path.exists():
+        raise RunFolderError(f"no '{path}' to resume from; start the run without --resume")
+    trained_by = read_about(path).get("recipe", {})
+    for key, value in _decisive(recipe).items():
+        if key in trained_by and trained_by[key] != value:
+            raise RunFolderError(
+                f"'{path.parent}' was trained with {key} = {trained_by[key]!r}, not {value!r}: put it back into "
+                "config.yaml, or start anew in another folder"
+            )
+
+
+def _decisive(recipe: Recipe) -> dict[str, Any]:
+    """What decides the weights, as JSON has it; the images are known by their fingerprint."""
+    free = {*COMPUTE_KEYS, *DATA_KEYS, "save_every"} - {"val_share"}
+    values: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return {key: value for key, value in values.items() if key not in free}
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -120,6 +134,31 @@ def read_about(path: Path) -> dict[str, Any]:
             return about
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         raise _not_of_this_run(path, error) from error
+
+
+def _without_tensors(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Dicts, lists, tuples and tensors in each other as JSON; the tensors go into `tensors`, by their place."""
+    if isinstance(value, Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        return [[key, _without_tensors(kept, f"{name}.{key}", tensors)] for key, kept in value.items()]
+    if isinstance(value, list | tuple):
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_without_tensors(kept, f"{name}.{place}", tensors) for place, kept in enumerate(value)]}
+    return value
+
+
+def _with_tensors(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """What `_without_tensors` took apart."""
+    if isinstance(value, list):
+        return {key: _with_tensors(kept, tensors) for key, kept in value}
+    if isinstance(value, dict):
+        ((kind, kept),) = value.items()
+        if kind == _TENSOR:
+            return tensors[kept]
+        return (list if kind == "list" else tuple)(_with_tensors(part, tensors) for part in kept)
+    return value
 
 
 def _not_of_this_run(path: Path, error: Exception) -> RunFolderError:

@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import OutputError, RunFolderError, read_json, write_text
+from timm_gam.core import OutputError, RunFolderError, hold_folder, read_json, write_text
 
 COLUMNS = (
     "epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10", "images_per_second",
@@ -46,18 +47,33 @@ class RunFolder:
     evaluation = property(lambda self: self.path / "evaluation.json")
 
     def refuse_run(self) -> None:
-        """Raise RunFolderError where it holds a run already."""
+        """Raise RunFolderError where it holds a run already, or what a run left."""
         if self.state.exists():
             raise RunFolderError(
                 f"'{self.path}' holds a run already; continue it with --resume {self.path}, or name another"
             )
+        for left in (self.last, self.evaluation):
+            if left.exists():
+                raise RunFolderError(
+                    f"'{self.path}' holds {left.name} of a run without its {self.state.name}; name another"
+                )
 
-    def start(self) -> None:
-        """Make the folder for a new run, or raise OutputError."""
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Make the folder for a new run, and hold it within.
+
+        Raises:
+            OutputError: it cannot be made, or another process holds it.
+            RunFolderError: it holds a run.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make the run folder '{self.path}': {error.strerror}; name another") from error
+        with hold_folder(self.path):
+            self.refuse_run()
+            self.best.unlink(missing_ok=True)  # of a run that was killed before its first state
+            yield
 
     def read_json(self, path: Path) -> dict[str, Any]:
         """Read one of the JSON files, or raise RunFolderError where it is missing or damaged."""

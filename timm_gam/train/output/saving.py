@@ -78,7 +78,15 @@ class Saver:
             }
             save_tensors(self._folder.best, self._best, about)
             self._best = None
-        save_state(self._folder.state, position, trainer.modules, trainer.optimizer, trainer.scaler, self._record)
+        save_state(
+            self._folder.state,
+            position,
+            trainer.modules,
+            trainer.optimizer,
+            trainer.scaler,
+            trainer.recipe,
+            self._record,
+        )
         self._write_last()
         self._written = time.monotonic()
         self._cost = self._written - began

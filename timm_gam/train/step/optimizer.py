@@ -11,7 +11,7 @@ from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from torch import nn
 
-from timm_gam.core import RecipeError
+from timm_gam.core import RecipeError, one_line
 from timm_gam.models import attention_parameters
 from timm_gam.train.recipe import Recipe
 
@@ -76,19 +76,24 @@ def create_optimization(model: nn.Module, recipe: Recipe, updates_per_epoch: int
     """timm's optimizer over `parameter_groups`, and timm's scheduler, to be stepped with the number of each update.
 
     Raises:
-        RecipeError: timm has no such optimizer.
+        RecipeError: timm has no such optimizer, or it cannot be used.
     """
     if recipe.opt not in list_optimizers():
         near = ", ".join(difflib.get_close_matches(recipe.opt, list_optimizers(), n=3)) or "sgd, adamw, lamb"
         raise RecipeError(f"opt is '{recipe.opt}'; legal: timm.optim.list_optimizers(), such as {near}")
-    optimizer = create_optimizer_v2(
-        model,
-        recipe.opt,
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
-        param_group_fn=lambda model: parameter_groups(model, recipe),
-    )
+    try:
+        optimizer = create_optimizer_v2(
+            model,
+            recipe.opt,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+            param_group_fn=lambda model: parameter_groups(model, recipe),
+        )
+    except (AssertionError, ImportError, ValueError) as error:  # timm asserts that there is CUDA, or a package
+        raise RecipeError(f"opt {recipe.opt} cannot be used here: {one_line(error)}; name another") from error
+    if getattr(optimizer, "is_second_order", False):
+        raise RecipeError(f"opt {recipe.opt} needs second derivatives, which training does not take; name another")
     scheduler, _ = create_scheduler_v2(
         optimizer,
         recipe.sched,

@@ -153,7 +153,7 @@ def build_parser() -> CommandParser:
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="a gated timm model with pretrained weights")
     add("--checkpoint", type=Path, metavar="FILE", help="safetensors weights instead")
-    add_image_options(parser)
+    add_image_options(parser.add_mutually_exclusive_group(required=True))
     add("--images", type=positive, default=512, metavar="N", help="images to use, evenly spread (default: 512)")
     add("--img-size", type=positive, metavar="N", help="pixels (default: the model's own)")
     add_measuring_options(parser)
@@ -166,8 +166,6 @@ def _run(args: argparse.Namespace) -> None:
     from timm_gam.models import load_model
 
     check_results_file(args.results_file, args.checkpoint, args.data_dir)
-    if args.data_dir is None and args.dataset is None:
-        raise DataError("no images to look at; name them with --data-dir or --dataset")
     device = str(usable_device(args.device))
     images = read_images(args.data_dir, args.dataset)
     loaded = load_model(args.model, checkpoint=args.checkpoint)

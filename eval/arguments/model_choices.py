@@ -12,6 +12,7 @@ import timm
 from timm.models import get_pretrained_cfg, is_model, is_model_in_modules, is_model_pretrained
 
 from timm_gam.core import DataError, ModelError, TimmGamError
+from timm_gam.images import resolve_preprocessing
 from timm_gam.models import (
     LoadedModel,
     check_fit,
@@ -63,8 +64,15 @@ class ModelChoice:
         return f"{self.name}: {cfg.description}" if cfg and cfg.description else None
 
     def load(self) -> LoadedModel:
-        """As `load_model`, under its name for tables."""
+        """As `load_model`, under its name for tables; the network of a run takes images of the size it trained at."""
         loaded = load_model(self.model, checkpoint=self.checkpoint, pretrained=self.pretrained, seed=self.seed)
+        if self.checkpoint is not None and not loaded.training.preprocessing:  # as of a run before files said so
+            run = RunFolder(self.checkpoint.parent)
+            is_run = self.checkpoint in (run.best, run.last) and run.config.is_file()
+            if is_run and (size := read_recipe(run.config).get("img_size")):
+                vars(loaded.model)["pretrained_cfg"]["input_size"] = (3, int(size), int(size))
+                own = resolve_preprocessing(loaded.model).of_weights()
+                loaded = replace(loaded, training=replace(loaded.training, preprocessing=own))
         return replace(loaded, info=replace(loaded.info, name=self.name))
 
 

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--model", nargs="+", required=True, metavar="NAME", help="timm models; * and ? match pretrained names")
-    add_image_options(parser)
+    add_image_options(parser.add_mutually_exclusive_group(required=True))
     add("--output", type=Path, default=Path("leaderboard"), metavar="FOLDER", help="(default: %(default)s)")
     add("--metric", default="map", help="orders the models (default: map)")
     args = parser.parse_args(own)
@@ -54,8 +54,6 @@ def _run(args: argparse.Namespace, rest: list[str]) -> None:
     from eval.tables.metric_tables import model_warnings
     from eval.tables.standings import standings
 
-    if args.data_dir is None and args.dataset is None:
-        raise DataError("no images to score on; name them with --data-dir or --dataset")
     data = ["--data-dir", str(Path(args.data_dir).resolve())] if args.data_dir else ["--dataset", args.dataset]
     tagged = [f"{name}.*" if is_pattern(name) and "." not in name else name for name in args.model]
     models = list(dict.fromkeys(match for name in tagged for match in matching_names(name)))

@@ -6,10 +6,10 @@ also holds what came out for two fixed images: one drawn, one JPEG.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from timm_gam.embed import EmbedSettings
 from timm_gam.images import Preprocessing, load_image
 from timm_gam.search import Distance
+
+_JPEG = Path(__file__).with_name("certificate.jpg")
 
 
 class Certificate(BaseModel):
@@ -74,7 +76,7 @@ def certify(preprocessing: Preprocessing, settings: EmbedSettings, distance: Dis
         normalisation="L2" if distance == "cosine" else "none",
         decoder=_decoder(),
         drawn_sha256=pixels(_drawn()),
-        jpeg_sha256=pixels(load_image(base64.b64decode(_JPEG), "certificate")[0]),
+        jpeg_sha256=pixels(load_image(_JPEG, "certificate")[0]),
     )
 
 
@@ -104,17 +106,3 @@ def _drawn() -> Image.Image:
     y, x = np.mgrid[0:96, 0:128]
     channels = (x * 2) % 256, (y * 5 + x) % 256, ((x - 64) ** 2 + (y - 48) ** 2) // 12 % 256
     return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
-
-
-_JPEG = (
-    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABQODxIPDRQSEBIXFRQYHjIhHhwcHj0sLiQySUBMS0dARkVQWnNiUFVtVkVGZIhlbXd7gYKB"
-    "TmCNl4x9lnN+gXz/2wBDARUXFx4aHjshITt8U0ZTfHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8fHx8"
-    "fHz/wAARCAAwAEADASIAAhEBAxEB/8QAGQABAQADAQAAAAAAAAAAAAAABAMBBQYC/8QAKBAAAgICAQMDBAMBAAAAAAAAAQIAAwQRYRIh"
-    "MQUioRNRcZEUMrE0/8QAGQEBAAMBAQAAAAAAAAAAAAAABAIDBQEG/8QAIxEAAgICAgEEAwAAAAAAAAAAAQIAAxEhBDETEiIyQSOBsf/a"
-    "AAwDAQACEQMRAD8A54UgDQHaWqxuvufEUtBJAA8xi0dIAA8RZsFrEt8RBLfiESgKNAalkqiVp4lkphrubjQiFth0qia6d9iNyyU8RVdP"
-    "EOObmXi2EGL0ja+ImqniK1XUoa50RSdbYgCHb1DCx3ZTcGKjYCAnf4PiVOSrB6xoxVbu+gMzWUUe/wAeBLOtdKhrXWtSdbY6E5pMvMtt"
-    "22TYDrXtPT8CYFHE0q+OfDs/cwE4pz7mm/f1HBqLA3BmUeEBO/wfEg3rlQ19HHd/v1ELr/Zqlo4lko4mXbSgO9zSq49Q73FN6zluGFaV"
-    "1gnsQNkfvt8TH8zNtYM2RYDrXtPSP0J5SjiKro4kE9CnQj08a9ASFVHEu1HdTqLqo4l2o/rH2W/gP6/sUt+5za0dLA68Ri4+wCBFDG4l"
-    "qaunsw7SzzeNijdGeQF+YNcfiWTH4jmSupQ1roik6BYgCRfPwaiwNwZlHhATv8HxD20ux9ozFVWM3xGZhMfiJrx+II+tVDX0cd3+/UQu"
-    "v9nk+r5bhhWldYJ7EDZH77fEjXwrSepoJXc31iburH4mXFaHrtdUXegWOhOdszsy4/8ATZvWvaekfE8U43E7ZQXIrDaHeI+rintmn//Z"
-)

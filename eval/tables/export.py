@@ -5,8 +5,6 @@ What writes a file raises OutputError where it cannot, and leaves none.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,12 +137,11 @@ def results_csv(results: Sequence[RetrievalResult]) -> str:
 
     A cell is empty where a result does not have it.
     """
+    import pandas as pd
+
     rows = sorted((_row(result) for result in results), key=lambda row: -float(row["map"] or 0))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    text: str = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+    return text
 
 
 def _row(result: RetrievalResult) -> dict[str, str]:

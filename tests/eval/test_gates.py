@@ -82,5 +82,6 @@ def test_one_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_no_images(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", "test_resnet_gam.corel"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model", "test_resnet_gam.corel"])
     assert "--data-dir" in capsys.readouterr().err

@@ -83,6 +83,7 @@ def test_a_model_that_does_not_fit_is_listed(tmp_path: Path, monkeypatch: pytest
 
 
 def test_nothing_to_do_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--model", "test_resnet", "--output", str(tmp_path / "b")]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["--model", "test_resnet", "--output", str(tmp_path / "b")])
     assert main(["--model", "zzz*", "--dataset", "synthetic", "--output", str(tmp_path / "b")]) == 2
     assert capsys.readouterr().err.count("\n") == 2

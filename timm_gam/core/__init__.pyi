@@ -70,4 +70,3 @@ from timm_gam.core.text import markdown_text as markdown_text
 from timm_gam.core.text import page_text as page_text
 from timm_gam.core.text import print_error as print_error
 from timm_gam.core.text import printable as printable
-from timm_gam.core.text import redacted as redacted

@@ -6,7 +6,6 @@ from timm_gam.data.folder import PathReader as PathReader
 from timm_gam.data.folder import read_folder as read_folder
 from timm_gam.data.formats import ENDINGS as ENDINGS
 from timm_gam.data.formats import FORMATS as FORMATS
-from timm_gam.data.formats import is_image_name as is_image_name
 from timm_gam.data.image_set import EncodedImage as EncodedImage
 from timm_gam.data.image_set import ImageReader as ImageReader
 from timm_gam.data.image_set import ImageSet as ImageSet

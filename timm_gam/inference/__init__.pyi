@@ -1,7 +1,5 @@
-from timm_gam.inference.column_convolution import ColumnConv2d as ColumnConv2d
 from timm_gam.inference.compilation import compiler_errors as compiler_errors
 from timm_gam.inference.large_convolutions import map_sizes as map_sizes
-from timm_gam.inference.large_convolutions import replace_large_convolutions as replace_large_convolutions
 from timm_gam.inference.optimization import OptimizedNetwork as OptimizedNetwork
 from timm_gam.inference.optimization import fold_batch_norms as fold_batch_norms
 from timm_gam.inference.optimization import optimize as optimize

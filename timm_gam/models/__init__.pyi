@@ -5,7 +5,6 @@ from timm_gam.models.backbone import from_backbone as from_backbone
 from timm_gam.models.cost import count_macs as count_macs
 from timm_gam.models.cost import images_per_second as images_per_second
 from timm_gam.models.gam import GlobalAttention as GlobalAttention
-from timm_gam.models.gates import GateUse as GateUse
 from timm_gam.models.gates import frozen_gates as frozen_gates
 from timm_gam.models.gates import gate_layers as gate_layers
 from timm_gam.models.gates import measure_gates as measure_gates
@@ -29,10 +28,8 @@ from timm_gam.models.weights.pretrained import WEIGHTS_NAME as WEIGHTS_NAME
 from timm_gam.models.weights.pretrained import check_model_name as check_model_name
 from timm_gam.models.weights.pretrained import find_pretrained as find_pretrained
 from timm_gam.models.weights.releases import Release as Release
-from timm_gam.models.weights.releases import find_release as find_release
 from timm_gam.models.weights.releases import read_releases as read_releases
 from timm_gam.models.weights.releases import releases_file as releases_file
-from timm_gam.models.weights.shipped_weights import SHIPPED as SHIPPED
 from timm_gam.models.weights.shipped_weights import find_shipped as find_shipped
 from timm_gam.models.weights.shipped_weights import shipped_names as shipped_names
 from timm_gam.models.weights.tags import COREL_TAG as COREL_TAG

@@ -38,14 +38,12 @@ class GateUse:
 
     Attributes:
         mean: (C, H, W) float32, the mean gate of each value; H = W = 1 where it does not depend on the position.
-        spread: (C, H, W) float32, its standard deviation over the images.
         level: Mean gate over everything.
-        over_images: Root mean square of `spread`: how far a gate moves with the image.
+        over_images: Root mean square of each gate's standard deviation over images: how far it moves with the image.
         over_values: Standard deviation of `mean`: how far gates differ whatever the image.
     """
 
     mean: Tensor
-    spread: Tensor
     level: float
     over_images: float
     over_values: float
@@ -131,7 +129,6 @@ def _use(known: Tensor, total: Tensor, squares: Tensor) -> GateUse:
     seen = known > 0
     return GateUse(
         mean=mean.float(),
-        spread=variance.sqrt().float(),
         level=_mean(mean[seen]),
         over_images=_mean(variance[seen]) ** 0.5,
         over_values=_mean((mean[seen] - _mean(mean[seen])).square()) ** 0.5,

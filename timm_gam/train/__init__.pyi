@@ -6,7 +6,6 @@ from timm_gam.train.head import HeadRecipe as HeadRecipe
 from timm_gam.train.head import train_head as train_head
 from timm_gam.train.loop import Trainer as Trainer
 from timm_gam.train.output.checkpoint import Position as Position
-from timm_gam.train.output.run_folder import COLUMNS as COLUMNS
 from timm_gam.train.output.run_folder import RunFolder as RunFolder
 from timm_gam.train.recipe import COMPUTE_KEYS as COMPUTE_KEYS
 from timm_gam.train.recipe import DATA_KEYS as DATA_KEYS
@@ -21,13 +20,9 @@ from timm_gam.train.start import start_model as start_model
 from timm_gam.train.step.batches import Batch as Batch
 from timm_gam.train.step.batches import epoch_order as epoch_order
 from timm_gam.train.step.batches import training_batches as training_batches
-from timm_gam.train.step.objective import Objective as Objective
 from timm_gam.train.step.objective import create_objective as create_objective
 from timm_gam.train.step.optimizer import create_optimization as create_optimization
-from timm_gam.train.step.optimizer import freeze as freeze
-from timm_gam.train.step.optimizer import parameter_groups as parameter_groups
 from timm_gam.train.step.optimizer import set_training_mode as set_training_mode
 from timm_gam.train.step.seeds import seed_for as seed_for
-from timm_gam.train.step.unreachable_taps import zero_unreachable_gradients as zero_unreachable_gradients
 from timm_gam.train.validation import VALIDATION_METRICS as VALIDATION_METRICS
 from timm_gam.train.validation import validate as validate

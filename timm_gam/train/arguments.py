@@ -18,7 +18,7 @@ exit codes: 0 trained, 2 bad input or a run that cannot go on (one line says why
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of `python -m timm_gam.train`; only what was given is in its result."""
+    """The parser of `python -m timm_gam.train`; only what was given is in its result, for a recipe to check."""
     d = Recipe()
     parser = CommandParser(
         prog="python -m timm_gam.train",
@@ -56,44 +56,33 @@ def _add_run_arguments(parser: argparse.ArgumentParser, d: Recipe) -> None:
 
 def _add_recipe_arguments(parser: argparse.ArgumentParser, d: Recipe) -> None:
     add = parser.add_argument
-    add("--epochs", type=int, metavar="N", help=f"({d.epochs})")
-    add("-b", "--batch-size", type=int, metavar="N", help=f"over all devices ({d.batch_size})")
-    add("--accumulate", type=int, metavar="N", help=f"batches per update ({d.accumulate})")
+    add("--epochs", metavar="N", help=f"({d.epochs})")
+    add("-b", "--batch-size", metavar="N", help=f"over all devices ({d.batch_size})")
+    add("--accumulate", metavar="N", help=f"batches per update ({d.accumulate})")
     add("--opt", metavar="NAME", help=f"any of timm's optimizers ({d.opt})")
-    add("--lr", type=float, metavar="RATE", help=f"at its peak ({d.lr})")
-    add(
-        "--attention-lr-scale",
-        type=float,
-        metavar="X",
-        help=f"learning rate of attention layers ({d.attention_lr_scale:g})",
-    )
-    add("--weight-decay", type=float, metavar="X", help=f"({d.weight_decay:g})")
-    add("--warmup-epochs", type=int, metavar="N", help=f"({d.warmup_epochs})")
+    add("--lr", metavar="RATE", help=f"at its peak ({d.lr})")
+    add("--attention-lr-scale", metavar="X", help=f"learning rate of attention layers ({d.attention_lr_scale:g})")
+    add("--weight-decay", metavar="X", help=f"({d.weight_decay:g})")
+    add("--warmup-epochs", metavar="N", help=f"({d.warmup_epochs})")
     add("--loss", choices=LOSSES, help=f"the last two need the extra 'metric-learning' ({d.loss})")
-    add("--label-smoothing", type=float, metavar="X", help=f"({d.label_smoothing:g})")
-    add("--drop-path", type=float, metavar="X", help=f"({d.drop_path:g})")
+    add("--label-smoothing", metavar="X", help=f"({d.label_smoothing:g})")
+    add("--drop-path", metavar="X", help=f"({d.drop_path:g})")
     add("--freeze", nargs="+", metavar="PREFIX", help="parameters by prefix; backbone: all but attention, classifier")
-    add("--ema-decay", type=float, metavar="X", help="validate and keep averaged weights (off)")
-    add("--img-size", type=int, metavar="PIXELS", help="side of the square input (the model's own)")
-    add(
-        "--scale",
-        type=float,
-        nargs=2,
-        metavar=("LOW", "HIGH"),
-        help=f"area of random crops ({d.scale[0]} {d.scale[1]})",
-    )
+    add("--ema-decay", metavar="X", help="validate and keep averaged weights (off)")
+    add("--img-size", metavar="PIXELS", help="side of the square input (the model's own)")
+    add("--scale", nargs=2, metavar=("LOW", "HIGH"), help=f"area of random crops ({d.scale[0]} {d.scale[1]})")
     add("--aa", metavar="POLICY", help="timm's auto augment, such as rand-m9-mstd0.5 (off)")
-    add("--mixup", type=float, metavar="ALPHA", help="(off)")
+    add("--mixup", metavar="ALPHA", help="(off)")
 
 
 def _add_computing_arguments(parser: argparse.ArgumentParser, d: Recipe) -> None:
     add = parser.add_argument
     add("--device", help="cpu, cuda, ... (cuda where there is one)")
-    add("-j", "--workers", type=int, metavar="N", help="loader processes (by device)")
+    add("-j", "--workers", metavar="N", help="loader processes (by device)")
     add("--amp", action="store_true", help="mixed precision")
     add("--amp-dtype", choices=("bfloat16", "float16"), help=f"({d.amp_dtype})")
     add("--channels-last", action="store_true", help="memory layout")
     add("--torchcompile", nargs="?", const="inductor", metavar="BACKEND", help="use torch.compile")
-    add("--cache-images", type=int, metavar="MB", help=f"decoded images kept in memory ({d.cache_images})")
-    add("--seed", type=int, metavar="N", help=f"({d.seed})")
+    add("--cache-images", metavar="MB", help=f"decoded images kept in memory ({d.cache_images})")
+    add("--seed", metavar="N", help=f"({d.seed})")
     add("--deterministic", action="store_true", help="deterministic kernels")

@@ -71,7 +71,6 @@ def average(
     *,
     population: Population | None = "queries",
     influence: Influence | None = None,
-    confidence: float = 0.95,
 ) -> dict[str, Average]:
     """Average each metric over queries, with intervals.
 
@@ -80,7 +79,6 @@ def average(
         labels: (Q,) class of each query.
         population: Of the intervals; None for none.
         influence: Of gallery images; None where the gallery is fixed, or another is drawn for every query.
-        confidence: Coverage of the intervals, in (0, 1).
 
     >>> import numpy as np
     >>> hits = {"hit@1": np.array([1.0] * 18 + [0.0] * 2)}
@@ -96,7 +94,7 @@ def average(
             spreads = _spreads(name, column, labels, population, influence)
             count = len(np.unique(labels[scored])) if population == "classes" else int(scored.sum())
             intervals = [
-                _wilson(mean, spread, count, confidence) if spread is not None else None
+                _wilson(mean, spread, count) if spread is not None else None
                 for mean, spread in zip(means, spreads, strict=True)
             ]
         found[name] = Average(*means, *intervals)
@@ -256,10 +254,10 @@ def _over_classes(
     return Spread(scale * count / (count - 1) * float(np.square(total - total.mean()).sum()), count - 1)
 
 
-def _wilson(mean: float, spread: Spread, count: int, confidence: float) -> Interval:
+def _wilson(mean: float, spread: Spread, count: int) -> Interval:
     from scipy import stats
 
-    squared = float(stats.t.ppf((1 + confidence) / 2, spread.freedom)) ** 2
+    squared = float(stats.t.ppf(0.975, spread.freedom)) ** 2
     # Effects that cancel exactly, as those of a lone miss may, leave a variance of nothing but rounding.
     stands_for = max(0.0, mean * (1 - mean)) / spread.variance if spread.variance > _ROUNDING else 0.0
     n = stands_for if stands_for > 0 else float(count)

@@ -21,7 +21,8 @@ from hub.model.trained import read_trained_model
 from tests.timm_gam.train.helpers import Stop, small_recipe, stop_after, train_quietly
 from timm_gam.core import CheckpointError
 from timm_gam.images import digest_images
-from timm_gam.models import METADATA_KEY, SHIPPED, TrainingRecord, load_model, read_training_record, shipped_names
+from timm_gam.models import METADATA_KEY, TrainingRecord, load_model, read_training_record, shipped_names
+from timm_gam.models.weights.shipped_weights import SHIPPED
 from timm_gam.train import RunFolder, read_recipe, read_training_data, recipe_from
 
 

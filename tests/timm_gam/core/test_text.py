@@ -16,10 +16,9 @@ from timm_gam.core import (
     print_line,
     printable,
     progress_bar,
-    redacted,
     run_command,
 )
-from timm_gam.core.text import guarded_output, markdown_code, markdown_text
+from timm_gam.core.text import guarded_output, markdown_code, markdown_text, redacted
 
 TOKEN = "hf_" + "aBcD1234" * 4
 NAMES = [

@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from timm_gam.inference import ColumnConv2d, replace_large_convolutions
-from timm_gam.inference.column_convolution import is_narrow
+from timm_gam.inference.column_convolution import ColumnConv2d, is_narrow
+from timm_gam.inference.large_convolutions import replace_large_convolutions
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
 import timm_gam
-from timm_gam.inference import ColumnConv2d
+from timm_gam.inference.column_convolution import ColumnConv2d
 
 OURS = ("test_resnet_gam", "test_resnet_se", "test_resnet_cbam", "resnet18_gam")
 THEIRS = ("test_resnet", "test_efficientnet", "test_vit", "test_convnext")

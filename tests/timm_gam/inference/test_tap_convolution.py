@@ -10,7 +10,8 @@ import timm
 import torch
 from torch import nn
 
-from timm_gam.inference import TapConv2d, replace_large_convolutions, tap_convolution
+from timm_gam.inference import TapConv2d, tap_convolution
+from timm_gam.inference.large_convolutions import replace_large_convolutions
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from timm_gam.core import HubError, TimmGamError, UnknownModelError
-from timm_gam.models import SHIPPED, check_model_name, find_pretrained
+from timm_gam.models import check_model_name, find_pretrained
+from timm_gam.models.weights.shipped_weights import SHIPPED
 
 
 @pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:../../etc", "hf-hub:a/b/c", "hf-hub:-/-"])

@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tests.hub.runs import write_checkpoint
 from tests.loopback_hub import LoopbackHub
 from timm_gam.core import HubError, file_sha256
-from timm_gam.models import find_pretrained, find_release, read_releases, weights_digest
+from timm_gam.models import find_pretrained, read_releases, weights_digest
+from timm_gam.models.weights.releases import find_release
 
 REPO = "timm-gam/resnet18_se.corel"
 

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 import eval as evaluation
-from timm_gam.models import SHIPPED, find_shipped, shipped_names
+from timm_gam.models import find_shipped, shipped_names
+from timm_gam.models.weights.shipped_weights import SHIPPED
 
 NAMES = ["test_resnet.corel", "test_resnet_cbam.corel", "test_resnet_gam.corel", "test_resnet_se.corel"]
 

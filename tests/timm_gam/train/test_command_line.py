@@ -17,8 +17,9 @@ from safetensors.torch import save_file
 import timm_gam
 from tests.timm_gam.train.helpers import SMALL, Stop, metrics, small_recipe, stop_after, train_quietly, write_shapes
 from timm_gam.models import read_safetensors, weights_digest
-from timm_gam.train import COLUMNS, Recipe, RunFolder, split_for_training, start_model
+from timm_gam.train import Recipe, RunFolder, split_for_training, start_model
 from timm_gam.train.__main__ import main
+from timm_gam.train.output.run_folder import COLUMNS
 
 
 @pytest.fixture

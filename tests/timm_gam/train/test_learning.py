@@ -14,7 +14,8 @@ import timm_gam
 from tests.timm_gam.train.helpers import metrics, small_recipe, train_quietly
 from timm_gam.core import RecipeError
 from timm_gam.models import attention_layers, read_safetensors
-from timm_gam.train import create_objective, create_optimization, freeze, parameter_groups, set_training_mode
+from timm_gam.train import create_objective, create_optimization, set_training_mode
+from timm_gam.train.step.optimizer import freeze, parameter_groups
 
 VARIANTS = ["test_resnet_gam", "test_resnet_se", "test_resnet_cbam"]
 

@@ -18,9 +18,10 @@ import timm_gam.train.output.saving as saving
 from tests.processes import start
 from tests.timm_gam.train.helpers import SMALL, Stop, metrics, small_recipe, stop_after, train_quietly, write_shapes
 from timm_gam.core import DivergedError, Interrupted, RunFolderError
-from timm_gam.train import Objective, Recipe, RunFolder, Trainer
+from timm_gam.train import Recipe, RunFolder, Trainer
 from timm_gam.train.__main__ import main
 from timm_gam.train.output.checkpoint import save_state
+from timm_gam.train.step.objective import Objective
 
 COMPARED = ("epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10")
 

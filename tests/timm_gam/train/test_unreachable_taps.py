@@ -6,7 +6,7 @@ import timm
 import torch
 from torch import nn
 
-from timm_gam.train import zero_unreachable_gradients
+from timm_gam.train.step.unreachable_taps import zero_unreachable_gradients
 
 
 def test_gradients_of_taps_on_padding_are_zero_and_others_pass() -> None:

@@ -50,7 +50,8 @@ def neighbour_lists(
     >>> neighbour_lists(unit(vectors), UnitVectors(vectors), 1)[0].tolist()
     [[0], [1], [2]]
     """
-    check_width(width, len(gallery) - (own is not None))
+    if not 1 <= width <= (most := len(gallery) - (own is not None)):
+        raise DataError(f"{width} neighbours of each image were asked for; 1 to {most} can be had of this gallery")
     step = max(1, memory // (2 * gallery.dtype.itemsize * len(gallery)))
     # Room for all first: lists kept one by one lie between freed blocks and keep the allocator from using these again.
     rows = torch.empty(len(queries), width, dtype=torch.int64, device=gallery.device)
@@ -97,16 +98,6 @@ def csr_of_lists(rows: Tensor, weights: Tensor) -> Tensor:
             (len(rows), len(rows)),
             check_invariants=False,
         )
-
-
-def check_width(width: int, others: int) -> None:
-    """Refuse more neighbours than there are others.
-
-    Raises:
-        DataError: so many cannot be had.
-    """
-    if not 1 <= width <= others:
-        raise DataError(f"{width} neighbours of each image were asked for; 1 to {others} can be had of this gallery")
 
 
 def hide(block: Tensor, own: Tensor, value: float = -float("inf")) -> None:

@@ -7,6 +7,7 @@ page, and nothing is ever given out but bytes with the digest of an indexed phot
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, ModelError
-from timm_gam.images import DIGEST_BYTES, DecodeLimits, data_uri
+from timm_gam.images import DIGEST_BYTES, DecodeLimits, data_uri, small_picture
 from timm_gam.search.photos.catalogue import Photo, PhotoFilter
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, mean_direction
-from timm_gam.search.photos.sheet import thumbnail
 
 MOST = 1000
 _DROPPED = 64
@@ -102,7 +102,9 @@ class Answers:
             NotFoundError: it is unknown.
             DataError: it cannot be decoded.
         """
-        return thumbnail(self._bytes(name), _SIDE, self._limits)
+        small = io.BytesIO()
+        small_picture(self._bytes(name), "it", _SIDE, self._limits).save(small, "JPEG", quality=85)
+        return small.getvalue()
 
     def original(self, name: str) -> tuple[str, bytes]:
         """The name and the bytes of an indexed photograph's file.
@@ -165,10 +167,4 @@ def _digest(name: str) -> bytes:
 
 
 def _facts(photo: Photo) -> dict[str, Any]:
-    return {
-        "id": photo.digest.hex(),
-        "path": photo.path,
-        "width": photo.width,
-        "height": photo.height,
-        "taken": photo.taken,
-    }
+    return {"id": photo.digest.hex(), **{name: getattr(photo, name) for name in ("path", "width", "height", "taken")}}

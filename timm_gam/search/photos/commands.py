@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from timm_gam.core import DataError, TimmGamError, check_writable, printable, progress_bar
+from timm_gam.core import DataError, TimmGamError, check_outputs, printable, progress_bar
 from timm_gam.embed import Embedder, EmbedSettings, chosen_views
 from timm_gam.images import NEAR, DecodeLimits, content_digest
 from timm_gam.rerank import Recipe, read_method
@@ -52,7 +52,7 @@ def index(args: argparse.Namespace) -> None:
 
 def query(args: argparse.Namespace) -> None:
     """`query PHOTO... --in INDEX`."""
-    _check_sheets(args)
+    check_outputs(args.html, args.png)
     chosen = PhotoFilter.read(args.folder, args.since, args.until, args.size)
     limits = DecodeLimits.of(args)
     recipe = None if args.rerank is None else Recipe(1.0, None, *read_method(args.rerank))
@@ -95,7 +95,7 @@ def serve(args: argparse.Namespace) -> None:
 
 def duplicates(args: argparse.Namespace) -> None:
     """`duplicates INDEX`."""
-    _check_sheets(args)
+    check_outputs(args.html, args.png)
     made = _opened(args.index, DecodeLimits.of(args))
     _check_no_photograph(args, made)
     found = find_duplicates(made, args.near, progress_bar)
@@ -116,12 +116,6 @@ def duplicates(args: argparse.Namespace) -> None:
         f"{found.photographs:,} photographs: {copies:,} copies in {len(found.exact):,} groups "
         f"({found.exact_rate:.2%}), {more:,} more nearly the same in {len(found.near):,} groups ({found.near_rate:.2%})"
     )
-
-
-def _check_sheets(args: argparse.Namespace) -> None:
-    for path in (args.html, args.png):
-        if path is not None:
-            check_writable(path)
 
 
 def _check_no_photograph(args: argparse.Namespace, made: PhotoIndex) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,23 +10,11 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from timm_gam.core import UnreadableImageError, atomic_path, write_text
-from timm_gam.images import DecodeLimits, page_environment, small_picture
+from timm_gam.images import data_uri, page_environment, small_picture
 
 _SIDE = 320
 _COLUMNS, _CELL, _GAP, _MOST_DRAWN = 5, (260, 240), 14, 400
 _TEMPLATES = Path(__file__).parent / "templates"
-
-
-def thumbnail(photo: Path | bytes, side: int = _SIDE, limits: DecodeLimits = DecodeLimits()) -> bytes:
-    """A JPEG of at most `side` pixels a side.
-
-    Raises:
-        UnreadableImageError: the file cannot be decoded.
-    """
-    image = small_picture(photo, "it" if isinstance(photo, bytes) else str(photo), side, limits)
-    data = io.BytesIO()
-    image.save(data, "JPEG", quality=85)
-    return data.getvalue()
 
 
 Section = tuple[str, Sequence[tuple[Path, str]]]
@@ -41,7 +27,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    shown = [(heading, [(*_encoded(photo), caption) for photo, caption in photos]) for heading, photos in sections]
+    shown = [(heading, [(*_shown(photo), caption) for photo, caption in photos]) for heading, photos in sections]
     write_text(path, page_environment(_TEMPLATES).get_template("sheet.html").render(title=title, sections=shown))
 
 
@@ -79,7 +65,7 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Path, captio
     width, height = _CELL[0] - _GAP, _CELL[1] - 58
     draw = ImageDraw.Draw(sheet)
     try:
-        image = Image.open(io.BytesIO(thumbnail(photo)))
+        image = small_picture(photo, str(photo), _SIDE)
         image.thumbnail((width, height))
         sheet.paste(image, (corner[0] + (width - image.width) // 2, corner[1] + (height - image.height) // 2))
     except UnreadableImageError as error:
@@ -88,9 +74,9 @@ def _draw_photo(sheet: Image.Image, corner: tuple[int, int], photo: Path, captio
         draw.text((corner[0], corner[1] + height + 4 + 17 * number), line, "black", font)
 
 
-def _encoded(photo: Path) -> tuple[str, str]:
-    """A thumbnail in base64, or "" and why there is none."""
+def _shown(photo: Path) -> tuple[str, str]:
+    """A thumbnail as an address, or "" and why there is none."""
     try:
-        return base64.b64encode(thumbnail(photo)).decode(), ""
+        return data_uri(small_picture(photo, str(photo), _SIDE)), ""
     except UnreadableImageError as error:
         return "", error.reason

@@ -38,7 +38,7 @@ def test_planted_copies_are_grouped(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert found["near"]["rate"] == round(2 / 11, 6)
     assert [sorted(group) for group in found["near"]["groups"]] == [["0.jpg", "more/grey.jpg", "more/small.jpg"]]
     assert found["near"]["groups"][0][-1] == "more/small.jpg", "most pixels first"
-    assert (tmp_path / "sheet.html").read_text().count("data:image/jpeg") == 5
+    assert (tmp_path / "sheet.html").read_text().count("data:image/webp") == 5
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.format == "PNG" and sheet.width > 1000
     (folder / "more" / "small.jpg").unlink()

@@ -110,7 +110,7 @@ def test_several_are_averaged_and_a_sheet_needs_no_other_file(folder: Path, tmp_
     best = np.sort(vectors @ mean / np.linalg.norm(mean))[::-1][:3]
     np.testing.assert_allclose([match["score"] for match in found], best, atol=2e-6)
     text = (tmp_path / "sheet.html").read_text()
-    assert text.count("data:image/jpeg;base64,") == 5 and "http" not in text
+    assert text.count("data:image/webp;base64,") == 5 and "http" not in text
 
 
 @pytest.mark.parametrize(

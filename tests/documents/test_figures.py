@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = ROOT / "benchmarks" / "results"
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 CARD = (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
+RESULTS = (ROOT / "docs" / "RESULTS.md").read_text(encoding="utf-8")
 TINY = CARD.split("## The tiny family", 1)[1].split("\n## ", 1)[0]
 METRICS = ("hit@1", "hit@10", "precision@10", "map")
 
@@ -77,6 +78,26 @@ def test_what_ships_scores_as_recorded(name: str) -> None:
     low, high = (100 * bound for bound in score["micro_ci95"])
     label = name.strip("_").upper() or "plain"
     assert re.search(rf"{label} {100 * score['micro']:.2f}( mAP)?.\[{low:.2f}, {high:.2f}\]", TINY.replace("\n", " "))
+
+
+@pytest.mark.parametrize("record", ["coreldb_mobilenetv2_100", "coreldb_resnet50_gam_random_64px"])
+def test_results_on_real_photographs_are_their_records(record: str) -> None:
+    (result,) = json.loads((RECORDS / f"{record}.json").read_text())["results"]
+    (row,) = (line for line in RESULTS.splitlines() if line.startswith(f"| `{result['model']['name']}` |"))
+    assert f"| {result['preprocessing']['input_size'][-1]} px |" in row
+    for name in METRICS:
+        metric = result["metrics"][name]
+        low, high = (100 * bound for bound in metric["micro_ci95"])
+        assert f" {100 * metric['micro']:.2f} [{low:.2f}, {high:.2f}] |" in row
+
+
+def test_results_of_our_own_training_are_those_of_the_cards() -> None:
+    maps = [cells["map"] for cells in _table("tiny").values()]
+    maps += re.findall(r"\d\d\.\d\d ± \d\.\d\d", RESULTS.partition("The ResNet50 family")[2])
+    evidence = (ROOT / "docs" / "EVIDENCE.md").read_text(encoding="utf-8")
+    assert len(maps) == 8
+    assert [figure for figure in maps[:4] if figure not in RESULTS] == []
+    assert [figure for figure in maps[4:] if figure not in evidence] == []
 
 
 def test_hours_and_images_are_those_of_the_runs() -> None:

@@ -128,6 +128,11 @@ def test_parquet_shards_name_their_split(tmp_path: Path) -> None:
     images = read_parquet(tmp_path / "pq")
     assert images.splits is not None
     assert {s: images.splits.count(s) for s in set(images.splits)} == {"test": 6, "train": 6}
+    (tmp_path / "pq" / "train-00001-of-00002.parquet").unlink()  # as a download that ended early leaves it
+    with pytest.raises(DataError, match=r"lacks 1 of the 2 files of 'train' \(train-00001-of-00002, ...\); finish the"):
+        read_parquet(tmp_path / "pq")
+    assert len(read_parquet(tmp_path / "pq", splits=["test"])) == 6
+    assert len(read_parquet(tmp_path / "pq" / "train-00000-of-00002.parquet")) == 3
 
 
 def test_any_columns(tmp_path: Path) -> None:

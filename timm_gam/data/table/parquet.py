@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def read_parquet(
         splits: Names of the splits that are needed; others are not read where one of these is there. Default: all.
 
     Raises:
-        DataError: no such file, a damaged one, or columns that do not fit.
+        DataError: no such file, a damaged one, columns that do not fit, or some shards of a folder are missing.
 
     >>> import datasets
     >>> _ = datasets.load_dataset("imagefolder", data_dir="photos", split="train").to_parquet("photos.parquet")
@@ -77,6 +78,8 @@ def read_parquet(
         left_out["parquet files of no split"] = len(rest)
     published = tuple(by_split)
     needed = wanted_splits(splits, published)
+    if path.is_dir():
+        _check_whole(path, [file for split in needed for file in by_split[split]])
     with library_errors(str(path)):
         parts = load_files({split: by_split[split] for split in needed}, label_column)
     return image_set_from_parts(
@@ -151,6 +154,20 @@ def _configured(folder: Path, config_name: str | None) -> dict[str, list[str]] |
         builder = datasets.load_dataset_builder(str(folder), config_name)
     files: dict[str, list[str]] = {str(s): list(f) for s, f in (builder.config.data_files or {}).items()}
     return files
+
+
+def _check_whole(folder: Path, files: Iterable[str]) -> None:
+    """Refuse what a download left that ended early: `datasets` would read the shards that are there without a word."""
+    there: dict[tuple[str, int], set[int]] = {}
+    for shard in filter(None, (re.fullmatch(r"(.*)-(\d{5})-of-(\d{5})\b.*", file) for file in files)):
+        there.setdefault((shard[1], int(shard[3])), set()).add(int(shard[2]))
+    for (name, count), numbers in there.items():
+        if missing := sorted(set(range(count)) - numbers):
+            first = f"{Path(name).name}-{missing[0]:05}-of-{count:05}"
+            raise DataError(
+                f"'{folder}' lacks {len(missing)} of the {count} files of '{Path(name).name}' ({first}, ...); finish "
+                "the download, or name one .parquet file to read it alone"
+            )
 
 
 def _visible_files(folder: Path, left_out: Counter[str] | None = None) -> Iterator[Path]:

@@ -107,7 +107,9 @@ def read_vectors(path: Path) -> NDArray[np.floating]:
     except OSError as error:
         raise DataError(f"cannot read embeddings '{path}': {error.strerror or error}; legal: {legal}") from error
     except Exception as error:  # both readers refuse bad files in several ways
-        raise DataError(f"'{path}' holds no embeddings: {str(error).splitlines()[0]}; legal: {legal}") from error
+        reason = str(error).splitlines()[0]
+        reason = "it is no .npy file" if "pickle" in reason else reason  # NumPy advises to load it unsafely
+        raise DataError(f"'{path}' holds no embeddings: {reason}; legal: {legal}") from error
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind != "f" or 0 in vectors.shape:
         shape = getattr(vectors, "shape", "no array")
         raise DataError(f"'{path}' holds {shape} of {getattr(vectors, 'dtype', 'no type')}; legal: {legal}")

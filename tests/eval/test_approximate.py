@@ -223,13 +223,15 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     good, bad = tmp_path / "g.npy", tmp_path / "bad.npy"
     np.save(good, clustered(300))
     bad.write_bytes(b"nothing")
+    np.save(tmp_path / "nan.npy", np.where(np.arange(300)[:, None] == 290, np.nan, clustered(300)))
     save_file({"other": clustered(3)}, tmp_path / "o.safetensors")
     np.save(tmp_path / "int.npy", np.arange(6).reshape(2, 3))
     np.save(tmp_path / "narrow.npy", clustered(30, dim=8))
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     cases = [
         ([tmp_path / "none.npy"], "cannot read embeddings"),
-        ([bad], "holds no embeddings"),
+        ([bad], "holds no embeddings: it is no .npy file"),
+        ([tmp_path / "nan.npy", "--sample", "200"], "embedding of image 290 holds NaN"),
         ([tmp_path / "objects.npy"], "holds no embeddings"),
         ([tmp_path / "o.safetensors"], "holds no embeddings"),
         ([tmp_path / "int.npy"], "int64"),

@@ -93,7 +93,8 @@ def sample_queries(
     drawn = np.random.default_rng(seed).choice(len(source), size=min(sample, len(source)), replace=False)
     rows = np.sort(drawn).astype(np.int64)
     chosen = np.asarray(source[rows])
-    points = on_one_scale(fixed_point(chosen, distance), fixed_point(gallery, distance))
+    whole = fixed_point(gallery, distance)  # first: an error names a row of it, not a place among those drawn
+    points = on_one_scale(fixed_point(chosen, distance), whole)
     itself = rows if queries is None else None
     began = time.perf_counter()
     exact = nearest(*points, k, self_index=itself, on_progress=on_progress)

@@ -217,11 +217,11 @@ def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: lis
     print(f"exact     {first['exact_queries_per_second']:.1f} queries/s (float32 first pass, scored again exactly)\n")
     rows = [["index", name, "queries/s", "times exact", "build, s", "MB", "search parameters"]]
     for result in results:
-        low, high = result[f"{name}_ci95"]
+        interval = [f"{bound:.4f}" for bound in result[f"{name}_ci95"]]  # none of too few queries
         rows.append(
             [
                 result["factory"],
-                f"{result[name]:.4f} [{low:.4f}, {high:.4f}]",
+                f"{result[name]:.4f}" + (f" [{', '.join(interval)}]" if interval else ""),
                 f"{result['queries_per_second']:.0f}",
                 f"{result['times_exact']:.1f}",
                 f"{result['build_seconds']:.1f}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -239,6 +240,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ([good, "--index", "bogus"], "cannot build 'bogus'"),
         ([good, "--load", tmp_path / "none.faiss"], "cannot read index"),
         ([good, "--load", "x", "--save", "y"], "--load came with"),
+        ([good, "--index", "IVF4,Flat", "--search-parameters", "nprobe=0"], "'nprobe=0' do not fit IVF4,Flat"),
         ([good, "--results-file", tmp_path / "no" / "r.json"], "cannot write"),
         ([good, "-k", "500"], "1 to 299"),
     ]
@@ -255,6 +257,12 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert run(good) == 2
     assert "timm-gam[approximate]" in capsys.readouterr().err
+
+
+def test_too_few_queries_for_an_interval_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "g.npy", clustered(300))
+    assert run(tmp_path / "g.npy", "--sample", "2", "--index", "Flat") == 0
+    assert re.search(r"^Flat +1\.0000 ", capsys.readouterr().out, re.M)
 
 
 def test_interruption_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:

@@ -107,12 +107,13 @@ class ApproximateIndex:
         """Set FAISS search parameters such as "nprobe=16" or "nprobe=16,k_factor_rf=4"; they are saved with the index.
 
         Raises:
-            DataError: this index has no such parameter.
+            DataError: this index has no such parameter, or cannot search with this value of it.
         """
         faiss = import_faiss()
         try:
             if parameters:
                 faiss.ParameterSpace().set_index_parameters(self.index, parameters)
+                self.index.search(np.zeros((1, self.facts.dim), np.float32), 1)  # some values are refused only here
         except RuntimeError as error:
             legal = ", ".join(self._parameter_names()) or "none"
             raise DataError(

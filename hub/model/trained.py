@@ -91,7 +91,7 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
 
     Raises:
         RefusedError: tensors missing, unexpected, misshapen or not finite; class counts that differ; a record of other
-            weights; no tag for a bare checkpoint; or a training record that cannot be read.
+            weights; no tag for a bare checkpoint; an unfinished run; or a training record that cannot be read.
         ModelError: no such model, or a checkpoint that cannot be read.
         DataError: a record that cannot be read.
     """
@@ -106,6 +106,7 @@ def read_trained_model(model: str, checkpoint: Path, record: Path | None = None)
     sha256 = weights_digest({name: tensor.to(held[name].dtype) for name, tensor in tensors.items()})
     records = _training_records(run) if run else {}
     recipe = yaml.safe_load(records["config.yaml"]) if "config.yaml" in records else None
+    _refuse_unfinished(checkpoint, recipe, records.get("metrics.csv"))
     data = json.loads(records["data.json"]) if "data.json" in records else {}
     if record is None and run is not None and (run / "evaluation.json").is_file():
         record = run / "evaluation.json"
@@ -234,6 +235,16 @@ def _read_evaluation(path: Path, architecture: str, sha256: str) -> dict[str, An
 
 _OTHER_RUN = "publish what was trained on them"
 _OTHER_TAG = f"{_OTHER_RUN}, or name another tag (a release without --tag takes the name of the run's images)"
+
+
+def _refuse_unfinished(run: Path, recipe: Mapping[str, Any] | None, metrics: str | None) -> None:
+    """The card gives the recipe as what was trained."""
+    done, epochs = len((metrics or "").splitlines()) - 1, (recipe or {}).get("epochs")
+    if metrics and isinstance(epochs, int) and done < epochs:
+        raise RefusedError(
+            f"the run in '{run}' is unfinished, after {done} of {epochs} epochs; finish it with --resume, or publish "
+            f"its {BEST} alone"
+        )
 
 
 def _refuse_other_classes(trained: TrainedModel) -> None:

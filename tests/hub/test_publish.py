@@ -211,7 +211,7 @@ def test_tokens_and_privacy(
     assert publish(run, "--private") == 2
     assert "is public; make it private" in capsys.readouterr().err
     leaky = Path(shutil.copytree(run, tmp_path / "leaky"))
-    (leaky / "metrics.csv").write_text(f"token\n{TOKEN}\n")
+    (leaky / "metrics.csv").write_text(f"token\n{TOKEN}\n{TOKEN}\n")
     assert publish(leaky) == 0
     sent = hub.copy_out("models", REPO, tmp_path / "sent") / "training" / "metrics.csv"
     assert TOKEN not in sent.read_text(), "records are redacted before they leave"

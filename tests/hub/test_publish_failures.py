@@ -78,6 +78,8 @@ def test_refuses_what_does_not_belong_together(
     (copy / "evaluation.json").unlink()
     shutil.copy(many, copy / "best.safetensors")
     refused(copy, "the classifier has 5 classes and data.json 80", model="test_resnet_gam.mine")
+    (copy / "metrics.csv").write_text("epoch,lr\n1,0.01\n")
+    refused(copy, "is unfinished, after 1 of 2 epochs; finish it with --resume")
     corel = write_checkpoint(tmp_path / "corel.safetensors", "resnet18_se", classes=5)
     refused(corel, "the classifier has 5 classes and the tag resnet18_se.corel 80", model="resnet18_se.corel")
     plain = write_checkpoint(tmp_path / "plain.safetensors", "test_resnet")

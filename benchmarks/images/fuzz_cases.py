@@ -212,7 +212,6 @@ def cases(folder: Path) -> dict[str, tuple[float, Case]]:
     from eval.audit.formats import read_qrels, read_ranking
     from timm_gam.embed import read_head
     from timm_gam.models import (
-        check_safetensors,
         find_pretrained,
         find_shipped,
         read_releases,
@@ -238,7 +237,6 @@ def cases(folder: Path) -> dict[str, tuple[float, Case]]:
     ]
 
     def read_weights(file: Path) -> None:
-        check_safetensors(file)
         read_safetensors(file)
         read_training_record(file)
 

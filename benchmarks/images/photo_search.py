@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from timm_gam.core import hardware, versions
 from timm_gam.images import SIGNATURE_BYTES, Digests
 from timm_gam.search import Found, PhotoFilter, PhotoIndex, SearchStore, StoreChoice, find_duplicates
-from timm_gam.search.photos.folder import PhotoFacts, PhotoFile
+from timm_gam.search.photos.folder import Photo
 from timm_gam.search.photos.photo_index import Collection
 from timm_gam.search.stores.milvus import MilvusStore
 
@@ -153,12 +153,10 @@ def with_files(folder: Path, count: int) -> PhotoIndex:
     photos.mkdir()
     index = PhotoIndex.create(photos)
     digests = Digests.of(hashlib.sha256(str(row).encode()).digest() for row in range(count))
-    files = [PhotoFile(f"{row % 10}/{row}.jpg", 1, 1) for row in range(count)]
-    index.catalogue.look(files)
+    made = [Photo(f"{row % 10}/{row}.jpg", 1, 1, digest, 640, 480) for row, digest in enumerate(digests)]
+    index.catalogue.look(made)
     for start in range(0, count, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, count))
-        facts = [PhotoFacts(digest, 640, 480) for digest in digests[rows]]
-        index.catalogue.keep([(file, fact, None) for file, fact in zip(files[rows], facts, strict=True)])
+        index.catalogue.keep((photo, None) for photo in made[start : start + _BLOCK])
     return index
 
 

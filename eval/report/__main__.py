@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from eval.arguments.shared import add_image_options
 from timm_gam.core import CommandParser, check_outputs, command, interrupts_exit
 from timm_gam.images import add_decoding_arguments
 
@@ -25,10 +26,7 @@ def build_parser() -> CommandParser:
     """The parser of `python -m eval.report`."""
     parser = CommandParser("python -m eval.report", "Write one page of saved results, to look at.", _EPILOG)
     parser.add_argument("results", nargs="+", type=Path, metavar="FILE", help="what --save wrote")
-    parser.add_argument(
-        "--data-dir", metavar="PATH", help="the photographs that were scored: a folder or parquet files"
-    )
-    parser.add_argument("--dataset", metavar="ID", help="or a Hub data set id[@revision], or 'synthetic'")
+    add_image_options(parser.add_argument_group("the photographs that were scored"))
     parser.add_argument("--rank-by", default="map", metavar="METRIC", help="orders and compares (default: %(default)s)")
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), metavar="FILE", help="(default: %(default)s)"

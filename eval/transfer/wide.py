@@ -12,20 +12,15 @@ from typing import Any
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, get_pretrained_cfg, register_model
-from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.resnet import ResNet
 from torch import nn
 
-_WIDENED: dict[str, dict[str, Any]] = {
-    "resnet18": {"block": BasicBlock, "layers": (2, 2, 2, 2), "channels": (76, 152, 304, 604)},  # 1.18 times as wide
-    "resnet50": {"block": Bottleneck, "layers": (3, 4, 6, 3), "channels": (160, 320, 640, 1296)},  # 2.5 times
-    "test_resnet": {  # 1.36 times
-        "block": [BasicBlock, BasicBlock, Bottleneck, BasicBlock],
-        "layers": (1, 1, 1, 1),
-        "stem_width": 16,
-        "stem_type": "deep",
-        "avg_down": True,
-        "channels": (44, 64, 64, 132),
-    },
+from timm_gam.models import BASES
+
+_CHANNELS = {
+    "resnet18": (76, 152, 304, 604),  # 1.18 times as wide
+    "resnet50": (160, 320, 640, 1296),  # 2.5 times
+    "test_resnet": (44, 64, 64, 132),  # 1.36 times
 }
 
 
@@ -37,15 +32,15 @@ def _cfg(plain: str) -> dict[str, Any]:
 
 def _register(plain: str) -> None:
     """Make the entry point of a wide network, which timm finds by its module's and its own name, and register it."""
-    name = f"{plain}_wide"
+    name, network = f"{plain}_wide", {**BASES[plain], "channels": _CHANNELS[plain]}
 
     def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return build_model_with_cfg(ResNet, name, pretrained, **{**_WIDENED[plain], **kwargs})  # type: ignore[no-any-return]
+        return build_model_with_cfg(ResNet, name, pretrained, **{**network, **kwargs})  # type: ignore[no-any-return]
 
     entry_point.__name__ = entry_point.__qualname__ = name
     globals()[name] = register_model(entry_point)
 
 
-default_cfgs = generate_default_cfgs({f"{plain}_wide": _cfg(plain) for plain in _WIDENED})
-for _plain in _WIDENED:
+default_cfgs = generate_default_cfgs({f"{plain}_wide": _cfg(plain) for plain in _CHANNELS})
+for _plain in _CHANNELS:
     _register(_plain)

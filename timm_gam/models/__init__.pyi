@@ -1,6 +1,7 @@
 from timm_gam.models.attention import attention_layers as attention_layers
 from timm_gam.models.attention import attention_parameters as attention_parameters
 from timm_gam.models.attention import is_plain_backbone as is_plain_backbone
+from timm_gam.models.attention_resnet import BASES as BASES
 from timm_gam.models.backbone import from_backbone as from_backbone
 from timm_gam.models.cost import count_macs as count_macs
 from timm_gam.models.cost import images_per_second as images_per_second
@@ -14,7 +15,6 @@ from timm_gam.models.load import ModelInfo as ModelInfo
 from timm_gam.models.load import check_fit as check_fit
 from timm_gam.models.load import load_model as load_model
 from timm_gam.models.load import loaded_module as loaded_module
-from timm_gam.models.weights.checkpoint import check_safetensors as check_safetensors
 from timm_gam.models.weights.checkpoint import read_safetensors as read_safetensors
 from timm_gam.models.weights.checkpoint import weights_digest as weights_digest
 from timm_gam.models.weights.fit import Fit as Fit

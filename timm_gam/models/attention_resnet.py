@@ -75,7 +75,7 @@ def _register(base: str, kind: str) -> None:
     plain = "timm's tiny test ResNet" if base == "test_resnet" else f"ResNet-{base.removeprefix('resnet')}"
 
     def entry_point(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-        return _create(name, pretrained, layer, **{**_BASES[base], **kwargs})
+        return _create(name, pretrained, layer, **{**BASES[base], **kwargs})
 
     entry_point.__name__ = entry_point.__qualname__ = name
     entry_point.__doc__ = f"{plain} with {title} in every block.\n\n{_pretrained(name)}"
@@ -137,7 +137,7 @@ _ATTENTION: dict[str, tuple[str, Callable[..., nn.Module]]] = {
     "cbam": ("CBAM", CbamModule),
     "gam_g4": ("grouped GAM", partial(GlobalAttention, groups=4)),  # a channel shuffle between its convolutions
 }
-_BASES: dict[str, dict[str, Any]] = {
+BASES: dict[str, dict[str, Any]] = {
     "resnet18": {"block": BasicBlock, "layers": (2, 2, 2, 2)},
     "resnet34": {"block": BasicBlock, "layers": (3, 4, 6, 3)},
     "resnet50": {"block": Bottleneck, "layers": (3, 4, 6, 3)},
@@ -151,7 +151,8 @@ _BASES: dict[str, dict[str, Any]] = {
         "channels": (32, 48, 48, 96),
     },
 }
-_VARIANTS = [(base, kind) for base in _BASES for kind in _ATTENTION if kind != "gam_g4" or base == "resnet50"]
+"""Plain name -> what timm builds its ResNet of."""
+_VARIANTS = [(base, kind) for base in BASES for kind in _ATTENTION if kind != "gam_g4" or base == "resnet50"]
 
 default_cfgs = generate_default_cfgs(  # timm reads it while a model registers
     {

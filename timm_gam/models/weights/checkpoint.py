@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -20,24 +20,13 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: no such file, a folder, a pickle, or a damaged file.
     """
-    check_safetensors(path)
-    return load_file(path)
-
-
-def check_safetensors(path: str | Path) -> None:
-    """Read the header of a safetensors file, and no tensor.
-
-    Raises:
-        CheckpointError: no such file, a folder, a pickle, or a damaged file.
-    """
     path = Path(path)
     if not path.exists():
         raise CheckpointError(f"no file '{path}'; name a safetensors file")
     if path.is_dir():
         raise CheckpointError(f"'{path}' is a folder; name the safetensors file in it, or use local-dir:{path}")
     try:
-        with safe_open(path, framework="pt"):
-            pass
+        return load_file(path)
     except SafetensorError as error:
         kind = _guess_format(path)
         raise CheckpointError(f"'{path}' is {kind}; only safetensors files are read ({error})") from error

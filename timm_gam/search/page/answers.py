@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError, ModelError
 from timm_gam.images import DIGEST_BYTES, DecodeLimits, data_uri, small_picture
-from timm_gam.search.photos.catalogue import Photo, PhotoFilter
+from timm_gam.search.photos.catalogue import PhotoFilter
+from timm_gam.search.photos.folder import Photo
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 from timm_gam.search.photos.query import QueryModel, mean_direction
 

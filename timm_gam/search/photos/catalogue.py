@@ -13,7 +13,7 @@ from pathlib import Path
 
 from timm_gam.core import DataError
 from timm_gam.images import Digests
-from timm_gam.search.photos.folder import PhotoFacts, PhotoFile
+from timm_gam.search.photos.folder import Photo
 
 _SCHEMA = """
 create table if not exists photos (
@@ -22,28 +22,7 @@ create table if not exists photos (
 ) without rowid;
 create index if not exists by_digest on photos (digest);
 """
-_COLUMNS = "path, bytes, digest, width, height, taken"
-
-
-@dataclass(frozen=True)
-class Photo:
-    """A photograph of the index.
-
-    Attributes:
-        path: Below the folder that was indexed, with forward slashes.
-        byte_count: Of the file.
-        digest: SHA-256 of its bytes.
-        width: In pixels, upright.
-        height: Likewise.
-        taken: "YYYY-MM-DDTHH:MM:SS" from EXIF, or None.
-    """
-
-    path: str
-    byte_count: int
-    digest: bytes
-    width: int
-    height: int
-    taken: str | None
+_COLUMNS = "path, bytes, mtime_ns, digest, width, height, taken"
 
 
 @dataclass(frozen=True)
@@ -109,7 +88,7 @@ class Catalogue:
         with self._open() as database:
             database.executescript(_SCHEMA)
 
-    def look(self, files: Iterable[PhotoFile]) -> tuple[int, list[PhotoFile]]:
+    def look(self, files: Iterable[Photo]) -> tuple[int, list[Photo]]:
         """Note which files there are now; how many, and those to be read, by path.
 
         These are new ones, those that have changed, and those that could not be decoded: permissions and limits change.
@@ -123,15 +102,15 @@ class Catalogue:
                 "select path, bytes, mtime_ns from found except "
                 "select path, bytes, mtime_ns from photos where problem is null order by path"
             )
-            fresh_files = [PhotoFile(*row) for row in fresh]
+            fresh_files = [Photo(*row) for row in fresh]
             return int(database.execute("select count(*) from found").fetchone()[0]), fresh_files
 
-    def keep(self, rows: Sequence[tuple[PhotoFile, PhotoFacts, str | None]]) -> None:
-        """Keep files with their facts, and why one cannot be decoded, or None."""
+    def keep(self, rows: Iterable[tuple[Photo, str | None]]) -> None:
+        """Keep photographs, and why one cannot be decoded, or None."""
         with self._open() as database:
             database.executemany(
                 "insert or replace into photos values (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(*astuple(file), *astuple(fact), problem) for file, fact, problem in rows],
+                [(*astuple(photo), problem) for photo, problem in rows],
             )
 
     def remove_missing(self) -> int:
@@ -178,11 +157,9 @@ class Catalogue:
             rows = (database.execute(query, [path]).fetchone() for path in paths)
             return dict(row for row in rows if row is not None)
 
-    def file(self, path: str) -> tuple[PhotoFile, PhotoFacts]:
+    def file(self, path: str) -> Photo:
         """What is kept of a file."""
-        query = "select path, bytes, mtime_ns, digest, width, height, taken from photos where path = ?"
-        row = self._all(query, [path])[0]
-        return PhotoFile(*row[:3]), PhotoFacts(*row[3:])
+        return Photo(*self._all(f"select {_COLUMNS} from photos where path = ?", [path])[0])
 
     def folders(self) -> list[str]:
         """Every folder that holds a readable photograph, itself or below, by name."""

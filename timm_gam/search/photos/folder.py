@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from stat import S_ISREG
@@ -26,33 +26,30 @@ _DATE = re.compile(r"(\d{4}):(\d{2}):(\d{2}) (\d{2}:\d{2}:\d{2})")
 
 
 @dataclass(frozen=True)
-class PhotoFile:
-    """A file that may be a photograph: its path below the folder with forward slashes, its bytes and its time."""
-
-    path: str
-    byte_count: int
-    mtime_ns: int
-
-
-@dataclass(frozen=True)
-class PhotoFacts:
-    """What a file says of itself.
+class Photo:
+    """A file that may be a photograph, and what it says of itself.
 
     Attributes:
-        digest: SHA-256 of its bytes; b"" where it cannot be read.
+        path: Below the folder that is indexed, with forward slashes.
+        byte_count: Of the file.
+        mtime_ns: When it was written.
+        digest: SHA-256 of its bytes; b"" where it was not read yet, or cannot be.
         width: In pixels, upright; 0 where it has no readable header.
         height: Likewise.
         taken: "YYYY-MM-DDTHH:MM:SS" from EXIF, None where it does not say.
     """
 
-    digest: bytes
+    path: str
+    byte_count: int
+    mtime_ns: int
+    digest: bytes = b""
     width: int = 0
     height: int = 0
     taken: str | None = None
 
 
-def find_photos(root: Path) -> Iterator[PhotoFile]:
-    """Every photograph below `root`, by the endings in `timm_gam.data.ENDINGS`, whatever its folder.
+def find_photos(root: Path) -> Iterator[Photo]:
+    """Every photograph below `root`, by the endings in `timm_gam.data.ENDINGS`, whatever its folder; none is read.
 
     Files and folders are left out by their names as when labelled images are read: hidden ones and those of the system;
     links that lead out of `root` too. A name that is not UTF-8 is written with escapes, so that its file is named among
@@ -78,16 +75,16 @@ def find_photos(root: Path) -> Iterator[PhotoFile]:
                 if S_ISREG(stat.st_mode):
                     time = (stat.st_mtime_ns + 2**63) % 2**64 - 2**63  # years past 2262 and what a broken clock wrote
                     name = path.relative_to(root).as_posix().encode(errors="surrogateescape")
-                    yield PhotoFile(name.decode(errors="backslashreplace"), stat.st_size, time)
+                    yield Photo(name.decode(errors="backslashreplace"), stat.st_size, time)
 
 
-def read_facts(path: Path) -> PhotoFacts:
+def read_facts(root: Path, photo: Photo) -> Photo:
     """Read a file once: its digest, and what its header and EXIF say. Nothing is decoded and nothing raised."""
     try:
-        data = path.read_bytes()
+        data = (root / photo.path).read_bytes()
     except OSError:
-        return PhotoFacts(b"")
-    digest = hashlib.sha256(data).digest()
+        return photo
+    photo = replace(photo, digest=hashlib.sha256(data).digest())
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,8 +96,8 @@ def read_facts(path: Path) -> PhotoFacts:
                 if exif.get(ExifTags.Base.Orientation) in _ROTATED:
                     width, height = height, width
     except Exception:  # plug-ins raise anything; why it cannot be decoded is said when it is embedded
-        return PhotoFacts(digest)
-    return PhotoFacts(digest, width, height, _date(taken))
+        return photo
+    return replace(photo, width=width, height=height, taken=_date(taken))
 
 
 def photo_set(root: Path, paths: Sequence[str]) -> ImageSet:

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from timm_gam.core import DataError, OutputError, read_json, write_json
 from timm_gam.embed import FileStore, recorded_views
 from timm_gam.images import Digests
-from timm_gam.search.photos.catalogue import Catalogue, Photo, PhotoFilter
+from timm_gam.search.photos.catalogue import Catalogue, PhotoFilter
+from timm_gam.search.photos.folder import Photo
 from timm_gam.search.stores.exact import ExactStore
 from timm_gam.search.stores.milvus import MilvusStore
 from timm_gam.search.stores.store import StoreChoice
@@ -92,7 +93,7 @@ class Match:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        facts = {name: value for name, value in asdict(self.photo).items() if name != "digest"}
+        facts = {name: value for name, value in asdict(self.photo).items() if name not in ("digest", "mtime_ns")}
         return {"rank": self.rank, "score": round(self.score, 6), **facts, "copies": list(self.copies)}
 
 

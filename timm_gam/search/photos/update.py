@@ -13,7 +13,7 @@ from timm_gam.core import DataError, ProgressBar, counted, no_progress
 from timm_gam.data import ENDINGS
 from timm_gam.embed import EmbeddedBatch, Embedder, FileStore, buffered
 from timm_gam.images import Digests
-from timm_gam.search.photos.folder import PhotoFacts, PhotoFile, find_photos, photo_set, read_facts
+from timm_gam.search.photos.folder import Photo, find_photos, photo_set, read_facts
 from timm_gam.search.photos.photo_index import Collection, PhotoIndex
 
 _UNREADABLE = "cannot be read: gone, not permitted, or a name that is not UTF-8"
@@ -79,23 +79,23 @@ def update_index(
     if plan := index.store(collection).plan(found, int(getattr(embedder.loaded.model, "num_features", 0))):
         log(plan)
     known = catalogue.digests()
-    files = {file.path: file for file in fresh}
-    lacking = sorted(catalogue.with_digests(known.take(store.missing(known))) - files.keys())
-    waiting = iter([*files, *lacking])
+    unread = {photo.path: photo for photo in fresh}
+    lacking = sorted(catalogue.with_digests(known.take(store.missing(known))) - unread.keys())
+    waiting = iter([*unread, *lacking])
     new = moved = changed = embedded = 0
     with progress(collection.model, "img", len(fresh) + len(lacking)) as on_progress:
         while paths := list(islice(waiting, CHUNK)):
-            rows = _facts(index, files, paths)
-            seen = catalogue.entered(fact.digest for _, fact in rows)
-            there = catalogue.digests_of(file.path for file, _ in rows)
-            for file, fact in rows:
-                if file.path in files and fact.digest:
-                    changed += there.get(file.path, fact.digest) != fact.digest
-                    moved += file.path not in there and fact.digest in seen
-                    new += file.path not in there and fact.digest not in seen
-            problems, count = _embed(index, embedder, store, rows, on_progress)
+            some = _read(index, unread, paths)
+            seen = catalogue.entered(photo.digest for photo in some)
+            there = catalogue.digests_of(photo.path for photo in some)
+            for photo in some:
+                if photo.path in unread and photo.digest:
+                    changed += there.get(photo.path, photo.digest) != photo.digest
+                    moved += photo.path not in there and photo.digest in seen
+                    new += photo.path not in there and photo.digest not in seen
+            problems, count = _embed(index, embedder, store, some, on_progress)
             embedded += count
-            catalogue.keep([(file, fact, problems.get(file.path)) for file, fact in rows])
+            catalogue.keep((photo, problems.get(photo.path)) for photo in some)
     deleted = catalogue.remove_missing()
     photos = catalogue.digests()
     if len(photos) and (embedded or deleted or changed):
@@ -106,27 +106,29 @@ def update_index(
     return Update(new, moved, changed, deleted, embedded, catalogue.count(), catalogue.unreadable())
 
 
-def _facts(index: PhotoIndex, files: dict[str, PhotoFile], paths: list[str]) -> list[tuple[PhotoFile, PhotoFacts]]:
-    """In order of path: read from the file where it is fresh, else from the catalogue."""
-    fresh = sorted(path for path in paths if path in files)
+def _read(index: PhotoIndex, unread: dict[str, Photo], paths: list[str]) -> list[Photo]:
+    """In order of path: read from the file where it was not read yet, else from the catalogue."""
+
+    def one(path: str) -> Photo:
+        return read_facts(index.root, unread[path]) if path in unread else index.catalogue.file(path)
+
     with ThreadPoolExecutor(8) as pool:
-        read = dict(zip(fresh, pool.map(lambda path: read_facts(index.root / path), fresh), strict=True))
-    return [(files[path], read[path]) if path in files else index.catalogue.file(path) for path in sorted(paths)]
+        return list(pool.map(one, sorted(paths)))
 
 
 def _embed(
     index: PhotoIndex,
     embedder: Embedder,
     store: FileStore,
-    rows: list[tuple[PhotoFile, PhotoFacts]],
+    photos: list[Photo],
     on_progress: Callable[[int], None],
 ) -> tuple[dict[str, str], int]:
     """Embed those that the store lacks, each content once; path -> problem, and how many were embedded."""
-    digests = Digests.of(fact.digest for _, fact in rows)
+    digests = Digests.of(photo.digest for photo in photos)
     first = np.unique(digests.values, return_index=True)[1]
     todo = np.sort(first[(digests.known & store.missing(digests))[first]]).tolist()
-    on_progress(len(rows) - len(todo))
-    problems = {file.path: _UNREADABLE for file, fact in rows if not fact.digest}
+    on_progress(len(photos) - len(todo))
+    problems = {photo.path: _UNREADABLE for photo in photos if not photo.digest}
     made = 0
 
     def take(batch: EmbeddedBatch) -> None:
@@ -137,11 +139,8 @@ def _embed(
         on_progress(len(batch.rows) + len(batch.unreadable))
 
     if todo:
-        images = photo_set(index.root, [rows[place][0].path for place in todo])
+        images = photo_set(index.root, [photos[place].path for place in todo])
         with buffered(store) as keep:
             embedder.embed(images, np.arange(len(images)), take)
-    broken = {fact.digest: problems[file.path] for file, fact in rows if file.path in problems}
-    for file, fact in rows:
-        if fact.digest in broken:
-            problems[file.path] = broken[fact.digest]
-    return problems, made
+    broken = {photo.digest: problems[photo.path] for photo in photos if photo.path in problems}
+    return {photo.path: broken[photo.digest] for photo in photos if photo.digest in broken}, made

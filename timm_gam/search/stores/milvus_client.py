@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timm_gam.core import DataError, TimmGamError, atomic_path
-from timm_gam.search.photos.catalogue import Photo, PhotoFilter
+from timm_gam.search.photos.catalogue import PhotoFilter
+from timm_gam.search.photos.folder import Photo
 from timm_gam.search.stores.store import Found, StoreChoice
 
 MOST_FOUND = 16384

@@ -23,7 +23,7 @@ def test_a_query_is_ranked_as_by_the_full_matrices(indexed: Path, capsys: pytest
     made = PhotoIndex.open(indexed)
     digests = made.catalogue.digests()
     vectors = naive.unit(made.embeddings(made.collection()).read(digests).astype(np.float64))
-    _, photo = made.catalogue.file("class1/2.jpg")
+    photo = made.catalogue.file("class1/2.jpg")
     sought = vectors[list(digests).index(photo.digest)]
     command = ["query", str(indexed / "class1/2.jpg"), "--in", str(indexed), "--json", "-k", "5"]
     assert main([*command, "--rerank", "dba:neighbours=3,alpha=2"]) == 0

@@ -36,7 +36,7 @@ def test_ranks_are_those_of_the_full_cosine_matrix(folder: Path, capsys) -> None
     digests = made.catalogue.digests()
     vectors = made.embeddings(made.collection()).read(digests).astype(np.float64)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    _, photo = made.catalogue.file("class1/2.jpg")
+    photo = made.catalogue.file("class1/2.jpg")
     scores = vectors @ vectors[list(digests).index(photo.digest)]
     found = query(capsys, folder / "class1" / "2.jpg", "--in", folder, "-k", 5)
     assert found[0]["path"] == "class1/2.jpg"

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import astuple
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def contents(index: PhotoIndex) -> tuple[list[tuple[object, ...]], list[bytes], 
     rows = [catalogue.file(path) for paths in catalogue.places().values() for path in paths]
     vectors = index.embeddings(index.collection()).read(catalogue.digests())
     return (
-        sorted((f.path, f.byte_count, f.mtime_ns, facts) for f, facts in rows),
+        sorted(map(astuple, rows)),
         list(map(bytes, np.array(vectors))),
         (catalogue.unreadable()),
     )

@@ -14,7 +14,7 @@ from tests.timm_gam.search.photos.conftest import MODEL
 from timm_gam.core import DataError
 from timm_gam.search import PhotoFilter, PhotoIndex
 from timm_gam.search.__main__ import main
-from timm_gam.search.photos.folder import find_photos, read_facts
+from timm_gam.search.photos.folder import Photo, find_photos, read_facts
 from timm_gam.search.photos.photo_index import INDEX_NAME
 
 
@@ -33,7 +33,7 @@ def test_a_name_that_is_not_utf8_is_named_and_folders_of_the_system_are_left_out
             path.write_bytes(b"x")
         except OSError:
             pytest.skip("this file system takes UTF-8 only")
-    found = {file.path: read_facts(tmp_path / file.path).digest != b"" for file in find_photos(tmp_path)}
+    found = {photo.path: read_facts(tmp_path, photo).digest != b"" for photo in find_photos(tmp_path)}
     assert found == {"a.jpg": True, "caf\\xe9.jpg": False}
 
 
@@ -42,8 +42,9 @@ def test_any_time_of_a_file_can_be_kept(indexed: Path, capsys) -> None:
     for number, seconds in enumerate((-(10**9), 4 * 10**9, 16 * 10**9)):
         os.utime(indexed / "class0" / f"{number}.jpg", (seconds, seconds))
     said_by(capsys, "index", indexed, "-j", "0")
-    files = {file.path: file for file in find_photos(indexed)}
-    assert PhotoIndex.open(indexed).catalogue.file("class0/2.jpg")[0] == files["class0/2.jpg"]
+    files = {photo.path: photo for photo in find_photos(indexed)}
+    kept = PhotoIndex.open(indexed).catalogue.file("class0/2.jpg")
+    assert kept == read_facts(indexed, files["class0/2.jpg"]) and kept.mtime_ns == files["class0/2.jpg"].mtime_ns
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_a_date_that_is_none_is_not_kept(written: str, kept: str | None, tmp_pat
     exif = Image.Exif()
     exif[306] = written
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=exif)
-    assert read_facts(tmp_path / "a.jpg").taken == kept
+    assert read_facts(tmp_path, Photo("a.jpg", 0, 0)).taken == kept
 
 
 @pytest.mark.parametrize("date", ["2019-13", "2019-02-30", "2019-00", "19", "2019-6", "0000"])

@@ -23,7 +23,7 @@ from timm_gam.images import Digests
 from timm_gam.rerank import load_whitening
 from timm_gam.search import PhotoFilter, SearchStore, StoreChoice
 from timm_gam.search.photos.catalogue import Catalogue
-from timm_gam.search.photos.folder import PhotoFacts, PhotoFile
+from timm_gam.search.photos.folder import Photo
 from timm_gam.search.stores.exact import ExactStore
 from timm_gam.search.stores.milvus import MilvusStore
 
@@ -48,11 +48,8 @@ class Photographs:
         self.embeddings.add(Digests.of(map(digest, numbers)), vectors, np.zeros((len(numbers), 256), dtype=np.int8))
 
     def look(self) -> None:
-        files = [PhotoFile(path, 1, 1) for path in self.rows]
-        self.catalogue.look(files)
-        self.catalogue.keep(
-            [(f, PhotoFacts(r[0], r[2], r[3], r[1]), None) for f, r in zip(files, self.rows.values(), strict=True)]
-        )
+        self.catalogue.look(Photo(path, 1, 1) for path in self.rows)
+        self.catalogue.keep((Photo(p, 1, 1, r[0], r[2], r[3], r[1]), None) for p, r in self.rows.items())
         self.catalogue.remove_missing()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import timm_gam  # noqa: F401
 from eval.transfer.__main__ import main
 from tests.helpers import write_class_folders
+from tests.processes import start
 from tests.timm_gam.images.test_limits import scan_bomb
 
 ARMS = ("plain", *(f"{kind}-{start}" for kind in ("se", "cbam", "gam") for start in ("identity", "usual")))
@@ -96,26 +96,30 @@ def test_time_is_up(photos: Path, recipe: Path, tmp_path: Path, monkeypatch: pyt
     assert again["final-gam-usual-0"]["test"] == whole["final-gam-usual-0"]["test"]
 
 
+def in_the_background(argv: list[str]) -> int:
+    """The experiment as a shell starts it there: it ignores Ctrl-C; its runs note it all the same."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return main(argv)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no process groups")
 @pytest.mark.parametrize("whom", ["group", "parent"])
 def test_runs_side_by_side_end_together(photos: Path, recipe: Path, tmp_path: Path, whom: str) -> None:
-    # A shell that starts it in the background has it ignore Ctrl-C; its runs note it all the same.
     common = ["--config", str(recipe), "--data-dir", str(photos), "--output", str(tmp_path), "--jobs", "2"]
-    command = [sys.executable, "-m", "eval.transfer", *common, "--pretrain-epochs", "100000"]
-    ignoring = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    finally:
-        signal.signal(signal.SIGINT, ignoring)
-    while len(list(tmp_path.glob("work/*/metrics.csv"))) < 2:
-        assert process.poll() is None
-        time.sleep(0.05)
-    if whom == "group":
-        os.killpg(process.pid, signal.SIGINT)
-    else:
-        os.kill(process.pid, signal.SIGTERM)
-    assert "the same command goes on" in process.communicate()[1]
-    assert process.returncode == (130 if whom == "group" else 143)
+    said = tmp_path / "said"
+    with start(in_the_background, [*common, "--pretrain-epochs", "100000"], said=said) as process:
+        while len(list(tmp_path.glob("work/*/metrics.csv"))) < 2:
+            assert process.is_alive(), said.read_text()
+            time.sleep(0.05)
+        assert process.pid is not None
+        if whom == "group":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            os.kill(process.pid, signal.SIGTERM)
+        process.join(300)
+    assert "the same command goes on" in said.read_text()
+    assert process.exitcode == (130 if whom == "group" else 143)
     assert len(list(tmp_path.glob("work/*/state.safetensors"))) == len(list(tmp_path.glob("work/*"))) == 2
 
 

@@ -8,31 +8,34 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from eval.retrieval import main
-from tests.helpers import write_class_folders
+from tests.helpers import free_port, write_class_folders
+from tests.processes import start_command
 
 MODEL = ["--model", "test_resnet", "--no-pretrained", "--img-size", "32", "--interval", "none"]
 
 
-def torchrun(processes: int, *arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--standalone"]
-    return subprocess.Popen(
-        [*command, "-m", "eval.retrieval", *MODEL, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> str:
-    out, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
-    return out
+def two_processes(folder: Path, *arguments: object) -> list[str]:
+    """What each of two says on both streams; torchrun sets the same variables."""
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    said = [folder / "said0", folder / "said1"]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                start_command("eval.retrieval", [*MODEL, *map(str, arguments)], path, RANK=str(rank), **common)
+            )
+            for rank, path in enumerate(said)
+        ]
+        for process in processes:
+            process.join(300)
+    assert [process.exitcode for process in processes] == [0, 0], said[0].read_text() + said[1].read_text()
+    return [path.read_text() for path in said]
 
 
 def alone(*arguments: object) -> None:
@@ -54,9 +57,9 @@ def test_two_processes_of_which_one_has_no_batch_of_queries(tmp_path: Path) -> N
     (gallery / "class1" / "3.png").write_bytes(b"no image")
     options = ["--data-dir", queries, "--gallery-dir", gallery, "--skip-unreadable", "-b", "8", "-j", "0"]
     options += ["--rerank", "dba:neighbours=3", "--cache-dir", tmp_path / "cache", "--results-file"]
-    process = torchrun(2, *options, tmp_path / "two.json")
+    first, second = two_processes(tmp_path, *options, tmp_path / "two.json")
+    assert first.count("wrote") == 1 and second == "", "only the first process prints"
     alone(*options[:-3], options[-1], tmp_path / "one.json")
-    assert finish(process).count("wrote") == 1, "only the first process prints"
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 1, "the parts of all are one file now"
     alone(*options, tmp_path / "cached.json")
     for place in (1, 0):  # re-ranked, and plain

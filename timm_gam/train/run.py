@@ -170,10 +170,12 @@ def _train_epochs(
             position.rows.append(row)
             saver.end_epoch()
             progress.epoch(row)
-            # Several processes agree on the next update, but the first one alone reads the test split.
-            if stop.signal is not None and (world.size == 1 or position.epoch == recipe.epochs):
+            # Several processes agree on the next update.
+            if stop.signal is not None and world.size == 1 and position.epoch < recipe.epochs:
                 saver.save()
                 raise Interrupted(stop.signal)
+    if stop.signal is not None:  # all is saved, and the first process alone reads the test split
+        raise Interrupted(stop.signal)
 
 
 def _check_and_open(

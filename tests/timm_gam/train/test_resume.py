@@ -6,9 +6,12 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +24,7 @@ from timm_gam.core import DivergedError, Interrupted, RunFolderError
 from timm_gam.train import Recipe, RunFolder, Trainer
 from timm_gam.train.__main__ import main
 from timm_gam.train.output.checkpoint import save_state
+from timm_gam.train.step.batches import training_batches
 from timm_gam.train.step.objective import Objective
 
 COMPARED = ("epoch", "lr", "train_loss", "val_map", "val_hit@1", "val_hit@10", "val_precision@10")
@@ -111,6 +115,25 @@ def test_signals_save_first(
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
     assert 4 < len(calls) < 9  # it did end early
     assert_same_run(train_quietly(recipe, tmp_path / "run", resume=True), uninterrupted)
+
+
+def test_a_signal_while_loader_processes_end_is_not_forgotten(
+    uninterrupted: RunFolder, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came after the last look of the loop for one, and the test split was scored all the same."""
+
+    @contextmanager
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[object]:
+        with training_batches(*arguments, **options) as batches:
+            yield batches
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("timm_gam.train.run.training_batches", interrupted)
+        with pytest.raises(Interrupted):
+            train_quietly(eventful(photos), tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").evaluation.exists()
+    assert_same_run(train_quietly(eventful(photos), tmp_path / "run", resume=True), uninterrupted)
 
 
 def train_slowly(argv: list[str]) -> int:

@@ -69,7 +69,7 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
 
 
 class OptimizedNetwork(nn.Module):
-    """A frozen network: (B, 3, H, W) float32 -> what the model gives, as float32."""
+    """A frozen network: (B, 3, H, W) float32 -> what the model gives, a tensor or feature maps, as float32."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype | None, compiled: bool, applied: list[str]) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class OptimizedNetwork(nn.Module):
         return [*self._changes, *filter(None, [self._compilation])]
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         with torch.autocast(x.device.type, dtype=self.dtype, enabled=self.dtype is not None):
             if self.memory_format is None:
                 self.memory_format = self._prepare(x)
@@ -94,11 +94,11 @@ class OptimizedNetwork(nn.Module):
                     self._compile()
             x = x.contiguous(memory_format=self.memory_format)
             if self._compiled is None:
-                return self.network(x).float()  # type: ignore[no-any-return]
+                return _float32(self.network(x))
             try:
-                return self._compiled(x).float()
+                return _float32(self._compiled(x))
             except Exception as error:  # Dynamo, Inductor and the C++ compiler each raise their own
-                out: Tensor = self.network(x).float()  # where the batch is at fault, its own error comes from here
+                out = _float32(self.network(x))  # where the batch is at fault, its own error comes from here
                 reason = one_line(error)
                 self._compiled, self._compilation = None, f"not compiled: {reason}"
                 warnings.warn(f"torch.compile failed, the model runs without it: {reason}", stacklevel=2)
@@ -140,6 +140,10 @@ class OptimizedNetwork(nn.Module):
 
 _LAYOUTS = {torch.channels_last: "channels_last", torch.contiguous_format: "NCHW"}
 _SAMPLE = 8  # images that are measured
+
+
+def _float32(output: Any) -> Any:
+    return [_float32(part) for part in output] if isinstance(output, list | tuple) else output.float()
 
 
 def _batch_norms(network: nn.Module) -> int:

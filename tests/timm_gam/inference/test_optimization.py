@@ -54,6 +54,15 @@ def test_outputs_are_those_of_the_model_which_is_left_alone(name: str) -> None:
         assert torch.equal(tensor, before[key]), key
 
 
+def test_feature_maps_are_those_of_the_model() -> None:
+    model = timm.create_model("test_resnet_gam", features_only=True).eval()
+    x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = model(x)
+    for got, wanted in zip(timm_gam.optimize(model, compiled=False)(x), expected, strict=True):
+        assert relative_error(got, wanted) < 1e-5
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_every_batch_norm_of_ours_is_folded(name: str) -> None:
     network = timm_gam.optimize(trained_looking(name), compiled=False)

@@ -114,7 +114,13 @@ def _decode(image: Image.Image, data: bytes, image_id: str, shrink: Shrink | Non
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey -> 8-bit grey; Pillow's own conversion clips at 255. Other modes are returned as they are."""
+    """16-bit grey -> 8-bit grey; Pillow's own conversion clips at 255. Other modes are returned as they are.
+
+    Raises:
+        ValueError: pixels are floating point.
+    """
+    if image.mode == "F":
+        raise ValueError("floating point pixels, whose range nothing says: save it with 8 or 16 bits")
     if not (image.mode.startswith("I;16") or image.mode == "I"):
         return image
     grey = Image.new("L", image.size)

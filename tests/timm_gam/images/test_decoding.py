@@ -53,6 +53,13 @@ def test_every_mode_becomes_rgb(mode: str) -> None:
         assert np.abs(np.array(rgb.getpixel((0, 0))) - (200, 10, 20)).max() < 30
 
 
+def test_floating_point_pixels_are_refused() -> None:
+    """Those in [0, 1] were all black."""
+    image = Image.fromarray(np.linspace(0, 1, 48, dtype=np.float32).reshape(6, 8))
+    with pytest.raises(UnreadableImageError, match="floating point pixels"):
+        load_image(encoded(image, "TIFF"), "x")
+
+
 def test_cmyk_jpeg() -> None:
     rgb, _ = load_image(encoded(RED.convert("CMYK"), "JPEG", quality=95), "x")
     assert np.abs(np.array(rgb.getpixel((4, 3))) - (200, 10, 20)).max() < 10

@@ -91,6 +91,13 @@ def _inputs(args: argparse.Namespace) -> tuple[Ranking, Qrels]:
         ranking = read_ranking(args.ranking, subset=args.subset, split=args.split, ranks_by_column=args.by_column)
     if args.qrels is not None:
         qrels = read_qrels(args.qrels, setup=args.setup, self_matches=args.keep_self)
+    ranked, judged = len(ranking.queries), len(qrels.grades)
+    by_place = args.ranking.suffix == ".npy" and set(qrels.grades) == set(map(str, range(judged)))
+    if by_place and ranked > judged:
+        raise DataError(
+            f"'{args.ranking}' ranks for {ranked} queries, '{args.qrels}' judges {judged}; give files of the same "
+            "queries, and name --by-column where each column of the ranking is one"
+        )
     return ranking, qrels
 
 

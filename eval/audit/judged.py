@@ -88,7 +88,7 @@ class Judged:
             query.append(np.full(len(missing), number, dtype=np.int64))
             gain.append(np.array(missing))
         added = len(np.concatenate(query)) - len(self.query)
-        below = np.nextafter(self.score.min(), -np.inf) - np.arange(added)
+        below = np.nextafter(self.score.min(initial=0.0), -np.inf) - np.arange(added)
         whole = replace(
             self, query=np.concatenate(query), score=np.append(self.score, below), gain=np.concatenate(gain)
         )

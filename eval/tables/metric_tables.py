@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from html import escape
 
@@ -235,21 +234,18 @@ def percent(value: float, interval: Interval | None, form: str = ".2f") -> str:
     """A share and its 95 % interval in per cent, or a difference in points where `form` has a sign.
 
     >>> percent(0.5, (0.25, 0.75)), percent(-0.01, None, "+.1f")
-    ('50.00 [25.00, 75.00]', '-1.0 [+nan, +nan]')
+    ('50.00 [25.00, 75.00]', '-1.0')
     """
-    return f"{100 * value:{form}} {bounds(interval, form)}"
+    return f"{100 * value:{form}}" + ("" if interval is None else f" {bounds(interval, form)}")
 
 
 def bounds(interval: Interval | None, form: str = ".2f") -> str:
-    """An interval in per cent, NaN where there is none."""
-    low, high = interval or (math.nan, math.nan)
-    return f"[{100 * low:{form}}, {100 * high:{form}}]"
+    """An interval in per cent, "-" where there is none."""
+    return "-" if interval is None else f"[{100 * interval[0]:{form}}, {100 * interval[1]:{form}}]"
 
 
 def average_cell(average: Average) -> str:
     """A micro average in per cent, with its interval where it has one."""
-    if average.micro_interval is None:
-        return f"{100 * average.micro:.2f}"
     return percent(average.micro, average.micro_interval)
 
 

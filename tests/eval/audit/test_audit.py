@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,15 @@ def test_neighbours_and_the_setups_of_the_revisited_sets(tmp_path: Path, capsys:
             )
             assert code == 0
             assert json.loads(out)["metrics"]["map"]["mean"] == pytest.approx((first + second) / 2)
+    code, _, error = audit(capsys, tmp_path / "columns.npy", "--qrels", truth)
+    assert code == 2 and "ranks for 4 queries" in error and "name --by-column" in error
+
+
+@pytest.mark.parametrize("scores", [{"d1": float("nan")}, {"q0": 1.0}])
+def test_a_ranking_of_which_nothing_is_left_counts_as_0(scores: Any, tmp_path: Path, qrels: Path, capsys: Any) -> None:
+    code, out, _ = audit(capsys, write(tmp_path / "run.json", {"q0": scores}), "--qrels", qrels)
+    assert code == 1
+    assert re.search(r"^map +0\.00 ", out, re.M) and "nan" not in out
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _train_missing(args: argparse.Namespace) -> Runs:
+    from eval.tables.table1 import refuse_other_training
     from timm_gam.train import read_training_data
 
     recipe = recipe_of(args)
@@ -78,6 +79,7 @@ def _train_missing(args: argparse.Namespace) -> Runs:
             wanted = replace(recipe, model=model, seed=seed, gate_init=recipe.gate_init if variant else "paper")
             folder = RunFolder(args.output / f"{model}-{seed}")
             runs.setdefault(model, []).append((folder, _finished(folder, wanted)))
+            refuse_other_training(folder for members in runs.values() for folder, _ in members)
     return runs
 
 

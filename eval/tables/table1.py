@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from eval.evaluation.evaluator import score_test
 from eval.results.facts import Model, PreprocessingRecord, Weights
+from eval.results.record import read_document
 from eval.results.result import RetrievalResult
 from eval.scoring.statistics.significance import compare, summarise
 from eval.tables.metric_tables import PAPER_TABLE, bounds, percent
@@ -37,16 +39,19 @@ def write_table(output: Path, runs: Runs, device: str) -> str:
         The markdown.
 
     Raises:
-        TimmGamError: images or weights cannot be had, or the runs' test splits differ.
+        TimmGamError: images or weights cannot be had, or the runs' test splits or the images that seeds of a row were
+            trained on differ.
     """
     results: dict[str, list[RetrievalResult]] = {}
     read = functools.cache(read_training_data)
     costs: dict[str, dict[str, Any]] = {}
     for name, members in runs.items():
+        refuse_other_training(folder for folder, _ in members)
         for folder, recipe in members:
             data = read(Recipe(**{name: getattr(recipe, name) for name in DATA_KEYS}))
             test, kept = data.split.needed_test(), output / "embeddings"
             result = score_test(folder, recipe, data.images, test, device=device, cache_folder=kept)
+            _refuse_other_test(folder, result)
             results.setdefault(name, []).append(result)
         costs[name] = _cost(results[name][0], device)
     document = _document(runs, results, costs)
@@ -54,6 +59,32 @@ def write_table(output: Path, runs: Runs, device: str) -> str:
     for name, text in (("table1.json", json.dumps(document, indent=1) + "\n"), ("table1.md", markdown)):
         write_text(output / name, text)
     return markdown
+
+
+def refuse_other_training(folders: Iterable[RunFolder]) -> None:
+    """Make sure that runs were trained on the same images.
+
+    Raises:
+        DataError: they were not.
+    """
+    trained_on = {str(folder.read_json(folder.data).get("trained_on")): folder.path.name for folder in folders}
+    trained_on.pop("None", None)  # of an earlier version
+    if len(trained_on) > 1:
+        first, other = list(trained_on.values())[:2]
+        raise DataError(
+            f"'{first}' and '{other}' were not trained on the same images: give both the same, or train all anew in "
+            "another --output"
+        )
+
+
+def _refuse_other_test(folder: RunFolder, result: RetrievalResult) -> None:
+    """Where images came or went, those tested on now may be among those trained on."""
+    tested_on = read_document(folder.evaluation).results[0].data.fingerprint
+    if result.facts.data.fingerprint != tested_on:
+        raise DataError(
+            f"'{folder.path.name}' was tested on other images than '{result.facts.data.name}' has now: give it the "
+            "same, or train all anew in another --output"
+        )
 
 
 def _shared_labels(results: dict[str, list[RetrievalResult]]) -> NDArray[np.int64]:

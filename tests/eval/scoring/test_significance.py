@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -120,9 +121,25 @@ def test_table_1_in_one_command(photos: Path, tmp_path: Path, capsys: pytest.Cap
     again = json.loads((output / "table1.json").read_text())
     by_name = {row["name"]: row["metrics"] for row in again["rows"]}
     assert by_name == {row["name"]: row["metrics"] for row in document["rows"]}
-    capsys.readouterr()
+    _refuses_other_images(output, capsys)
     config.write_text(Recipe(**{**SMALL, "epochs": 2}).as_yaml())
     assert main([*command, "--output", str(output)]) == 2
     assert "was trained with epochs = 1, not 2" in capsys.readouterr().err
     assert main(["--collect", "--output", str(tmp_path / "nothing")]) == 2
     assert "no finished runs" in capsys.readouterr().err
+
+
+def _refuses_other_images(output: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    for name, key, said in (
+        ("data.json", "trained_on", "'test_resnet-0' and 'test_resnet-1' were not trained on the same images"),
+        ("evaluation.json", "fingerprint", "'test_resnet-1' was tested on other images than"),
+    ):
+        record = output / "test_resnet-1" / name
+        before = record.read_text()
+        known = re.search(rf'"{key}": "(\w+)"', before)
+        assert known
+        record.write_text(before.replace(known[1], "0" * 64))
+        assert main(["--collect", "--output", str(output)]) == 2
+        assert said in capsys.readouterr().err
+        record.write_text(before)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import Main, command, print_line, progress_bar
+from timm_gam.core import command, print_line, progress_bar
 from timm_gam.images import DecodeLimits
 
 _INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
@@ -36,7 +36,9 @@ def add_weights_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dataset", metavar="ID", help="Hub data set of training and evaluation (default: the one the run read)")
 
 
-def publishing_command(parser: Callable[[], argparse.ArgumentParser], publish: Callable[..., object]) -> Main:
+def publishing_command(
+    parser: Callable[[], argparse.ArgumentParser], publish: Callable[..., object]
+) -> Callable[..., int]:
     """A command line of options that are keywords of `publish`, those of `add_decoding_arguments` as `limits`."""
 
     def run(args: argparse.Namespace) -> None:

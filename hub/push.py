@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils.sha import git_hash
 
@@ -234,8 +229,6 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
         yield
     except PublishError:
         raise
-    except HFValidationError as error:
-        raise RefusedError(f"'{repo_id}' is no Hub id; one reads owner/name") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise UploadError(
             f"'{repo_id}' is gone from {constants.ENDPOINT}, or no longer yours; look at its page"

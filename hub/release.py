@@ -20,7 +20,7 @@ from timm_gam.core import (
     PublishError,
     RefusedError,
     TimmGamError,
-    check_writable,
+    check_outputs,
     printable,
     write_json,
 )
@@ -83,7 +83,7 @@ def release_zoo(
     """
     from hub.push import page_url
 
-    check_writable(releases)
+    check_outputs(releases)
     rows = []
     for model, run in sorted(_find_runs(runs).items()):
         try:

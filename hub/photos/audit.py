@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from timm_gam.core import DataError, UnreadableImageError
 from timm_gam.data import IMAGE_RULE, ImageSet, class_warnings, published_split
-from timm_gam.images import DecodeLimits, alike_pairs, data_fingerprint, exact_groups, load_image, signature
+from timm_gam.images import DecodeLimits, alike_pairs, data_fingerprint, load_image, signature
 
 
 @dataclass(frozen=True)
@@ -108,6 +108,7 @@ def audit_images(
     """
     rows: list[int] = []
     digests: list[bytes] = []
+    copies: dict[bytes, list[int]] = defaultdict(list)
     signatures: list[NDArray[np.int8]] = []
     sizes: Counter[tuple[int, int]] = Counter()
     unreadable: dict[str, str] = {}
@@ -120,6 +121,7 @@ def audit_images(
         else:
             rows.append(row)
             digests.append(digest)
+            copies[digest].append(row)
             signatures.append(signature(picture))
             sizes[picture.size] += 1
             total += encoded.stat().st_size  # type: ignore[union-attr]  # a folder gives paths
@@ -143,7 +145,7 @@ def audit_images(
         splits=splits,
         split_rule=rule,
         unreadable=unreadable,
-        exact=[[rows[place] for place in group] for group in exact_groups(digests)],
+        exact=[group for group in copies.values() if len(group) > 1],
         near=[(rows[i], rows[j], alike) for i, j, alike in pairs if digests[i] != digests[j]],
         sizes=dict(sizes.most_common()),
         bytes=total,

@@ -1,6 +1,4 @@
-from timm_gam.core.cli import Advance as Advance
 from timm_gam.core.cli import CommandParser as CommandParser
-from timm_gam.core.cli import Main as Main
 from timm_gam.core.cli import ProgressBar as ProgressBar
 from timm_gam.core.cli import command as command
 from timm_gam.core.cli import count as count
@@ -42,7 +40,6 @@ from timm_gam.core.errors import one_line as one_line
 from timm_gam.core.files import atomic_folder as atomic_folder
 from timm_gam.core.files import atomic_path as atomic_path
 from timm_gam.core.files import check_outputs as check_outputs
-from timm_gam.core.files import check_writable as check_writable
 from timm_gam.core.files import first_fault as first_fault
 from timm_gam.core.files import read_json as read_json
 from timm_gam.core.files import write_json as write_json

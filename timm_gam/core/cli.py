@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
-from typing import Any, ClassVar, NoReturn, Protocol, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 from timm_gam.core.errors import TimmGamError
 from timm_gam.core.signals import OutputClosedError, exit_code, handle_signals
@@ -87,19 +87,13 @@ class CommandParser(argparse.ArgumentParser):
         return options[near[0]] if near else None
 
 
-class Main(Protocol):
-    """A command line: runs `argv`, by default what the program was started with, and returns its exit code."""
-
-    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
-
-
 def command(
     parser: Callable[[], argparse.ArgumentParser],
     run: Callable[[argparse.Namespace], bool | None],
     *,
     interrupted: str = "interrupted",
-) -> Main:
-    """The `main` of a command line: what `parser()` parses is run as by `run_command`."""
+) -> Callable[..., int]:
+    """The `main` of a command line: what `parser()` makes of `argv`, by default the program's, `run_command` runs."""
 
     def main(argv: Sequence[str] | None = None) -> int:
         args = parser().parse_args(argv)
@@ -145,17 +139,14 @@ def interrupts_exit() -> Iterator[None]:
         yield
 
 
-class Advance(Protocol):
-    """What moves a progress bar on by `done` items; `note` stands behind its rate."""
-
-    def __call__(self, done: int, note: str = "") -> None: ...
-
-
 @contextlib.contextmanager
 def progress_bar(
     what: str, unit: str, total: int | None = None, *, initial: int = 0, show: bool = True
-) -> Iterator[Advance]:
-    """A bar with a rate on a terminal's stderr after one second, nothing elsewhere; gives what advances it."""
+) -> Iterator[Callable[..., None]]:
+    """A bar with a rate on a terminal's stderr after one second, nothing elsewhere.
+
+    It gives `advance(done, note="")`, which moves it on by so many items; the note stands behind its rate.
+    """
     from tqdm import tqdm
 
     bar = tqdm(

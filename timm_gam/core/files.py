@@ -57,35 +57,25 @@ def _replaced(path: Path, *, folder: bool) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
 
 
-def check_writable(path: Path) -> None:
-    """Fail now rather than after an hour of computing.
-
-    Raises:
-        OutputError: `path` is a folder, a device or a pipe, or a file cannot be made beside it.
-    """
-    if path.is_dir():
-        raise OutputError(f"cannot write '{path}': it is a folder; name a file in it")
-    if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
-        raise OutputError(f"cannot write '{path}': it is no regular file; name one, or '-' for standard output")
-    try:
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
-            pass
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
 def check_outputs(*outputs: Path | None, inputs: Iterable[str | Path | None] = ()) -> None:
-    """Fail now if a file that will be written cannot be (`check_writable`), comes twice, or is one that is read.
+    """Fail now, rather than after an hour of computing, if a file cannot be written, comes twice, or is read too.
 
     Raises:
-        OutputError: an output is not writable, is another output, or is among `inputs` (names of others are let be).
+        OutputError: an output is a folder, a device or a pipe, or no file can be made beside it; it is another output;
+            or it is among `inputs` (names of others are let be).
     """
     read = {Path(path).resolve() for path in inputs if path is not None}
     written: set[Path] = set()
-    for path in outputs:
-        if path is None:
-            continue
-        check_writable(path)
+    for path in filter(None, outputs):
+        if path.is_dir():
+            raise OutputError(f"cannot write '{path}': it is a folder; name a file in it")
+        if path.exists() and not path.is_file():  # a rename would put a file in the place of /dev/null
+            raise OutputError(f"cannot write '{path}': it is no regular file; name one, or '-' for standard output")
+        try:
+            with tempfile.TemporaryFile(dir=path.resolve().parent):
+                pass
+        except OSError as error:
+            raise _cannot_write(path, error) from error
         if path.resolve() in read:
             raise OutputError(f"cannot write '{path}': it is what is read; name another file")
         if path.resolve() in written:

@@ -9,7 +9,6 @@ from timm_gam.images.identity.digests import DIGEST_BYTES as DIGEST_BYTES
 from timm_gam.images.identity.digests import Digests as Digests
 from timm_gam.images.identity.digests import data_fingerprint as data_fingerprint
 from timm_gam.images.identity.digests import digest_images as digest_images
-from timm_gam.images.identity.digests import exact_groups as exact_groups
 from timm_gam.images.identity.similar_pictures import NEAR as NEAR
 from timm_gam.images.identity.similar_pictures import SIGNATURE_BYTES as SIGNATURE_BYTES
 from timm_gam.images.identity.similar_pictures import alike_groups as alike_groups

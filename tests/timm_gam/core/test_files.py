@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from timm_gam.core import OutputError, atomic_path, check_outputs, check_writable, sweep
+from timm_gam.core import OutputError, atomic_path, check_outputs, sweep
 
 
 def test_success_replaces_and_failure_leaves_what_was(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     link = tmp_path / "latest.json"
     link.symlink_to(Path("elsewhere") / "r.json")
-    check_writable(link)
+    check_outputs(link)
     with atomic_path(link) as temporary:
         temporary.write_text("x")
     assert link.is_symlink()
@@ -51,7 +51,7 @@ def test_what_cannot_be_written_is_refused_and_kept(tmp_path: Path) -> None:
         (tmp_path / "no" / "r.json", "No such file"),
     ):
         with pytest.raises(OutputError, match=message):
-            check_writable(path)
+            check_outputs(path)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     with pytest.raises(OutputError, match="cannot write"), atomic_path(tmp_path / "no" / "r.json"):
         pass

@@ -61,8 +61,6 @@ def read_parquet(
     (12, ('class0', 'class1', 'class2'))
     """
     path = Path(path)
-    if "\0" in str(path):
-        raise DataError("the data's path holds a NUL character; name a .parquet file or a folder of them")
     folder, left_out = path if path.is_dir() else path.parent, Counter[str]()
     rest: list[str] = []
     by_split = _configured(path, config_name) if path.is_dir() else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import overload
@@ -89,14 +88,6 @@ class Digests(Sequence[bytes]):
         return isinstance(other, Digests) and np.array_equal(self.table, other.table)
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def exact_groups(digests: Sequence[bytes]) -> list[list[int]]:
-    """Groups of two or more places with the same digest, in order of their first."""
-    places: dict[bytes, list[int]] = defaultdict(list)
-    for place, digest in enumerate(digests):
-        places[digest].append(place)
-    return [group for group in places.values() if len(group) > 1]
 
 
 def data_fingerprint(images: ImageSet, rows: NDArray[np.int64], digests: Sequence[bytes]) -> str:

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from timm_gam.core import DataError
 from timm_gam.rerank.sparse.rows import entries_of
 from timm_gam.rerank.unit_vectors import UnitVectors
 
@@ -36,22 +35,17 @@ def neighbour_lists(
     Args:
         queries: (Q, D) float rows of length 1.
         gallery: (N, D) of the same dtype and device.
-        width: How many, W; at most what the gallery holds besides a query's own row.
+        width: How many, W; at most what the gallery holds besides a query's own row, see `Reranker.check`.
         own: (Q,) int64 gallery row that is left out of a query's list, -1 for none; default none.
         memory: Bytes that a block of similarities may take.
 
     Returns:
         (Q, W) int64 gallery rows, and (Q, W) cosine similarities in [-1, 1], descending.
 
-    Raises:
-        DataError: the gallery has fewer rows.
-
     >>> vectors = torch.eye(3) + 0.1
     >>> neighbour_lists(unit(vectors), UnitVectors(vectors), 1)[0].tolist()
     [[0], [1], [2]]
     """
-    if not 1 <= width <= (most := len(gallery) - (own is not None)):
-        raise DataError(f"{width} neighbours of each image were asked for; 1 to {most} can be had of this gallery")
     step = max(1, memory // (2 * gallery.dtype.itemsize * len(gallery)))
     # Room for all first: lists kept one by one lie between freed blocks and keep the allocator from using these again.
     rows = torch.empty(len(queries), width, dtype=torch.int64, device=gallery.device)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from timm_gam.core import Advance, peak_memory_mb, progress_bar
+from timm_gam.core import peak_memory_mb, progress_bar
 from timm_gam.train.output.checkpoint import Position
 from timm_gam.train.recipe import Recipe
 
@@ -21,7 +21,7 @@ class Progress:
     recipe: Recipe
     first_epoch: int
     start_time: float
-    advance: Advance
+    advance: Callable[..., None]
     log: Callable[[str], None]
 
     def update(self, loss: float, device: torch.device) -> None:

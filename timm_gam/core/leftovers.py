@@ -108,13 +108,14 @@ def _made(path: Path, folder: bool) -> tuple[Path, int | None]:
             handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_ENDING)
             os.close(handle)
         temporary = Path(name)
-        lock = _locked(temporary)
-        if lock is None:
-            return temporary, None
-        with contextlib.suppress(OSError):
-            if os.path.samestat(os.fstat(lock), temporary.lstat()):
+        lock = None
+        with contextlib.suppress(OSError):  # another process took it for a leftover: holds it, or has removed it
+            lock = _locked(temporary, else_raise=True)
+            there = temporary.lstat()
+            if lock is None or os.path.samestat(os.fstat(lock), there):
                 return temporary, lock
-        os.close(lock)  # taken for a leftover before it was locked
+        if lock is not None:
+            os.close(lock)
 
 
 def _locked(path: Path, *, else_raise: bool = False) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from timm_gam.core import OutputError, atomic_path, check_outputs, sweep
+from timm_gam.core import OutputError, atomic_path, check_outputs, leftovers, sweep
 
 
 def test_success_replaces_and_failure_leaves_what_was(tmp_path: Path) -> None:
@@ -102,3 +102,22 @@ def test_what_a_killed_process_left_is_removed_and_what_is_written_stays(how: st
         writing.kill()
     sweep(tmp_path)
     assert sorted(path.name[:3] for path in tmp_path.iterdir()) == [".so", "oth"]
+
+
+def test_a_temporary_file_that_another_process_takes_for_a_leftover_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    locked, asked = leftovers._locked, list[Path]()
+
+    def rival(path: Path, **options: bool) -> int | None:
+        asked.append(path)
+        if len(asked) < 3:
+            path.unlink()
+        if len(asked) == 1:  # and it still has the lock
+            raise BlockingIOError
+        return locked(path, **options)
+
+    monkeypatch.setattr(leftovers, "_locked", rival)
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("whole")
+    assert len(asked) == 3 and (tmp_path / "a").read_text() == "whole"

@@ -37,7 +37,6 @@ from timm_gam.core.errors import UnknownModelError as UnknownModelError
 from timm_gam.core.errors import UnreadableImageError as UnreadableImageError
 from timm_gam.core.errors import UploadError as UploadError
 from timm_gam.core.errors import one_line as one_line
-from timm_gam.core.files import atomic_folder as atomic_folder
 from timm_gam.core.files import atomic_path as atomic_path
 from timm_gam.core.files import check_outputs as check_outputs
 from timm_gam.core.files import first_fault as first_fault

@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,29 +20,21 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def atomic_path(path: Path) -> AbstractContextManager[Path]:
+@contextlib.contextmanager
+def atomic_path(path: Path, *, folder: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` on success, remove it on any failure.
 
     Where `path` is a link, the file it names is written and the link stays. What a killed process left is removed.
 
-    Raises:
-        OutputError: the folder cannot be written.
-    """
-    return _replaced(path.resolve(), folder=False)
-
-
-def atomic_folder(folder: Path) -> AbstractContextManager[Path]:
-    """Likewise for a folder that is not there yet, nor need its parent be.
+    Args:
+        path: Of a file, or of a folder that is not there yet, nor need its parent be.
+        folder: Which of the two.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: the folder cannot be written, or made.
     """
-    return _replaced(folder, folder=True)
-
-
-@contextlib.contextmanager
-def _replaced(path: Path, *, folder: bool) -> Iterator[Path]:
     try:
+        path = path if folder else path.resolve()
         if folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         with temporary_beside(path, folder=folder) as temporary:

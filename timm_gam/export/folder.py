@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from timm_gam.core import ExportError, OutputError, atomic_folder, file_sha256, one_line, versions, write_json
+from timm_gam.core import ExportError, OutputError, atomic_path, file_sha256, one_line, versions, write_json
 from timm_gam.embed import read_head
 from timm_gam.export.formats import FORMATS, Run
 from timm_gam.export.network import Layer, network_to_export, output_name
@@ -63,7 +63,7 @@ def export_model(
     preprocessing = preprocessing or resolve_preprocessing(loaded.model)
     network = network_to_export(loaded, layer, normalize=normalize).requires_grad_(False)
     check_new(folder)
-    with atomic_folder(folder) as temporary:
+    with atomic_path(folder, folder=True) as temporary:
         generator = torch.Generator().manual_seed(0)  # batches like preprocessed pixels: mean 0, deviation 1
         images = [torch.randn(count, *preprocessing.input_size, generator=generator) for count in _BATCHES]
         with torch.no_grad():

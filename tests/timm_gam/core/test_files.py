@@ -70,8 +70,8 @@ def test_no_output_is_another_or_what_is_read(tmp_path: Path, monkeypatch: pytes
 PROGRAM = """
 import os, sys, time
 from pathlib import Path
-from timm_gam.core import {how}
-with {how}(Path(sys.argv[1])) as temporary:
+from timm_gam.core import atomic_path
+with atomic_path(Path(sys.argv[1]), folder={folder}) as temporary:
     if temporary.is_dir():
         (temporary / "half").write_text("half")
     else:
@@ -82,9 +82,9 @@ with {how}(Path(sys.argv[1])) as temporary:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks")
-@pytest.mark.parametrize("how", ["atomic_path", "atomic_folder"])
-def test_what_a_killed_process_left_is_removed_and_what_is_written_stays(how: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", PROGRAM.format(how=how)]
+@pytest.mark.parametrize("folder", [False, True])
+def test_what_a_killed_process_left_is_removed_and_what_is_written_stays(folder: bool, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PROGRAM.format(folder=folder)]
     with (
         subprocess.Popen([*command, tmp_path / "a"], stdout=subprocess.PIPE, text=True) as killed,
         subprocess.Popen([*command, tmp_path / "b"], stdout=subprocess.PIPE, text=True) as writing,

@@ -81,7 +81,8 @@ def _check_outputs(args: argparse.Namespace) -> None:
     files = [name.partition("=")[2] or None for name in args.model or ()]
     read = [*files, *(args.checkpoint or ()), args.head, args.data_dir, args.gallery_dir]
     check_outputs(args.save, args.report, args.per_query, results_file, inputs=read)
-    for path, legal in ((results_file, RESULTS_SUFFIXES), (args.per_query, PER_QUERY_SUFFIXES)):
+    suffixes = ((results_file, RESULTS_SUFFIXES), (args.per_query, PER_QUERY_SUFFIXES), (args.save, (".safetensors",)))
+    for path, legal in suffixes:
         if path is not None:
             check_suffix(path, legal)
     if args.rank_by not in (known := metric_names(args.k)):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.arguments.shared import add_results_file, check_results_file, show
-from timm_gam.core import CommandParser, DataError, command, positive
+from timm_gam.core import CommandParser, DataError, command, number, positive
 
 if TYPE_CHECKING:
     from eval.audit.ranking import Ranking
@@ -54,7 +54,7 @@ def build_parser() -> CommandParser:
     )
     add(
         "--tolerance",
-        type=float,
+        type=number(float, "a number from 0 to 100", 0, 100),
         default=0.1,
         metavar="POINTS",
         help="how far ties may move a metric before that is wrong, in per cent points (default: 0.1)",

@@ -76,6 +76,7 @@ def test_everything_is_checked_before_an_image_is_read(tmp_path: Path, capsys) -
         ([*good[:2], "test_resnet.corel", *good[2:]], "named twice"),
         ([*good, "--results-file", tmp_path / "r.xlsx"], ".json, .csv, .md, .parquet"),
         ([*good, "--per-query", tmp_path / "q.json"], ".csv, .parquet"),
+        ([*good, "--save", tmp_path / "r.pt"], "legal: .safetensors"),
         ([*good, "--rank-by", "hit@3"], "legal with these cutoffs"),
         ([*good, "--report", tmp_path / "no" / "r.html"], "cannot write"),
     ):

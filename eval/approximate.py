@@ -180,9 +180,7 @@ def _run(args: argparse.Namespace) -> None:
         rank = reached, result["queries_per_second"] if reached else result[f"recall@{args.k}"]
         if rank > best_rank:
             best_rank, best = rank, index
-    if args.save:
-        best.save(args.save)
-    _publish(args, results, notes, best.facts.factory)
+    _publish(args, results, notes, best)
 
 
 def _sample(args: argparse.Namespace, gallery: NDArray[np.floating]) -> QuerySample:
@@ -208,7 +206,7 @@ def _built(args: argparse.Namespace, gallery: NDArray[np.floating]) -> Iterator[
         yield index
 
 
-def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: list[str], saved: str) -> None:
+def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: list[str], best: ApproximateIndex) -> None:
     from eval.tables.metric_tables import text_table
     from timm_gam.core import hardware, versions, write_json
 
@@ -233,7 +231,8 @@ def _publish(args: argparse.Namespace, results: list[dict[str, Any]], notes: lis
     for note in notes:
         print(f"note: {note}")
     if args.save:
-        print(f"wrote {args.save} and {args.save}.json: {saved}")
+        best.save(args.save)  # what a full disk refuses has been printed
+        print(f"wrote {args.save} and {args.save}.json: {best.facts.factory}")
     if args.results_file:
         document = {
             "schema": "timm-gam/approximate/1",

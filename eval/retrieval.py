@@ -169,11 +169,13 @@ def _publish(
 ) -> None:
     from eval.report.write import write_report
     from eval.results.files import write_per_query, write_results
-    from eval.results.gains import gain_table
     from eval.results.record import document
-    from eval.tables.metric_tables import metric_table, model_table, paper_table, per_class_table, summary
 
-    wrote = []
+    if args.results_file == "-":
+        print(json.dumps(document(results, notes), indent=1, allow_nan=False))
+    else:
+        _print_tables(args, results)
+    wrote = []  # what a full disk refuses has been printed
     if args.save is not None:
         for result in results:
             result.save(path := _of_model(args.save, result, len(results)))
@@ -184,9 +186,17 @@ def _publish(
     if args.per_query is not None:
         write_per_query(results, args.per_query)
         wrote.append(args.per_query)
-    if args.results_file == "-":
-        print(json.dumps(document(results, notes), indent=1, allow_nan=False))
-        return
+    if args.results_file not in (None, "-"):
+        write_results(results, Path(args.results_file), args.rank_by, notes)
+        wrote.append(args.results_file)
+    if wrote and args.results_file != "-":
+        print(f"\nwrote {', '.join(str(path) for path in wrote)}")
+
+
+def _print_tables(args: argparse.Namespace, results: Sequence[RetrievalResult]) -> None:
+    from eval.results.gains import gain_table
+    from eval.tables.metric_tables import metric_table, model_table, paper_table, per_class_table, summary
+
     print(summary(*results))
     print(metric_table(results, all_metrics=True) if args.all_metrics else model_table(results, args.rank_by))
     for result in results:
@@ -197,11 +207,6 @@ def _publish(
             print("\n" + per_class_table(result))
     if args.paper_table:
         print("\n" + paper_table(results))
-    if args.results_file is not None:
-        write_results(results, Path(args.results_file), args.rank_by, notes)
-        wrote.append(args.results_file)
-    if wrote:
-        print(f"\nwrote {', '.join(str(path) for path in wrote)}")
 
 
 def _of_model(path: Path, result: RetrievalResult, models: int) -> Path:

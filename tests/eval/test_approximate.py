@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import sys
 from pathlib import Path
 
@@ -257,6 +258,19 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     monkeypatch.setitem(sys.modules, "faiss", None)
     assert run(good) == 2
     assert "timm-gam[approximate]" in capsys.readouterr().err
+
+
+def test_a_disk_that_fills_costs_the_index_and_not_the_numbers(tmp_path: Path, capsys) -> None:
+    np.save(tmp_path / "g.npy", clustered(300))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        assert run(tmp_path / "g.npy", "--index", "HNSW16", "--save", tmp_path / "i.faiss") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    out, error = capsys.readouterr()
+    assert "HNSW16" in out and error.count("\n") == 1 and error.startswith("error: cannot write")
+    assert [path.name for path in tmp_path.iterdir()] == ["g.npy"]
 
 
 def test_too_few_queries_for_an_interval_are_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

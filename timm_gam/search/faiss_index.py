@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from timm_gam.core import DataError, EmbeddingError, TimmGamError, atomic_path, file_sha256
+from timm_gam.core import DataError, EmbeddingError, TimmGamError, atomic_path, file_sha256, one_line
 from timm_gam.search.integer_vectors import Distance
 from timm_gam.search.query_sample import QuerySample
 
@@ -164,7 +164,10 @@ class ApproximateIndex:
         """
         faiss = import_faiss()
         with atomic_path(path) as index_file, atomic_path(_facts_path(path)) as facts_file:
-            faiss.write_index(self.index, str(index_file))
+            try:
+                faiss.write_index(self.index, str(index_file))
+            except RuntimeError as error:  # a full disk
+                raise OSError(one_line(error)) from error
             content = {"format": _FORMAT, "sha256": file_sha256(index_file), **asdict(self.facts)}
             facts_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

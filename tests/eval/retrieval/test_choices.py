@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -125,3 +127,17 @@ def test_all_pairs_at_once_are_each_pair_alone() -> None:
     differences = np.random.default_rng(0).normal(0.1, 1, size=(60, 4))
     together = p_of_pairs(differences, permutations=999)
     assert together == [p_over_queries(column, permutations=999) for column in differences.T]
+
+
+def test_a_disk_that_fills_costs_the_page_and_not_the_numbers(photos: Path, tmp_path: Path, capsys) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        code = main(
+            ["--model", "test_resnet.corel", "--data-dir", str(photos), "--report", str(tmp_path / "r.html"), *QUICK]
+        )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    out, error = capsys.readouterr()
+    assert code == 2 and error.splitlines()[-1].startswith("error: cannot write")
+    assert re.search("^map +[0-9.]+", out, re.M) and not list(tmp_path.glob("*.html"))

@@ -169,13 +169,11 @@ class Catalogue:
                 names.add(path)
         return sorted(names)
 
-    def contents(self) -> Iterator[tuple[Photo, list[str]]]:
-        """The first file of every readable photograph, by digest, and each folder that holds one of its files."""
+    def contents(self) -> Iterator[list[Photo]]:
+        """The readable photographs by digest, those with the same bytes together and by path."""
         rows = self._all(f"select {_COLUMNS} from photos where problem is null order by digest, path")
         for _, group in groupby((Photo(*row) for row in rows), key=lambda photo: photo.digest):
-            photos = list(group)
-            folders = {p.path[:place] for p in photos for place, letter in enumerate(p.path) if letter == "/"}
-            yield photos[0], sorted(folders)
+            yield list(group)
 
     def version(self) -> tuple[int, int]:
         """Another one after every change."""
@@ -190,13 +188,6 @@ class Catalogue:
         """How many readable photographs there are, or how many of them a filter lets through."""
         condition, values = (chosen or PhotoFilter()).where()
         return int(self._all(f"select count(*) from photos where {condition}", values)[0][0])
-
-    def places(self) -> dict[bytes, list[str]]:
-        """Digest -> the paths of the readable photographs with these bytes, by path."""
-        places: dict[bytes, list[str]] = {}
-        for path, digest in self._all("select path, digest from photos where problem is null order by path"):
-            places.setdefault(digest, []).append(path)
-        return places
 
     def _all(self, query: str, values: Sequence[object] = ()) -> list[tuple]:  # type: ignore[type-arg]
         with self._open() as database:

@@ -64,9 +64,12 @@ def find_duplicates(index: PhotoIndex, near: float | None = None, progress: Prog
     Raises:
         DataError: nothing has been indexed yet.
     """
-    places, digests = index.catalogue.places(), index.catalogue.digests()
-    pixels = {photo.digest: photo.width * photo.height for photo, _ in index.catalogue.contents()}
-    embeddings = index.embeddings(index.collection())
+    places: dict[bytes, list[str]] = {}
+    pixels: dict[bytes, int] = {}
+    for photos in index.catalogue.contents():
+        places[photos[0].digest] = [photo.path for photo in photos]
+        pixels[photos[0].digest] = photos[0].width * photos[0].height
+    digests, embeddings = index.catalogue.digests(), index.embeddings(index.collection())
     digests = digests.take(~embeddings.missing(digests))
     table = embeddings.signatures(digests) if len(digests) else np.zeros((0, SIGNATURE_BYTES), dtype=np.int8)
     informative = np.flatnonzero(table[:, 1:].any(axis=1))

@@ -151,8 +151,8 @@ class MilvusStore:
             self.milvus.release_collection(name)  # else it indexes what is flushed beside the loading that does so too
         lacking: list[dict[str, Any]] = []
         changed: list[dict[str, Any]] = []
-        for photo, folders in self._catalogue.contents():
-            row = row_of(photo, folders)
+        for photos in self._catalogue.contents():
+            row = row_of(photos)
             there = have.pop(row["digest"], None)
             if there != row["facts"]:
                 (lacking if there is None else changed).append(row)

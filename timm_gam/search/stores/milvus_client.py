@@ -99,10 +99,13 @@ def facts_of_rows(client: Any, name: str) -> dict[str, int]:
     return found
 
 
-def row_of(photo: Photo, folders: Sequence[str]) -> dict[str, Any]:
-    """What a collection keeps of a photograph beside its vector; "facts" is what filters ask for as one number."""
+def row_of(photos: Sequence[Photo]) -> dict[str, Any]:
+    """What a collection keeps of files with the same bytes beside their vector; "facts" is what filters ask for as one
+    number."""
+    photo = photos[0]
+    folders = {each.path[:place] for each in photos for place, letter in enumerate(each.path) if letter == "/"}
     facts = {
-        "folders": [f for f in folders if len(f.encode()) <= _MOST_BYTES][:_MOST_FOLDERS],
+        "folders": [f for f in sorted(folders) if len(f.encode()) <= _MOST_BYTES][:_MOST_FOLDERS],
         "taken": photo.taken or "",
         "short_side": min(photo.width, photo.height),
         "long_side": max(photo.width, photo.height),

@@ -79,7 +79,7 @@ class Folder:
 
 def contents(index: PhotoIndex) -> tuple[list[tuple[object, ...]], list[bytes], dict[str, str]]:
     catalogue = index.catalogue
-    rows = [catalogue.file(path) for paths in catalogue.places().values() for path in paths]
+    rows = [photo for photos in catalogue.contents() for photo in photos]
     vectors = index.embeddings(index.collection()).read(catalogue.digests())
     return (
         sorted(map(astuple, rows)),

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(args: argparse.Namespace) -> None:
     deadline = time.time() + args.time_limit if args.time_limit else float("inf")
-    from eval.transfer.arms import main_arms, rate_control, size_control
+    from eval.transfer.arms import arm_groups
     from eval.transfer.schedule import Experiment, write_data
     from eval.transfer.setting import Setting
 
@@ -83,22 +83,21 @@ def _run(args: argparse.Namespace) -> None:
     )
     if args.graphs and not args.resident:
         raise RecipeError("--graphs came without --resident; a graph needs its images on the device")
-    arms = main_arms(args.family)
-    size, rate = ([size_control(args.family)], [rate_control(args.family)]) if args.controls else ([], [])
+    groups = arm_groups(args.family, controls=args.controls)
     experiment = Experiment(setting, list(dict.fromkeys(args.seeds)), args.lrs, print_line)
-    for group in (arms, *size, *rate):
+    for group in groups:
         experiment.check(group, args.common_lr)
     write_data(setting)
     with experiment.side_by_side(args.jobs):
-        for group in (arms, *size, *rate):
+        for group in groups:
             experiment.finish("pretrain", group)
             if args.common_lr is None:
                 experiment.finish("tune", group)
-            elif group in rate:
-                experiment.finish("tune", arms)
+            elif args.controls and group is groups[-1]:
+                experiment.finish("tune", groups[0])
             experiment.finish("final", group, args.common_lr)
         if args.common_lr is not None:
-            experiment.finish("tune", arms)
+            experiment.finish("tune", groups[0])
     if time.time() > setting.deadline:
         print_line(f"out of time; the same command goes on from '{setting.output}'")
 

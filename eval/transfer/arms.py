@@ -28,24 +28,18 @@ class Arm:
     attention_lr_scale: float = 10.0
 
 
-def main_arms(family: str) -> list[Arm]:
-    """Plain, and each attention with identity and with usual gates, at the paper's 10 times the learning rate."""
+def arm_groups(family: str, *, controls: bool) -> list[list[Arm]]:
+    """The arms: plain, and each attention with identity and with usual gates, at the paper's 10 times the rate.
+
+    With controls two groups more: a plain network of GAM's size, pretrained and trained alike, and each gated arm with
+    its attention at the common learning rate.
+    """
     starts: tuple[tuple[str, GateInit], ...] = (("identity", "identity"), ("usual", "paper"))
     gated = [
         Arm(f"{kind}-{start}", f"{family}_{kind}", family, gate_init)
         for kind in ATTENTIONS
         for start, gate_init in starts
     ]
-    return [Arm("plain", family, family), *gated]
-
-
-def size_control(family: str) -> list[Arm]:
-    """A plain network of GAM's size, pretrained and trained alike."""
-    wide = f"{family}_wide"
-    return [Arm("wide", wide, wide)]
-
-
-def rate_control(family: str) -> list[Arm]:
-    """Each gated arm with its attention at the common learning rate."""
-    gated = [arm for arm in main_arms(family) if arm.name != "plain"]
-    return [replace(arm, name=f"{arm.name}-lr1", attention_lr_scale=1.0) for arm in gated]
+    arms, wide = [Arm("plain", family, family), *gated], f"{family}_wide"
+    rates = [replace(arm, name=f"{arm.name}-lr1", attention_lr_scale=1.0) for arm in gated]
+    return [arms, [Arm("wide", wide, wide)], rates] if controls else [arms]

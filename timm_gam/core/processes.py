@@ -123,16 +123,16 @@ def join_world(device: str | None, advice: str) -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, store=PrefixStore("world", store), rank=rank, world_size=size)
-        try:
-            yield World(rank, size, own, leads_machine=local == 0)
-        finally:
-            dist.destroy_process_group()
-    except (Exception, KeyboardInterrupt) as error:
+        yield World(rank, size, own, leads_machine=local == 0)
+    except (Exception, KeyboardInterrupt) as error:  # the others notice once the group is left, and come second
         if not _ends_first(store):
             raise PeerError("") from error
         if isinstance(error, RuntimeError) and _is_lost_connection(error):
             raise PeerError(f"process {rank} of {size} lost the others: one of them ended; {advice}") from error
         raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def usable_device(name: str | None, index: int | None = None) -> torch.device:

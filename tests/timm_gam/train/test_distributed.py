@@ -92,6 +92,23 @@ def test_a_process_that_dies_ends_the_run_with_a_message(
     assert len(losses(folder)) > done
 
 
+def test_what_ends_the_first_process_alone_is_said(uneven: Path, tmp_path: Path) -> None:
+    """The others noticed before it had said so, and said that they lost it."""
+    (tmp_path / "run").write_text("a file where the folder should be")
+    options = ["--data-dir", str(uneven), "--output", str(tmp_path / "run"), "--config", str(tmp_path / "run.yaml")]
+    (tmp_path / "run.yaml").write_text(small_recipe().as_yaml())
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with (
+        start_command("timm_gam.train.__main__", options, tmp_path / "0", RANK="0", **common) as first,
+        start_command("timm_gam.train.__main__", options, tmp_path / "1", RANK="1", **common) as second,
+    ):
+        first.join(60)
+        second.join(60)
+    assert (first.exitcode, second.exitcode) == (2, 2)
+    assert (tmp_path / "0").read_text().startswith("error: cannot make the run folder")
+    assert "error" not in (tmp_path / "1").read_text()
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(uneven: Path) -> None:
     recipe = small_recipe(data_dir=str(uneven), batch_size=7)
     data = read_training_data(recipe, read_folder(uneven))

@@ -10,7 +10,6 @@ when it was downloaded (the cache keeps it as the file's name). The client itsel
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Literal
@@ -25,7 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils.sha import git_hash
+from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from timm_gam.core.errors import HubError, one_line
 
@@ -115,10 +114,7 @@ def download_file(
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, read piece by piece: 64 hexadecimal digits."""
     with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return sha_fileobj(file).hex()
 
 
 def _reachable(repo_id: str, revision: str | None) -> bool:

@@ -86,6 +86,13 @@ def test_best_weights_of_a_run_without_a_state_are_not_taken_for_this_runs(recip
     assert train_quietly(recipe, tmp_path, resume=True).best.stat().st_size > 1000
 
 
+def test_best_weights_that_are_gone_are_missed_before_training_goes_on(recipe: Recipe, tmp_path: Path) -> None:
+    folder = train_quietly(recipe, tmp_path / "run")
+    folder.best.unlink()
+    with pytest.raises(RunFolderError, match="the weights of epoch 1, the best so far: put it back"):
+        train_quietly(recipe, folder.path, resume=True)
+
+
 @pytest.mark.parametrize("name", ["sgd", "adamw", "lamb", "adan", "adafactor", "muon"])
 def test_the_state_of_any_optimizer_goes_on(name: str, recipe: Recipe, tmp_path: Path) -> None:
     """LAMB and Adan count their steps in their groups."""

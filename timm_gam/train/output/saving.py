@@ -11,6 +11,7 @@ import time
 
 from torch import Tensor
 
+from timm_gam.core import RunFolderError
 from timm_gam.models import TrainingRecord, save_tensors
 from timm_gam.train.loop import Trainer
 from timm_gam.train.output.checkpoint import Position, read_about, save_state
@@ -33,13 +34,22 @@ class Saver:
 
     def resumed(self) -> None:
         """Make the folder agree with the state that was read. Best weights may be those of a later epoch than it: they
-        were written before a state that was not."""
+        were written before a state that was not.
+
+        Raises:
+            RunFolderError: the best weights that the state speaks of are gone, or damaged.
+        """
         if not self._trainer.world.leads:
             return
         if self._folder.best.exists():
             best = read_about(self._folder.best)
             if best[_SCORE] > self._position.best_map:
                 self._position.best_epoch, self._position.best_map = best["epoch"], best[_SCORE]
+        elif self._position.best_epoch:
+            raise RunFolderError(
+                f"no '{self._folder.best}', the weights of epoch {self._position.best_epoch}, the best so far: put it "
+                "back, or start anew in another folder"
+            )
         self._write_last()
 
     def keep_best(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,13 @@ from timm_gam.core import command, print_line, progress_bar
 from timm_gam.images import DecodeLimits
 
 _INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
+
+
+def hub_id(text: str) -> str:
+    """What reads --repo: refused before photographs are read for hours rather than by the Hub's client after that."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"'{text}' is no Hub id; one reads owner/name")
+    return text
 
 
 def add_repository_arguments(parser: argparse.ArgumentParser, *, out: bool = True) -> None:

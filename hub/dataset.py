@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import add_repository_arguments, add_tag_argument, publishing_command
+from hub.arguments import add_repository_arguments, add_tag_argument, hub_id, publishing_command
 from timm_gam.core import (
     CommandParser,
     ProgressBar,
@@ -156,7 +156,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="class folders of images, or split folders of them")
-    parser.add_argument("--repo", dest="repo_id", required=True, metavar="NS/NAME", help="the data set's Hub id")
+    parser.add_argument(
+        "--repo", dest="repo_id", type=hub_id, required=True, metavar="NS/NAME", help="the data set's Hub id"
+    )
     add_tag_argument(parser)
     parser.add_argument(
         "--license",

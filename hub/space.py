@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hub.arguments import add_repository_arguments, publishing_command
+from hub.arguments import add_repository_arguments, hub_id, publishing_command
 from timm_gam.core import (
     CommandParser,
     ProgressBar,
@@ -129,7 +129,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "photos", type=Path, metavar="INDEX", help="of timm-gam search index, or the folder that has it"
     )
-    parser.add_argument("--repo", dest="repo_id", required=True, metavar="NS/NAME", help="the Space's Hub id")
+    parser.add_argument(
+        "--repo", dest="repo_id", type=hub_id, required=True, metavar="NS/NAME", help="the Space's Hub id"
+    )
     parser.add_argument("--license", required=True, metavar="NAME", help="of the photographs, such as cc-by-4.0")
     parser.add_argument(
         "--package", metavar="SPEC", help="what pip installs in the Space (default: this version of timm-gam[search])"

@@ -100,6 +100,8 @@ def _run(args: argparse.Namespace) -> None:
             experiment.finish("tune", groups[0])
     if time.time() > setting.deadline:
         print_line(f"out of time; the same command goes on from '{setting.output}'")
+    else:
+        print_line(f"all is in '{setting.output}'; benchmarks/networks/transfer_table.py --pack compares the arms")
 
 
 main = command(build_parser, _run, interrupted="interrupted; the same command goes on")

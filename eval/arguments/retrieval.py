@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.arguments.shared import add_image_options
+from eval.arguments.shared import add_image_options, cutoff
 from timm_gam.core import CommandParser, count, positive, seed
 from timm_gam.embed import add_view_arguments
 from timm_gam.images import add_decoding_arguments, add_preprocessing_arguments
@@ -168,7 +168,7 @@ def _add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
         "--distance", choices=("cosine", "euclidean"), default="cosine", help="between embeddings (default: cosine)"
     )
     protocol.add_argument(
-        "-k", nargs="+", type=positive, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
+        "-k", nargs="+", type=cutoff, default=[1, 5, 10, 12, 20], metavar="K", help="cutoffs (default: 1 5 10 12 20)"
     )
 
 

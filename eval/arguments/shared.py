@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timm_gam.core import RunFolderError, check_outputs, write_json
+from timm_gam.core import RunFolderError, check_outputs, number, write_json
 from timm_gam.images import add_decoding_arguments
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ def add_image_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup)
     """--data-dir and --dataset."""
     parser.add_argument("--data-dir", metavar="PATH", help="a folder of class folders of images, or local parquet")
     parser.add_argument("--dataset", metavar="ID", help="a Hub data set id[@revision], or 'synthetic' (drawn by code)")
+
+
+cutoff = number(int, "a whole number from 1 to 10,000,000", 1, 10**7)
+"""What reads -K: as `eval.scoring` takes it, whose discounts of nDCG@K are a table of K."""
 
 
 def add_results_file(parser: argparse.ArgumentParser) -> None:

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.arguments.shared import add_results_file, check_results_file, show
-from timm_gam.core import CommandParser, DataError, command, number, positive
+from eval.arguments.shared import add_results_file, check_results_file, cutoff, show
+from timm_gam.core import CommandParser, DataError, command, number
 
 if TYPE_CHECKING:
     from eval.audit.ranking import Ranking
@@ -42,7 +42,7 @@ def build_parser() -> CommandParser:
     add = parser.add_argument
     add("ranking", type=Path, metavar="RUN", help="a ranking in one of the formats below")
     add("--qrels", type=Path, metavar="QRELS", help="judgements in a format below (default: a result's own classes)")
-    add("-k", nargs="+", type=positive, default=[1, 5, 10], metavar="K", help="cutoffs (default: 1 5 10)")
+    add("-k", nargs="+", type=cutoff, default=[1, 5, 10], metavar="K", help="cutoffs (default: 1 5 10)")
     add("--subset", help="of MTEB predictions that hold several")
     add("--split", help="likewise")
     add("--by-column", action="store_true", help="a .npy holds a query in each column, best first from the top")

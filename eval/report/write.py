@@ -13,7 +13,7 @@ from eval.results.comparison import check_same_queries
 from eval.results.result import HEADLINE, RetrievalResult
 from eval.scoring.metrics import DEFINITIONS
 from eval.tables.metric_tables import model_warnings
-from timm_gam.core import write_text
+from timm_gam.core import DataError, write_text
 from timm_gam.images import DecodeLimits, page_environment
 
 
@@ -37,7 +37,7 @@ def write_report(
         limits: What a photograph may take to decode; one that takes more is shown by its name.
 
     Raises:
-        DataError: the results have other queries than the first, or lack `rank_by`.
+        DataError: no results came, or they have other queries than the first, or lack `rank_by`.
         OutputError: the file cannot be written.
 
     >>> import eval
@@ -45,6 +45,8 @@ def write_report(
     >>> write_report(result, "report.html")
     """
     listed = [results] if isinstance(results, RetrievalResult) else list(results)
+    if not listed:
+        raise DataError("no results came to write a page of; give at least one")
     explained = list(explanations) or [None] * len(listed)
     for result in listed[1:]:
         check_same_queries(listed[0], result)

@@ -222,11 +222,12 @@ def checked_codes(
     """The queries' labels as an array, and codes of both that are equal where labels are.
 
     Raises:
-        DataError: a cutoff that is no whole number from 1 up, no query or gallery image at all, or labels of another
-            number than queries and gallery (`sizes`), or of other kinds.
+        DataError: a cutoff that is no whole number from 1 to 10,000,000, no query or gallery image at all, or labels of
+            another number than queries and gallery (`sizes`), or of other kinds.
     """
-    if not len(ks) or any(isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1 for k in ks):
-        raise DataError(f"cutoffs K are {list(ks)}; each must be a whole number, at least 1")
+    whole = all(isinstance(k, int | np.integer) and not isinstance(k, bool) and 1 <= k <= 10**7 for k in ks)
+    if not len(ks) or not whole:
+        raise DataError(f"cutoffs K are {list(ks)}; each must be a whole number from 1 to 10,000,000")
     if not all(sizes):
         raise DataError(f"{sizes[0]} queries and {sizes[1]} gallery images came; at least one each is needed")
     if (len(query_labels), len(gallery_labels)) != sizes:

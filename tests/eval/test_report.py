@@ -160,6 +160,11 @@ def test_the_share_of_near_duplicates_is_a_plain_number_up_to_all(tmp_path: Path
     assert "6 of 6 queries (100.0 %) have an image" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_page_of_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no results came"):
+        evaluation.write_report([], tmp_path / "report.html")
+
+
 def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path) -> None:
     """At 390 pixels, where tables scroll within their own box."""
     if CHROMIUM is None:

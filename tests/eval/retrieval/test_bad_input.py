@@ -93,7 +93,8 @@ def test_bad_input_is_one_line_and_exit_code_2(case: str, bad_inputs, tmp_path: 
     ("options", "message"),
     [
         (["--layer", "top"], "choose from"),
-        (["-k", "0"], "at least 1"),
+        (["-k", "0"], "from 1 to 10,000,000"),
+        (["-k", "1000000000"], "from 1 to 10,000,000"),
         (["-b", "x"], "at least 1"),
         (["--seed", str(2**63)], "not a whole number from 0 to 2^63 - 1"),
         (["--nonsense"], "--nonsense"),

@@ -77,7 +77,7 @@ def test_nothing_to_score_is_an_error() -> None:
         score_retrieval(np.eye(3, dtype=np.float32), np.array([0, 1, 2]))
     with pytest.raises(DataError, match="labels"):
         score_retrieval(np.eye(3, dtype=np.float32), np.array([0, 1]))
-    with pytest.raises(DataError, match="at least 1"):
+    with pytest.raises(DataError, match="from 1 to 10,000,000"):
         score_retrieval(np.eye(3, dtype=np.float32), np.array([0, 0, 1]), ks=(0, 1))
 
 

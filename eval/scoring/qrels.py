@@ -8,8 +8,10 @@ Radenovic, Iscen, Tolias, Avrithis, Chum, "Revisiting Oxford and Paris" (CVPR 20
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 
 from timm_gam.core import DataError
 
@@ -24,7 +26,7 @@ class Qrels:
         self_matches: Whether an item with the query's own id is left in its ranking; else it is taken out.
 
     Raises:
-        DataError: no query has a relevant item.
+        DataError: a grade that is no finite number, or no query has a relevant item.
 
     Example:
         >>> qrels = Qrels({"q1": {"a": 2, "b": 1}, "q2": {"c": 1}}, ignored={"q1": frozenset({"d"})})
@@ -37,6 +39,10 @@ class Qrels:
     self_matches: bool = False
 
     def __post_init__(self) -> None:
+        for query, items in self.grades.items():
+            grades = items.values() if isinstance(items, Mapping) else [None]
+            if not all(isinstance(grade, Real) and math.isfinite(grade) for grade in grades):
+                raise DataError(f"judgements of query '{query}' are {items!r:.80}; legal: item id -> a finite number")
         if not any(grade > 0 for items in self.grades.values() for grade in items.values()):
             raise DataError("the judgements hold no relevant item; a grade above 0 is relevant")
 

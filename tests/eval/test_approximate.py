@@ -155,6 +155,8 @@ def test_what_cannot_be_built_or_searched_is_refused() -> None:
     for factory in ("IVFx", "PQ7", "bogus"):
         with pytest.raises(DataError, match=f"cannot build '{factory}'"):
             build_index(gallery, factory)
+    with pytest.raises(DataError, match="'IVF4_HNSW1,Flat' is a graph of fewer than 2 links"):
+        build_index(gallery, "IVF4_HNSW1,Flat")
     gallery[200, 3] = np.nan
     with pytest.raises(EmbeddingError, match="NaN"):
         build_index(gallery, "Flat")

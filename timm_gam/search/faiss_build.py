@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import re
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,8 @@ def build_index(
         raise EmbeddingError(f"embeddings have shape {gallery.shape}; a matrix (N, D) with N, D >= 1 is needed")
     count, dim = gallery.shape
     factory = factory or default_factories(count, dim)[0]
+    if re.search(r"HNSW0*[01](?!\d)", factory):  # FAISS would end the process
+        raise DataError(f"'{factory}' is a graph of fewer than 2 links a vector; legal: HNSW2 and more, such as HNSW32")
     began = time.perf_counter()
     digest = hashlib.sha256()
     try:

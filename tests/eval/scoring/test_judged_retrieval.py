@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -82,3 +84,9 @@ def test_what_cannot_be_scored_is_one_line() -> None:
         score_judged(vectors, vectors, Qrels({"x": {"b": 1}}), list("abc"), list("abc"))
     with pytest.raises(DataError, match="no gallery"):
         score_judged(vectors, None, Qrels({"a": {"b": 1}}), list("abc"), list("abc"))
+
+
+@pytest.mark.parametrize("items", [{"a": float("nan"), "b": 1}, {"a": "2"}, {"a": None}, ["a"]])
+def test_a_grade_that_is_no_number_is_refused(items: Any) -> None:
+    with pytest.raises(DataError, match="judgements of query 'q' are .*; legal: item id -> a finite number"):
+        Qrels({"q": items})

@@ -44,7 +44,7 @@ COMMANDS = {
     "eval.sensitivity": ["--model", "m"],
     "eval.tune": ["--model", "m"],
     "eval.head": ["--model", "m", "--output", "o"],
-    "eval.gates": ["--model", "m"],
+    "eval.gates": ["--model", "m", "--data-dir", "photos"],
     "eval.table1": [],
     "eval.transfer": [],
     "eval.replay": ["record.json"],

@@ -143,7 +143,8 @@ def test_kills_lose_nothing_and_double_nothing(store: str, tmp_path: Path, capsy
     assert find_duplicates(one) == find_duplicates(two)
     (part,) = one.embeddings(one.collection()).parts()
     assert part.digests == one.catalogue.digests(), "each once, in one file"
-    assert not list(folder.root.rglob("*.tmp"))
+    # Milvus Lite leaves its own until it writes again.
+    assert not [path for path in folder.root.rglob("*.tmp") if "milvus.db" not in path.parts]
     for scores, of_whole in zip(found(folder.root), found(whole), strict=True):
         assert list(scores.values()) == sorted(scores.values(), reverse=True)
         assert scores == pytest.approx(of_whole, abs=1e-5)  # those that are that near stand in either order

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm_gam.core import command, print_line, progress_bar
+from timm_gam.core import command, is_hub_id, print_line, progress_bar
 from timm_gam.images import DecodeLimits
 
 _INTERRUPTED = "interrupted; a repository is published whole or not at all, run the same command again"
@@ -16,7 +15,7 @@ _INTERRUPTED = "interrupted; a repository is published whole or not at all, run 
 
 def hub_id(text: str) -> str:
     """What reads --repo: refused before photographs are read for hours rather than by the Hub's client after that."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII):
+    if not (is_hub_id(text) and "/" in text and text.isascii()):
         raise argparse.ArgumentTypeError(f"'{text}' is no Hub id; one reads owner/name")
     return text
 

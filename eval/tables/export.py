@@ -16,7 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from eval.results.result import RetrievalResult
-from timm_gam.core import DataError, atomic_path, write_text
+from timm_gam.core import DataError, atomic_path, is_hub_id, write_text
 
 _METRICS = ("map", "map@r", "hit@1", "hit@10", "precision@10")
 
@@ -117,13 +117,9 @@ def write_hub_scores(
     """
     import yaml
     from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
 
-    try:
-        validate_repo_id(dataset_id)
-    except HFValidationError as error:
-        raise DataError(f"'{dataset_id}' is no Hub id of a data set; one reads owner/name") from error
+    if not is_hub_id(dataset_id):
+        raise DataError(f"'{dataset_id}' is no Hub id of a data set; one reads owner/name")
     notes = f"{protocol}; {distance}; ties by expectation; timm-gam"
     entries = [
         EvalResultEntry(dataset_id, name, round(100 * score, 4), dataset_revision=revision, notes=notes)

@@ -124,7 +124,12 @@ def test_bad_input_is_one_line(photos: Path, token: str, cache: Path, capsys: py
     assert "no folder" in capsys.readouterr().err
     assert main([str(photos), "--repo", REPO]) == 2
     assert "no answer from http://127.0.0.1" in capsys.readouterr().err
-    for options in (["--repo", REPO, "--near", "300"], ["--repo", "two words"], ["--repo", "nobody"]):
+    for options in (
+        ["--repo", REPO, "--near", "300"],
+        ["--repo", "me/a--b"],
+        ["--repo", "two words"],
+        ["--repo", "nobody"],
+    ):
         with pytest.raises(SystemExit, match="2"):
             main([str(photos), *options])
     assert "'nobody' is no Hub id; one reads owner/name" in capsys.readouterr().err

@@ -47,6 +47,7 @@ from timm_gam.core.hub_download import RepoType as RepoType
 from timm_gam.core.hub_download import check_repository as check_repository
 from timm_gam.core.hub_download import download_file as download_file
 from timm_gam.core.hub_download import file_sha256 as file_sha256
+from timm_gam.core.hub_download import is_hub_id as is_hub_id
 from timm_gam.core.leftovers import hold_folder as hold_folder
 from timm_gam.core.leftovers import sweep as sweep
 from timm_gam.core.leftovers import temporary_folder as temporary_folder

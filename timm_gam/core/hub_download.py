@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils._validators import validate_repo_id
 from huggingface_hub.utils.sha import git_hash, sha_fileobj
 
 from timm_gam.core.errors import HubError, one_line
@@ -31,6 +32,19 @@ from timm_gam.core.errors import HubError, one_line
 RepoType = Literal["model", "dataset", "space"]
 _PROBE_SECONDS = 5.0
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether the Hub's client takes a text as the id of a repository.
+
+    >>> is_hub_id("me/photos"), is_hub_id("me/photos--of-me")
+    (True, False)
+    """
+    try:
+        validate_repo_id(text)
+    except HFValidationError:
+        return False
+    return True
 
 
 def check_repository(repo_id: str, revision: str | None = None, repo_type: RepoType = "model") -> None:

@@ -42,7 +42,7 @@ class Relevant:
         wrong = found[gallery_labels[self.self_index[found]] != query_labels[found]]
         if len(wrong):
             raise DataError(f"query {wrong[0]} has another label than gallery row {self.self_index[wrong[0]]}, itself")
-        self.own_place = np.argsort(self.by_label)[self.self_index] - self.first  # among its label's images
+        self.place = np.argsort(self.by_label)  # of each gallery image in that order
 
     def targets(self, scorer: Scorer, group: slice, rows: int, columns: int, world: World) -> tuple[Tensor, Tensor]:
         """Scores of the relevant images of a group of queries, in blocks of at most `rows` x `columns`.
@@ -73,7 +73,8 @@ class Relevant:
         world.sum(targets)  # each is 0 in all processes but one
         targets.masked_fill_(place >= count, NO_TARGET)
         there = np.flatnonzero(self.self_index[group] >= 0)
-        itself = tuple(torch.from_numpy(each).to(device) for each in (there, self.own_place[group][there]))
+        own_place = self.place[self.self_index[group][there]] - first[there]  # among the images of its label
+        itself = tuple(torch.from_numpy(each).to(device) for each in (there, own_place))
         own = torch.full((len(counts), 1), -torch.inf, dtype=torch.float64, device=device)
         own[itself[0], 0] = targets[itself]
         targets[itself] = NO_TARGET

@@ -253,3 +253,9 @@ def test_counters_of_fifty_thousand_images_with_five_hundred_of_a_class_fit_at_o
     most = 2 * ranking.DEFAULT_MEMORY_BUDGET // 3 // ranking.SortCounter.bytes_per_pair
     assert ranking._query_groups(np.full(50_000, 500), most) == [slice(0, 50_000)]
     assert ranking._query_groups(np.array([3, 1, 9, 1]), 6) == [slice(0, 2), slice(2, 3), slice(3, 4)]
+
+
+def test_an_empty_gallery_has_no_pairs() -> None:
+    scorer = ExactScorer(fixed_point(np.eye(3, 4)), fixed_point(np.zeros((0, 4))))
+    (ranks,) = rank_relevant(scorer, np.arange(3), np.zeros(0, dtype=np.int64))
+    assert not len(ranks.row)

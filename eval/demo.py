@@ -47,8 +47,8 @@ def _run(args: argparse.Namespace) -> None:
     if args.results_file is not None:
         write_json(args.results_file, record)
     write_report(trained, args.report, notes=["Images drawn by code; they do not replace photographs."])
-    command = "timm-gam" if shutil.which("timm-gam") else f"{sys.executable} -m timm_gam"  # as `make demo` leaves it
-    print(f"\nlook at every query and its results: {args.report}\n\n{_NEXT.format(command=command)}")
+    program = "timm-gam" if shutil.which("timm-gam") else f"{sys.executable} -m timm_gam"  # as `make demo` leaves it
+    print(f"\nlook at every query and its results: {args.report}\n\n{_NEXT.format(command=program)}")
 
 
 def demo_results(images_per_class: int = 30) -> tuple[list[RetrievalResult], list[RetrievalResult]]:

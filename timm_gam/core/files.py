@@ -34,9 +34,10 @@ def atomic_path(path: Path, *, folder: bool = False) -> Iterator[Path]:
         OutputError: the folder cannot be written, or made.
     """
     try:
-        path = path if folder else path.resolve()
         if folder:
             path.parent.mkdir(parents=True, exist_ok=True)
+        else:
+            path = path.resolve()
         with temporary_beside(path, folder=folder) as temporary:
             yield temporary
             umask = os.umask(0)

@@ -101,9 +101,9 @@ def nearest(
     scores[candidates == itself[:, None]] = -np.inf
     order = np.lexsort((candidates, -scores), axis=1)[:, :k]  # of equal ones the lower row first
     found = Neighbours(np.take_along_axis(candidates, order, 1), np.take_along_axis(scores, order, 1))
-    some = np.flatnonzero(found.scores[:, -1] * _UNIT**2 <= values[:, -1] + _bound(queries.dim))  # uncertain
-    exact = highest(ExactScorer(queries.take(some), gallery), k, self_index=itself[some])
-    found.rows[some], found.scores[some] = exact
+    uncertain = np.flatnonzero(found.scores[:, -1] * _UNIT**2 <= values[:, -1] + _bound(queries.dim))
+    exact = highest(ExactScorer(queries.take(uncertain), gallery), k, self_index=itself[uncertain])
+    found.rows[uncertain], found.scores[uncertain] = exact
     return found
 
 

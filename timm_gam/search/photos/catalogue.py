@@ -121,9 +121,7 @@ class Catalogue:
     def digests(self, chosen: PhotoFilter | None = None) -> Digests:
         """Of all readable photographs, or of those that a filter lets through; each once, in order."""
         condition, values = (chosen or PhotoFilter()).where()
-        rows = self._all(
-            f"select digest from photos where {condition}", values
-        )  # in order, SQLite takes six times that
+        rows = self._all(f"select digest from photos where {condition}", values)  # in order: six times the time
         return Digests.of(digest for (digest,) in rows).distinct()
 
     def photos(self, digest: bytes, chosen: PhotoFilter | None = None) -> list[Photo]:
